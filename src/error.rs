@@ -1,0 +1,105 @@
+//! The one error type: which file, which tensor, what was found; and the one place where it becomes an errno or an exit code.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that stops a mount or a read. Each message is one line that a user can act on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused an operation on a source file.
+    #[error("{}: {source}", file.display())]
+    Io { file: PathBuf, source: io::Error },
+    /// The bytes of a file break its format.
+    #[error("{}: {reason}", file.display())]
+    Malformed { file: PathBuf, reason: String },
+    /// One tensor of a file cannot be served.
+    #[error("{}: tensor {tensor}: {reason}", file.display())]
+    Tensor {
+        file: PathBuf,
+        tensor: String,
+        reason: String,
+    },
+    /// The files together are no complete, unambiguous checkpoint.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint { path: PathBuf, reason: String },
+    /// Names, shapes or config.json contradict each other.
+    #[error("{0}")]
+    Mapping(String),
+    /// A source file is no longer the one that was mounted.
+    #[error("{}: changed since it was mounted ({what}); mount again", file.display())]
+    Changed { file: PathBuf, what: String },
+    /// The mount point or FUSE itself cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Mount { path: PathBuf, reason: String },
+}
+
+impl Error {
+    pub fn io(file: &Path, source: io::Error) -> Self {
+        Self::Io {
+            file: file.to_owned(),
+            source,
+        }
+    }
+
+    pub fn malformed(file: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed {
+            file: file.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub fn tensor(file: &Path, tensor: &str, reason: impl Into<String>) -> Self {
+        Self::Tensor {
+            file: file.to_owned(),
+            tensor: tensor.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub fn checkpoint(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Checkpoint {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub fn mount(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Mount {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// What a reader of the mount gets. A read either succeeds whole or answers one of these.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Io { source, .. } => match source.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE) => libc::EMFILE,
+                Some(libc::ENOMEM) => libc::ENOMEM,
+                _ => libc::EIO,
+            },
+            Self::Malformed { .. }
+            | Self::Tensor { .. }
+            | Self::Checkpoint { .. }
+            | Self::Mapping(_)
+            | Self::Changed { .. }
+            | Self::Mount { .. } => libc::EIO,
+        }
+    }
+
+    /// The exit status of the command line: 1 the checkpoint is refused, 3 the mount point or FUSE cannot be used,
+    /// 4 a source file cannot be read. (0 is success; 2, wrong usage, is clap's.)
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Malformed { .. }
+            | Self::Tensor { .. }
+            | Self::Checkpoint { .. }
+            | Self::Mapping(_)
+            | Self::Changed { .. } => 1,
+            Self::Mount { .. } => 3,
+            Self::Io { .. } => 4,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Shows any training checkpoint as the Hugging Face directory that its users need, without converting it.
+//!
+//! Data flows one way through the house, and each floor uses only what lies below it:
+//!
+//! ```text
+//! checkpoint -> tensor -> mapping -> repo -> read -> fs -> mount -> cli
+//! ```
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+pub mod error;
+pub mod tensor;
+pub mod checkpoint;
+pub mod read;
+pub mod repo;

@@ -1,0 +1,16 @@
+//! The lazy algebra: a tensor is a dtype, a shape and an expression over bytes in files. Nothing else can exist.
+
+mod dtype;
+mod file;
+mod runs;
+mod shape;
+mod stored;
+mod tiling;
+mod view;
+
+pub use dtype::Dtype;
+pub use file::SourceFile;
+pub use runs::{Loop, Nest, nests};
+pub use shape::{MAX_RANK, Shape};
+pub use stored::{Layout, Locate, Stored, contiguous};
+pub use view::{Tensor, Tile};

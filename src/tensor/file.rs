@@ -1,0 +1,287 @@
+//! A source file: opened once, stamped, read only through calls that fail when it changed.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use lru::LruCache;
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+/// What identifies the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    /// Links, mode and owner: a change of these moves `changed` without touching a byte.
+    inode_state: (u64, u32, u32, u32),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            inode_state: (
+                metadata.nlink(),
+                metadata.mode(),
+                metadata.uid(),
+                metadata.gid(),
+            ),
+        }
+    }
+
+    /// What makes the bytes of `now` doubtful, if anything does. Unlinking, renaming over and chmod keep the bytes.
+    fn difference(&self, now: &Self) -> Option<String> {
+        if (self.device, self.inode) != (now.device, now.inode) {
+            Some("it is another file".to_owned())
+        } else if self.size != now.size {
+            Some(format!("size {} was {}", now.size, self.size))
+        } else if self.modified != now.modified {
+            Some("modification time".to_owned())
+        } else if self.changed != now.changed && self.inode_state == now.inode_state {
+            Some("change time".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// One regular file of the source. Descriptors are pooled, so that ten thousand shards need no ten thousand descriptors.
+#[derive(Debug)]
+pub struct SourceFile {
+    id: u64,
+    path: PathBuf,
+    stamp: Stamp,
+    map: OnceLock<Option<Mmap>>,
+}
+
+impl SourceFile {
+    /// Opens a regular file. FIFOs, devices, sockets and directories are refused without being opened for reading.
+    pub fn open(path: &Path) -> Result<Arc<Self>> {
+        let file = open_regular(path)?;
+        let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let this = Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            path: path.to_owned(),
+            stamp: Stamp::of(&metadata),
+            map: OnceLock::new(),
+        });
+        pool().put(this.id, Arc::new(file));
+        Ok(this)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size in bytes when the file was opened.
+    pub fn size(&self) -> u64 {
+        self.stamp.size
+    }
+
+    /// Permission bits when the file was opened.
+    pub fn mode(&self) -> u32 {
+        self.stamp.inode_state.1
+    }
+
+    /// Owner and group when the file was opened.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.stamp.inode_state.2, self.stamp.inode_state.3)
+    }
+
+    /// Modification time when the file was opened: seconds and nanoseconds since the epoch.
+    pub fn modified(&self) -> (i64, i64) {
+        self.stamp.modified
+    }
+
+    /// Whether two handles name one file on disk.
+    pub fn same_file(&self, other: &Self) -> bool {
+        (self.stamp.device, self.stamp.inode) == (other.stamp.device, other.stamp.inode)
+    }
+
+    /// Fills `buffer` from `offset`, or fails: a short file and a changed file are errors.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let file = self.handle()?;
+        file.read_exact_at(buffer, offset)
+            .map_err(|error| self.failed(error))?;
+        self.check(&file)
+    }
+
+    /// Fills the slices, in order, with the contiguous bytes from `offset` on: one `preadv` for each 1024 slices.
+    pub fn read_scattered(&self, slices: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let file = self.handle()?;
+        scatter(&file, slices, offset).map_err(|error| self.failed(error))?;
+        self.check(&file)
+    }
+
+    /// `length` bytes as they lie in the file, for the kernel alone: a truncated source makes the pages unreadable, and
+    /// touching them from user code would kill the process.
+    pub fn mapped(&self, offset: u64, length: usize) -> Result<Option<&[u8]>> {
+        let file = self.handle()?;
+        self.check(&file)?;
+        // SAFETY: the map is private to this file and read by no user code; only its address is handed to writev(2),
+        // which answers EFAULT where the file was truncated.
+        let map = self
+            .map
+            .get_or_init(|| unsafe { Mmap::map(&*file) }.ok())
+            .as_ref();
+        let start = usize::try_from(offset).ok();
+        Ok(map.zip(start).and_then(|(map, start)| {
+            start
+                .checked_add(length)
+                .and_then(|end| map.get(start..end))
+        }))
+    }
+
+    /// A descriptor of the file, checked to be the one that was opened first.
+    pub fn handle(&self) -> Result<Arc<File>> {
+        if let Some(file) = pool().get(self.id) {
+            return Ok(file);
+        }
+        let file = Arc::new(open_regular(&self.path)?);
+        self.check(&file)?;
+        pool().put(self.id, file.clone());
+        Ok(file)
+    }
+
+    fn check(&self, file: &File) -> Result<()> {
+        let metadata = file
+            .metadata()
+            .map_err(|error| Error::io(&self.path, error))?;
+        match self.stamp.difference(&Stamp::of(&metadata)) {
+            None => Ok(()),
+            Some(what) => Err(Error::Changed {
+                file: self.path.clone(),
+                what,
+            }),
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Changed {
+                file: self.path.clone(),
+                what: "shorter than before".to_owned(),
+            },
+            _ => Error::io(&self.path, error),
+        }
+    }
+}
+
+fn open_regular(path: &Path) -> Result<File> {
+    let failed = |error| Error::io(path, error);
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::malformed(path, "not a regular file"));
+    }
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(failed)
+}
+
+/// Most slices that one `preadv` takes (Linux: IOV_MAX).
+const SLICES_AT_ONCE: usize = 1024;
+
+fn scatter(file: &File, slices: &mut [IoSliceMut<'_>], mut offset: u64) -> io::Result<()> {
+    for chunk in slices.chunks_mut(SLICES_AT_ONCE) {
+        let mut rest: &mut [IoSliceMut<'_>] = chunk;
+        while !rest.is_empty() {
+            let count = preadv(file, rest, offset)?;
+            if count == 0 && rest.iter().any(|slice| !slice.is_empty()) {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            offset += count as u64;
+            IoSliceMut::advance_slices(&mut rest, count);
+        }
+    }
+    Ok(())
+}
+
+fn preadv(file: &File, slices: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    loop {
+        // SAFETY: IoSliceMut is ABI-compatible with iovec, and each names memory borrowed mutably for the whole call.
+        let count = unsafe {
+            libc::preadv64(
+                file.as_raw_fd(),
+                slices.as_mut_ptr().cast::<libc::iovec>(),
+                slices.len() as libc::c_int,
+                offset,
+            )
+        };
+        match usize::try_from(count) {
+            Ok(count) => return Ok(count),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// The open descriptors, least recently used first to go.
+struct Pool(Mutex<LruCache<u64, Arc<File>>>);
+
+impl Pool {
+    fn get(&self, id: u64) -> Option<Arc<File>> {
+        self.files().get(&id).cloned()
+    }
+
+    fn put(&self, id: u64, file: Arc<File>) {
+        self.files().put(id, file);
+    }
+
+    fn files(&self) -> MutexGuard<'_, LruCache<u64, Arc<File>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SourceFile {
+    fn drop(&mut self) {
+        pool().files().pop(&self.id);
+    }
+}
+
+fn pool() -> &'static Pool {
+    static POOL: LazyLock<Pool> =
+        LazyLock::new(|| Pool(Mutex::new(LruCache::new(descriptor_limit()))));
+    &POOL
+}
+
+/// Descriptors kept open: three quarters of what the process may have, after raising the soft limit to the hard one.
+fn descriptor_limit() -> NonZeroUsize {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls only read or write the struct that they are given.
+    let allowed = unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            256
+        } else {
+            limit.rlim_cur = limit.rlim_max.min(1 << 16);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+            limit.rlim_cur
+        }
+    };
+    NonZeroUsize::new((allowed as usize / 4) * 3).unwrap_or(NonZeroUsize::MIN)
+}

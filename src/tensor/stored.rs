@@ -1,0 +1,139 @@
+//! Bytes in a file: where the elements of a stored array lie.
+
+use std::fmt::Debug;
+use std::sync::{Arc, OnceLock};
+
+use super::dtype::Dtype;
+use super::file::SourceFile;
+use super::shape::{Shape, row_major};
+use super::view::units;
+use crate::error::{Error, Result};
+
+/// Largest output of an array that repeats elements (stride 0), so that four bytes cannot claim to be a terabyte.
+const EXPANDED_LIMIT: u64 = 64 << 20;
+
+/// Where an array's elements lie: the byte offset of element 0 and, for each dimension, the step in elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    pub offset: u64,
+    pub strides: Box<[u64]>,
+}
+
+/// Finds a layout that only the file's own bytes tell, on the first read that needs it.
+pub trait Locate: Debug + Send + Sync {
+    fn locate(&self) -> Result<Layout>;
+}
+
+/// An array of whole-byte elements in one file. Sub-byte types are stored as their bytes.
+#[derive(Debug)]
+pub struct Stored {
+    file: Arc<SourceFile>,
+    layout: OnceLock<Layout>,
+    locate: Option<Box<dyn Locate>>,
+}
+
+impl Stored {
+    /// An array at a known place, checked to lie inside the file.
+    pub(super) fn new(
+        file: Arc<SourceFile>,
+        dtype: Dtype,
+        shape: &Shape,
+        layout: Layout,
+    ) -> Result<Self> {
+        let unit = unit_bytes(dtype);
+        check(&file, unit, shape, &layout)?;
+        Ok(Self {
+            file,
+            layout: OnceLock::from(layout),
+            locate: None,
+        })
+    }
+
+    /// An array whose place is found on first touch.
+    pub(super) fn deferred(file: Arc<SourceFile>, locate: Box<dyn Locate>) -> Self {
+        Self {
+            file,
+            layout: OnceLock::new(),
+            locate: Some(locate),
+        }
+    }
+
+    pub fn file(&self) -> &Arc<SourceFile> {
+        &self.file
+    }
+
+    /// The layout, if finding it costs no read.
+    pub fn known_layout(&self) -> Option<&Layout> {
+        self.layout.get()
+    }
+
+    /// The layout, found and checked against `shape`, in stored units, if it was not before.
+    pub(super) fn layout(&self, dtype: Dtype, shape: &Shape) -> Result<&Layout> {
+        if let (None, Some(locate)) = (self.layout.get(), &self.locate) {
+            let layout = locate.locate()?;
+            let units = units(dtype, shape)?;
+            check(&self.file, unit_bytes(dtype), &units, &layout)?;
+            self.layout.get_or_init(|| layout);
+        }
+        self.layout
+            .get()
+            .ok_or_else(|| Error::malformed(self.file.path(), "the place of an array is unknown"))
+    }
+}
+
+/// Bytes of one stored unit: an element, or a byte of a type smaller than one.
+pub(super) fn unit_bytes(dtype: Dtype) -> u64 {
+    dtype.bytes().unwrap_or(1)
+}
+
+fn check(file: &SourceFile, unit: u64, shape: &Shape, layout: &Layout) -> Result<()> {
+    let refuse = |reason: String| Err(Error::malformed(file.path(), reason));
+    if layout.strides.len() != shape.rank() {
+        return refuse(format!(
+            "strides {:?} do not fit shape {shape}",
+            layout.strides
+        ));
+    }
+    if shape.elements() == 0 {
+        return Ok(());
+    }
+    let bytes = shape.elements().checked_mul(unit);
+    if is_expanded(shape, &layout.strides) && bytes.is_none_or(|bytes| bytes > EXPANDED_LIMIT) {
+        return refuse(format!(
+            "an expanded array of shape {shape} with strides {:?} is larger than {EXPANDED_LIMIT} bytes",
+            layout.strides
+        ));
+    }
+    let end = shape
+        .dims()
+        .iter()
+        .zip(&layout.strides)
+        .try_fold(1u64, |last, (size, stride)| {
+            last.checked_add((size - 1).checked_mul(*stride)?)
+        })
+        .and_then(|count| count.checked_mul(unit)?.checked_add(layout.offset));
+    match end {
+        Some(end) if end <= file.size() => Ok(()),
+        _ => refuse(format!(
+            "an array of shape {shape} at byte {} ends beyond the file's {} bytes",
+            layout.offset,
+            file.size()
+        )),
+    }
+}
+
+fn is_expanded(shape: &Shape, strides: &[u64]) -> bool {
+    shape
+        .dims()
+        .iter()
+        .zip(strides)
+        .any(|(size, stride)| *size > 1 && *stride == 0)
+}
+
+/// The layout of an array written row by row from `offset` on.
+pub fn contiguous(offset: u64, shape: &Shape) -> Layout {
+    Layout {
+        offset,
+        strides: row_major(shape.dims()),
+    }
+}

@@ -1,0 +1,388 @@
+//! The operations on tensors: each builds an expression and reads nothing.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::dtype::Dtype;
+use super::file::SourceFile;
+use super::shape::Shape;
+use super::stored::{Layout, Locate, Stored, unit_bytes};
+use super::tiling::Tiling;
+use crate::error::{Error, Result};
+
+/// An immutable, lazily evaluated array. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    dtype: Dtype,
+    shape: Shape,
+    expression: Arc<Expression>,
+}
+
+#[derive(Debug)]
+pub(super) enum Expression {
+    Stored(Stored),
+    Narrow {
+        of: Tensor,
+        dim: usize,
+        start: u64,
+    },
+    Tiled(Tiling),
+    /// Dimension i of the result is dimension `axes[i]` of `of`.
+    Permute {
+        of: Tensor,
+        axes: Box<[usize]>,
+    },
+    Reshape {
+        of: Tensor,
+        groups: Box<[Group]>,
+    },
+    Cast {
+        of: Tensor,
+    },
+}
+
+/// Dimensions of both sides of a reshape that span the same elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub old: Range<usize>,
+    pub new: Range<usize>,
+}
+
+/// A tensor placed inside a larger one, its first element at `offsets`.
+#[derive(Debug, Clone)]
+pub struct Tile {
+    pub offsets: Box<[u64]>,
+    pub tensor: Tensor,
+}
+
+impl Tensor {
+    /// An array at a known place of `file`.
+    ///
+    /// # Errors
+    /// When the array does not lie inside the file.
+    pub fn stored(
+        file: Arc<SourceFile>,
+        dtype: Dtype,
+        shape: Shape,
+        layout: Layout,
+    ) -> Result<Self> {
+        let stored = Stored::new(file, dtype, &units(dtype, &shape)?, layout)?;
+        Ok(Self::new(dtype, shape, Expression::Stored(stored)))
+    }
+
+    /// An array whose place in `file` is found when it is first read.
+    pub fn deferred(
+        file: Arc<SourceFile>,
+        dtype: Dtype,
+        shape: Shape,
+        locate: Box<dyn Locate>,
+    ) -> Result<Self> {
+        units(dtype, &shape)?;
+        let stored = Stored::deferred(file, locate);
+        Ok(Self::new(dtype, shape, Expression::Stored(stored)))
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Size of the whole tensor in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.units() * unit_bytes(self.dtype)
+    }
+
+    /// Elements `start .. start + size` of dimension `dim`.
+    pub fn narrow(&self, dim: usize, start: u64, size: u64) -> Result<Self> {
+        let fits = self
+            .whole_bytes("narrow")?
+            .shape
+            .dims()
+            .get(dim)
+            .is_some_and(|extent| start.checked_add(size).is_some_and(|end| end <= *extent));
+        if !fits {
+            return impossible(format!(
+                "no {start}..+{size} in dimension {dim} of shape {}",
+                self.shape
+            ));
+        }
+        let mut dims = self.shape.dims().to_vec();
+        dims[dim] = size;
+        let of = self.clone();
+        Ok(Self::new(
+            self.dtype,
+            checked(&dims)?,
+            Expression::Narrow { of, dim, start },
+        ))
+    }
+
+    /// A tensor assembled from tiles that cover it exactly once. Tiles without elements are left out.
+    pub fn tiled(shape: Shape, tiles: Vec<Tile>) -> Result<Self> {
+        let Some(first) = tiles.first() else {
+            return impossible("a tensor without chunks".to_owned());
+        };
+        let dtype = first.tensor.dtype;
+        if let Some(other) = tiles.iter().find(|tile| tile.tensor.dtype != dtype) {
+            return impossible(format!(
+                "its parts have types {dtype} and {}",
+                other.tensor.dtype
+            ));
+        }
+        first.tensor.whole_bytes("assemble")?;
+        let tiling = Tiling::new(&shape, tiles)?;
+        Ok(match tiling.sole() {
+            Some(tensor) => tensor.clone(),
+            None => Self::new(dtype, shape, Expression::Tiled(tiling)),
+        })
+    }
+
+    /// Tensors one after the other along `dim`.
+    pub fn concat(parts: &[Self], dim: usize) -> Result<Self> {
+        let Some(first) = parts.first().filter(|first| dim < first.shape.rank()) else {
+            return impossible(format!("nothing to concatenate along dimension {dim}"));
+        };
+        let mut dims = first.shape.dims().to_vec();
+        dims[dim] = 0;
+        let mut tiles = Vec::with_capacity(parts.len());
+        for part in parts {
+            let mut offsets = vec![0; dims.len()];
+            offsets[dim] = dims[dim];
+            dims[dim] += part.shape.dims().get(dim).copied().unwrap_or(0);
+            tiles.push(Tile {
+                offsets: offsets.into(),
+                tensor: part.clone(),
+            });
+        }
+        Self::tiled(checked(&dims)?, tiles)
+    }
+
+    /// Equal-shaped tensors along a new first dimension.
+    pub fn stack(parts: &[Self]) -> Result<Self> {
+        let rows = parts
+            .iter()
+            .map(|part| part.reshape(&[&[1], part.shape.dims()].concat()))
+            .collect::<Result<Vec<_>>>()?;
+        Self::concat(&rows, 0)
+    }
+
+    /// Dimension i of the result is dimension `axes[i]`.
+    pub fn permute(&self, axes: &[usize]) -> Result<Self> {
+        let rank = self.whole_bytes("permute")?.shape.rank();
+        let mut seen: Vec<usize> = axes.to_vec();
+        seen.sort_unstable();
+        if !seen.iter().copied().eq(0..rank) {
+            return impossible(format!("axes {axes:?} do not permute {rank} dimensions"));
+        }
+        let dims: Vec<u64> = axes.iter().map(|axis| self.shape.dims()[*axis]).collect();
+        let of = self.clone();
+        let axes = axes.into();
+        Ok(Self::new(
+            self.dtype,
+            checked(&dims)?,
+            Expression::Permute { of, axes },
+        ))
+    }
+
+    /// The last two dimensions exchanged.
+    pub fn transpose(&self) -> Result<Self> {
+        let mut axes: Vec<usize> = (0..self.shape.rank()).collect();
+        match axes.len().checked_sub(2) {
+            Some(first) => axes.swap(first, first + 1),
+            None => return impossible(format!("nothing to transpose in shape {}", self.shape)),
+        }
+        self.permute(&axes)
+    }
+
+    /// The same elements in the same order under another shape.
+    pub fn reshape(&self, dims: &[u64]) -> Result<Self> {
+        let shape = checked(dims)?;
+        if shape == self.shape {
+            return Ok(self.clone());
+        }
+        if shape.elements() != self.whole_bytes("reshape")?.shape.elements() {
+            return impossible(format!("shape {} cannot become {shape}", self.shape));
+        }
+        let groups = groups(self.shape.dims(), shape.dims());
+        let of = self.clone();
+        Ok(Self::new(
+            self.dtype,
+            shape,
+            Expression::Reshape { of, groups },
+        ))
+    }
+
+    /// The elements rounded to another float type, as torch's `.to()` rounds.
+    pub fn cast(&self, dtype: Dtype) -> Result<Self> {
+        if dtype == self.dtype {
+            return Ok(self.clone());
+        }
+        if !(dtype.is_castable() && self.dtype.is_castable()) || self.has_cast() {
+            return impossible(format!("no cast from {} to {dtype}", self.dtype));
+        }
+        let of = self.clone();
+        Ok(Self::new(
+            dtype,
+            self.shape.clone(),
+            Expression::Cast { of },
+        ))
+    }
+
+    /// Calls `visit` for every stored array under this tensor.
+    pub fn each_stored<'a>(&'a self, visit: &mut dyn FnMut(&'a Stored)) {
+        match &*self.expression {
+            Expression::Stored(stored) => visit(stored),
+            Expression::Tiled(tiling) => tiling
+                .tiles()
+                .iter()
+                .for_each(|tile| tile.tensor.each_stored(visit)),
+            Expression::Narrow { of, .. }
+            | Expression::Permute { of, .. }
+            | Expression::Reshape { of, .. }
+            | Expression::Cast { of } => of.each_stored(visit),
+        }
+    }
+
+    /// The operations between the file and this tensor, innermost first, such as `reshape[2, 8]`.
+    pub fn operations(&self) -> Vec<String> {
+        let own = match &*self.expression {
+            Expression::Stored(_) => return Vec::new(),
+            Expression::Tiled(tiling) => {
+                let mut inner = tiling.tiles().first().map_or(Vec::new(), |tile| tile.tensor.operations());
+                inner.push(format!("assemble({} chunks)", tiling.tiles().len()));
+                return inner;
+            }
+            Expression::Narrow { dim, start, .. } => {
+                format!("narrow(dim {dim}, {start}..{})", start + self.shape.dims()[*dim])
+            }
+            Expression::Permute { axes, .. } => format!("permute{axes:?}"),
+            Expression::Reshape { .. } => format!("reshape{}", self.shape),
+            Expression::Cast { .. } => format!("cast {}", self.dtype),
+        };
+        let mut operations = self.child().map_or(Vec::new(), Self::operations);
+        operations.push(own);
+        operations
+    }
+
+    pub(super) fn expression(&self) -> &Expression {
+        &self.expression
+    }
+
+    /// Stored units: elements, or bytes where an element is less than a byte.
+    pub(super) fn units(&self) -> u64 {
+        match self.dtype.bytes() {
+            Some(_) => self.shape.elements(),
+            None => self.shape.elements() * self.dtype.bits() / 8,
+        }
+    }
+
+    fn new(dtype: Dtype, shape: Shape, expression: Expression) -> Self {
+        Self {
+            dtype,
+            shape,
+            expression: Arc::new(expression),
+        }
+    }
+
+    fn child(&self) -> Option<&Self> {
+        match &*self.expression {
+            Expression::Stored(_) | Expression::Tiled(_) => None,
+            Expression::Narrow { of, .. }
+            | Expression::Permute { of, .. }
+            | Expression::Reshape { of, .. }
+            | Expression::Cast { of } => Some(of),
+        }
+    }
+
+    fn has_cast(&self) -> bool {
+        match &*self.expression {
+            Expression::Cast { .. } => true,
+            Expression::Tiled(tiling) => tiling.tiles().iter().any(|tile| tile.tensor.has_cast()),
+            _ => self.child().is_some_and(Self::has_cast),
+        }
+    }
+
+    fn whole_bytes(&self, operation: &str) -> Result<&Self> {
+        match self.dtype.bytes() {
+            Some(_) => Ok(self),
+            None => impossible(format!("cannot {operation} elements of type {}", self.dtype)),
+        }
+    }
+}
+
+/// The shape in stored units.
+pub(super) fn units(dtype: Dtype, shape: &Shape) -> Result<Shape> {
+    if dtype.bytes().is_some() {
+        return Ok(shape.clone());
+    }
+    match shape.elements().checked_mul(dtype.bits()) {
+        Some(bits) if bits.is_multiple_of(8) => checked(&[bits / 8]),
+        _ => impossible(format!("shape {shape} of type {dtype} is no whole number of bytes")),
+    }
+}
+
+fn checked(dims: &[u64]) -> Result<Shape> {
+    match Shape::new(dims) {
+        Some(shape) => Ok(shape),
+        None => impossible(format!("shape {dims:?} has too many dimensions or elements")),
+    }
+}
+
+pub(super) fn impossible<T>(reason: String) -> Result<T> {
+    Err(Error::Mapping(reason))
+}
+
+/// Pairs up the shortest runs of dimensions with equal products. Both shapes have the same number of elements.
+fn groups(old: &[u64], new: &[u64]) -> Box<[Group]> {
+    let whole = || Group {
+        old: 0..old.len(),
+        new: 0..new.len(),
+    };
+    if old.contains(&0) {
+        return [whole()].into();
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    let (mut i, mut j) = (0, 0);
+    while i < old.len() && j < new.len() {
+        let (start_i, start_j) = (i, j);
+        let (mut left, mut right) = (old[i], new[j]);
+        (i, j) = (i + 1, j + 1);
+        while left != right {
+            if left < right {
+                left *= old[i];
+                i += 1;
+            } else {
+                right *= new[j];
+                j += 1;
+            }
+        }
+        groups.push(Group {
+            old: start_i..i,
+            new: start_j..j,
+        });
+    }
+    match groups.last_mut() {
+        Some(last) => (last.old.end, last.new.end) = (old.len(), new.len()),
+        None => groups.push(whole()),
+    }
+    groups.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_span_equal_products() {
+        let group = |old, new| Group { old, new };
+        assert_eq!(
+            *groups(&[12, 5], &[3, 4, 5]),
+            [group(0..1, 0..2), group(1..2, 2..3)]
+        );
+        assert_eq!(*groups(&[6, 4], &[4, 6]), [group(0..2, 0..2)]);
+        assert_eq!(*groups(&[1, 6, 1], &[6]), [group(0..3, 0..1)]);
+        assert_eq!(*groups(&[], &[1, 1]), [group(0..0, 0..2)]);
+    }
+}
