@@ -1,18 +1,146 @@
 //! `offset -> bytes` of any virtual file: pure, safe from many threads, no lock held over I/O.
 
-use crate::error::Result;
-use crate::repo::VirtualFile;
+mod cast;
+mod scatter;
+mod tiles;
+
+use std::borrow::Cow;
+use std::io;
+
+use crate::error::{Error, Result};
+use crate::repo::{Segment, VirtualFile};
+use crate::tensor::{Nest, Tensor, nests};
+
+use scatter::Copy;
+use tiles::Production;
+
+/// Shortest contiguous run that is handed on as a map of the source instead of being copied.
+const MAPPED_FROM: usize = 16 << 10;
 
 /// The bytes `offset .. offset + size` of `file`, fewer only at its end. They lie either in `scratch`, which grows as
 /// needed, or in a map of a source file. The caller must hand them to the kernel without touching them: pages of a
 /// source that was truncated meanwhile are not readable.
-pub fn read<'a>(file: &'a VirtualFile, offset: u64, size: usize, scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
-    let _ = (file, offset, size, scratch);
-    todo!()
+pub fn read<'a>(
+    file: &'a VirtualFile,
+    offset: u64,
+    size: usize,
+    scratch: &'a mut Vec<u8>,
+) -> Result<&'a [u8]> {
+    let end = file.size().min(offset.saturating_add(size as u64));
+    let length = end.saturating_sub(offset) as usize;
+    if length == 0 {
+        return Ok(&[]);
+    }
+    let plan = Plan::new(file, offset, end)?;
+    if let Some(bytes) = plan.mapped(length)? {
+        return Ok(bytes);
+    }
+    if scratch.len() < length {
+        scratch.resize(length, 0);
+    }
+    let buffer = &mut scratch[..length];
+    plan.execute(buffer)?;
+    Ok(buffer)
 }
 
 /// Fills `buffer` with the bytes from `offset` on, which must all lie inside the file.
 pub fn read_at(file: &VirtualFile, offset: u64, buffer: &mut [u8]) -> Result<()> {
-    let _ = (file, offset, buffer);
-    todo!()
+    let end = offset.saturating_add(buffer.len() as u64);
+    if end > file.size() {
+        let error = io::ErrorKind::UnexpectedEof.into();
+        return Err(Error::io(file.path().as_ref(), error));
+    }
+    Plan::new(file, offset, end)?.execute(buffer)
+}
+
+/// What one request consists of. Destinations are byte offsets into the reply, and together cover it exactly once.
+#[derive(Default)]
+struct Plan<'a> {
+    ready: Vec<(usize, Cow<'a, [u8]>)>,
+    copies: Vec<Copy<'a>>,
+    productions: Vec<Production<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(file: &'a VirtualFile, start: u64, end: u64) -> Result<Self> {
+        let mut plan = Self::default();
+        for (segment_start, segment) in file.overlapping(start, end) {
+            let from = start.max(segment_start) - segment_start;
+            let to = end.min(segment_start + segment.size()) - segment_start;
+            let destination = (segment_start + from - start) as usize;
+            match segment {
+                Segment::Inline(bytes) => {
+                    let bytes = bytes.get(from as usize..to as usize).unwrap_or(&[]);
+                    plan.ready.push((destination, bytes.into()));
+                }
+                Segment::Source(file) => plan.copies.push(Copy {
+                    file,
+                    source: from,
+                    destination,
+                    length: (to - from) as usize,
+                }),
+                Segment::Tensor(tensor) => plan.add_tensor(tensor, from, to, destination)?,
+            }
+        }
+        scatter::join(&mut plan.copies);
+        Ok(plan)
+    }
+
+    /// Bytes `from .. to` of a tensor. The few requests that cut through an element are served by way of whole ones.
+    fn add_tensor(
+        &mut self,
+        tensor: &'a Tensor,
+        from: u64,
+        to: u64,
+        destination: usize,
+    ) -> Result<()> {
+        let unit = tensor.unit();
+        if from.is_multiple_of(unit) && to.is_multiple_of(unit) {
+            return nests(tensor, from / unit..to / unit, &mut |nest| {
+                self.add_nest(tensor, nest, destination);
+                Ok(())
+            });
+        }
+        let (first, last) = (from / unit * unit, to.next_multiple_of(unit));
+        let mut whole = vec![0; (last - first) as usize];
+        let mut plan = Self::default();
+        plan.add_tensor(tensor, first, last, 0)?;
+        plan.execute(&mut whole)?;
+        whole.truncate((to - first) as usize);
+        whole.drain(..(from - first) as usize);
+        self.ready.push((destination, whole.into()));
+        Ok(())
+    }
+
+    fn add_nest(&mut self, tensor: &'a Tensor, nest: Nest<'a>, destination: usize) {
+        if nest.dtype == tensor.dtype() && nest.is_contiguous_inside() {
+            scatter::expand(&nest, destination, &mut self.copies);
+        } else {
+            self.productions.push(Production {
+                nest,
+                dtype: tensor.dtype(),
+                destination,
+            });
+        }
+    }
+
+    /// The whole reply as it lies in one source file, if it does.
+    fn mapped(&self, length: usize) -> Result<Option<&'a [u8]>> {
+        match &*self.copies {
+            [copy] if copy.length == length && length >= MAPPED_FROM => {
+                copy.file.mapped(copy.source, length)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn execute(self, reply: &mut [u8]) -> Result<()> {
+        for (destination, bytes) in &self.ready {
+            reply[*destination..destination + bytes.len()].copy_from_slice(bytes);
+        }
+        for production in &self.productions {
+            production.execute(reply)?;
+        }
+        scatter::execute(self.copies, reply)
+    }
 }

@@ -10,7 +10,7 @@ mod view;
 
 pub use dtype::Dtype;
 pub use file::SourceFile;
-pub use runs::{Loop, Nest, nests};
+pub use runs::{Loop, Nest, each_offset, nests};
 pub use shape::{MAX_RANK, Shape};
 pub use stored::{Layout, Locate, Stored, contiguous};
 pub use view::{Tensor, Tile};

@@ -43,6 +43,37 @@ impl Nest<'_> {
     pub fn unit(&self) -> u64 {
         unit_bytes(self.dtype)
     }
+
+    /// Whether the innermost loop, if there is one, copies neighbours to neighbours.
+    pub fn is_contiguous_inside(&self) -> bool {
+        self.loops()
+            .last()
+            .is_none_or(|inner| inner.source == 1 && inner.destination == 1)
+    }
+
+    /// Calls `f(source, destination, count)` for each run of the innermost loop, offsets in elements from the first one.
+    pub fn each_run(&self, f: &mut dyn FnMut(u64, u64, u64)) {
+        let (outer, count) = match self.loops().split_last() {
+            Some((inner, outer)) => (outer, inner.count),
+            None => (&[][..], 1),
+        };
+        each_offset(outer, 0, 0, &mut |source, destination| {
+            f(source, destination, count);
+        });
+    }
+}
+
+/// Calls `f` with the source and destination offset of each iteration of `loops`, outermost first.
+pub fn each_offset(loops: &[Loop], source: u64, destination: u64, f: &mut dyn FnMut(u64, u64)) {
+    match loops.split_first() {
+        None => f(source, destination),
+        Some((outer, inner)) => {
+            for i in 0..outer.count {
+                let (source, destination) = (source + i * outer.source, destination + i * outer.destination);
+                each_offset(inner, source, destination, f);
+            }
+        }
+    }
 }
 
 /// Calls `emit` with nests that together copy exactly the elements of `range`, in row-major order, each once.

@@ -18,14 +18,11 @@ impl Tiling {
         for tile in &tiles {
             check_inside(shape, tile)?;
         }
-        if shape.elements() == 0 {
-            tiles.truncate(1);
-        } else {
-            tiles.retain(|tile| tile.tensor.shape().elements() > 0);
-        }
+        tiles.retain(|tile| tile.tensor.shape().elements() > 0);
         tiles.sort_by(|a, b| a.offsets.cmp(&b.offsets));
         let axis = sole_axis(shape, &tiles);
         match axis {
+            _ if shape.elements() == 0 => {}
             Some(axis) => check_line(shape, axis, &tiles)?,
             None => check_volume(shape, &tiles)?,
         }

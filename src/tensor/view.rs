@@ -92,7 +92,7 @@ impl Tensor {
 
     /// Size of the whole tensor in bytes.
     pub fn bytes(&self) -> u64 {
-        self.units() * unit_bytes(self.dtype)
+        self.units() * self.unit()
     }
 
     /// Elements `start .. start + size` of dimension `dim`.
@@ -264,6 +264,11 @@ impl Tensor {
         let mut operations = self.child().map_or(Vec::new(), Self::operations);
         operations.push(own);
         operations
+    }
+
+    /// Bytes of the smallest piece that can be addressed: an element, or a byte of a type smaller than one.
+    pub fn unit(&self) -> u64 {
+        unit_bytes(self.dtype)
     }
 
     pub(super) fn expression(&self) -> &Expression {

@@ -1,0 +1,98 @@
+//! Float casts, rounded as torch's `.to()` rounds: to nearest, ties to even, overflow to infinity, subnormals kept.
+
+use half::slice::HalfFloatSliceExt;
+use half::f16;
+
+use crate::tensor::Dtype;
+
+/// Elements converted at a time, so that both sides stay in the first-level cache.
+const BLOCK: usize = 1024;
+
+/// Converts little-endian elements of `source` to little-endian elements of `target`. Both hold whole elements, equally many.
+pub(super) fn cast(from: Dtype, source: &[u8], to: Dtype, target: &mut [u8]) {
+    let (Some(width), Some(out_width)) = (from.bytes(), to.bytes()) else {
+        return;
+    };
+    let mut floats = [0f32; BLOCK];
+    let blocks = source.chunks(BLOCK * width as usize);
+    for (source, target) in blocks.zip(target.chunks_mut(BLOCK * out_width as usize)) {
+        let floats = &mut floats[..source.len() / width as usize];
+        widen(from, source, floats);
+        narrow(to, floats, target);
+    }
+}
+
+fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
+    match from {
+        Dtype::BF16 => {
+            for (float, bytes) in floats.iter_mut().zip(source.as_chunks().0) {
+                *float = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+            }
+        }
+        Dtype::F16 => {
+            let mut halves = [f16::ZERO; BLOCK];
+            let halves = &mut halves[..floats.len()];
+            for (half, bytes) in halves.iter_mut().zip(source.as_chunks().0) {
+                *half = f16::from_le_bytes(*bytes);
+            }
+            halves.convert_to_f32_slice(floats);
+        }
+        _ => {
+            for (float, bytes) in floats.iter_mut().zip(source.as_chunks().0) {
+                *float = f32::from_le_bytes(*bytes);
+            }
+        }
+    }
+}
+
+fn narrow(to: Dtype, floats: &[f32], target: &mut [u8]) {
+    match to {
+        Dtype::BF16 => {
+            for (bytes, float) in target.as_chunks_mut().0.iter_mut().zip(floats) {
+                *bytes = to_bf16(*float).to_le_bytes();
+            }
+        }
+        Dtype::F16 => {
+            let mut halves = [f16::ZERO; BLOCK];
+            let halves = &mut halves[..floats.len()];
+            halves.convert_from_f32_slice(floats);
+            for (bytes, half) in target.as_chunks_mut().0.iter_mut().zip(halves) {
+                *bytes = half.to_le_bytes();
+            }
+        }
+        _ => {
+            for (bytes, float) in target.as_chunks_mut().0.iter_mut().zip(floats) {
+                *bytes = float.to_le_bytes();
+            }
+        }
+    }
+}
+
+/// Branch-free, so that the compiler vectorises it.
+fn to_bf16(float: f32) -> u16 {
+    let bits = float.to_bits();
+    let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
+    if float.is_nan() { NAN } else { rounded as u16 }
+}
+
+/// Every NaN becomes this one in torch's vectorised f32 to bf16 conversion (2.13, AVX2 and AVX-512).
+const NAN: u16 = 0xFFFF;
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+
+    #[test]
+    fn bf16_rounds_to_nearest_even_like_half() {
+        for bits in (0..u32::MAX).step_by(9973) {
+            let float = f32::from_bits(bits);
+            if !float.is_nan() {
+                assert_eq!(to_bf16(float), bf16::from_f32(float).to_bits(), "{bits:#x}");
+            }
+        }
+        assert_eq!(to_bf16(3.4e38), bf16::INFINITY.to_bits());
+        assert_eq!(to_bf16(1.003_906_2), bf16::ONE.to_bits());
+    }
+}
