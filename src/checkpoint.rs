@@ -1,14 +1,161 @@
 //! What lies on disk: where each named tensor's bytes are, the side files, and which system wrote it.
 
+mod consolidated;
+mod dcp;
+pub mod folder;
+mod layout;
+mod lora;
+mod named;
+mod names;
+mod place;
+pub mod safetensors;
+mod side_files;
+pub mod torch_file;
+mod whole_files;
+
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::tensor::Tensor;
+use serde_json::{Map, Value};
 
-/// A tensor under the name that its system gave it.
-#[derive(Debug, Clone)]
-pub struct SourceTensor {
-    pub name: Arc<str>,
-    /// The shards of a tensor-parallel checkpoint whose names alone tell how to join them, in rank order; else the one
-    /// whole tensor.
-    pub parts: Vec<Tensor>,
+use crate::error::{Error, Result};
+use crate::tensor::SourceFile;
+pub use crate::tensor::SourceTensor;
+
+use folder::Folder;
+pub use layout::Layout;
+pub use names::{shared_roots, unwrapped};
+use place::Place;
+pub use side_files::SideFile;
+
+/// A checkpoint, read as far as its metadata goes.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub layout: Layout,
+    /// The weights, under the system's own names.
+    pub tensors: Vec<SourceTensor>,
+    pub adapter: Adapter,
+    pub side_files: Vec<SideFile>,
+    /// params.json of Meta, Mistral or Lingua.
+    pub params: Option<Map<String, Value>>,
+    pub notes: Vec<String>,
+}
+
+/// The adapter of a LoRA training.
+#[derive(Debug, Default)]
+pub struct Adapter {
+    /// Under PEFT's names.
+    pub tensors: Vec<SourceTensor>,
+    /// adapter_config.json.
+    pub config: Option<Arc<SourceFile>>,
+    /// verl's lora_train_meta.json, from which an adapter_config.json can be made.
+    pub training: Option<Map<String, Value>>,
+}
+
+/// Opens the checkpoint at `source`. `system` picks one where there are several.
+///
+/// # Errors
+/// When there is none, when it is incomplete, or when what it says contradicts itself.
+pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
+    let place = place::find(source, system)?;
+    let folder = &place.weights;
+    let mut notes = Vec::new();
+    let tensors = match &place.layout {
+        Layout::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
+        Layout::Torch(files) => whole_files::torch_files(folder, files)?,
+        Layout::Consolidated(names) => consolidated::read(folder, names)?,
+        Layout::Adapter => Vec::new(),
+        Layout::Dcp => dcp(folder, &mut notes)?,
+        Layout::HfSharded => dcp::hf_sharded(folder)?,
+        _ => todo!(),
+    };
+    let (tensors, own_adapter) = lora::split(tensors);
+    if tensors.is_empty() && own_adapter.is_empty() && place.layout != Layout::Adapter {
+        return Err(Error::checkpoint(folder.path(), "holds no weights"));
+    }
+    Ok(Checkpoint {
+        tensors,
+        adapter: adapter(&place, own_adapter)?,
+        side_files: side_files_of(&place)?,
+        params: json_beside(&place, "params.json")?,
+        notes,
+        layout: place.layout,
+    })
+}
+
+/// The side files of a Hugging Face folder.
+pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
+    side_files::side_files(&Folder::open(path)?)
+}
+
+impl Checkpoint {
+    /// Whether there is an adapter and no model under it.
+    pub fn is_only_adapter(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The system that writes such names in such a layout.
+    pub fn system_with<'a>(&'a self, names: &'a str) -> &'a str {
+        match (&self.layout, names) {
+            (Layout::Dcp, "meta") if self.params.is_some() => "lingua",
+            (Layout::Dcp, "meta") => "torchtitan",
+            (Layout::Dcp, "huggingface") => "dcp",
+            (_, "megatron") if !self.side_files.is_empty() => "verl-megatron",
+            (Layout::Torch(_), "meta") => "meta",
+            (_, "torchtitan" | "torchtune" | "megatron") => names,
+            (layout, _) => layout.word(),
+        }
+    }
+}
+
+fn dcp(folder: &Folder, notes: &mut Vec<String>) -> Result<Vec<SourceTensor>> {
+    let dcp = dcp::read(folder, &names::is_weight)?;
+    if dcp.left_alone.tensors > 0 {
+        let dcp::LeftAlone { tensors, bytes } = dcp.left_alone;
+        notes.push(format!(
+            "{tensors} tensors of the optimizer and of training, {bytes} bytes, are left alone"
+        ));
+    }
+    Ok(dcp.tensors)
+}
+
+/// The side files of all folders that go with the weights; of two of one name the nearer counts.
+fn side_files_of(place: &Place) -> Result<Vec<SideFile>> {
+    let mut files: Vec<SideFile> = Vec::new();
+    for folder in &place.beside {
+        for file in side_files::side_files(folder)? {
+            if !files.iter().any(|other| other.path == file.path) {
+                files.push(file);
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn json_beside(place: &Place, name: &str) -> Result<Option<Map<String, Value>>> {
+    let folder = place.beside.iter().find(|folder| folder.exists(name));
+    folder.map(|folder| folder.json(name)).transpose()
+}
+
+/// The adapter among the weights' own names, or the one in files beside them.
+fn adapter(place: &Place, own: Vec<SourceTensor>) -> Result<Adapter> {
+    const FILE: &str = "adapter_model.safetensors";
+    const CONFIG: &str = "adapter_config.json";
+    let folders = place.beside.iter().chain([&place.weights]);
+    let tensors = match folders.clone().find(|folder| folder.exists(FILE)) {
+        Some(folder) if own.is_empty() => {
+            let tensors = safetensors::tensors(&folder.open_file(FILE)?)?;
+            tensors
+                .into_iter()
+                .map(|(name, tensor)| SourceTensor::whole(name, tensor))
+                .collect()
+        }
+        _ => own,
+    };
+    let config = folders.clone().find(|folder| folder.exists(CONFIG));
+    Ok(Adapter {
+        tensors,
+        config: config.map(|folder| folder.open_file(CONFIG)).transpose()?,
+        training: json_beside(place, "lora_train_meta.json")?,
+    })
 }

@@ -7,8 +7,13 @@
 //! ```
 #![deny(clippy::undocumented_unsafe_blocks)]
 
-pub mod error;
-pub mod tensor;
 pub mod checkpoint;
+pub mod cli;
+pub mod error;
+pub mod fs;
+pub mod mapping;
+pub mod mount;
 pub mod read;
 pub mod repo;
+pub mod tensor;
+pub mod view;

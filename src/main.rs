@@ -1,3 +1,7 @@
 //! The command `ckptfs`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ckptfs::cli::run()
+}

@@ -53,6 +53,14 @@ pub fn read_at(file: &VirtualFile, offset: u64, buffer: &mut [u8]) -> Result<()>
     Plan::new(file, offset, end)?.execute(buffer)
 }
 
+/// Fills `buffer` with the bytes of `tensor` from `offset` on, which must all lie inside it.
+pub fn read_tensor_at(tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    let mut plan = Plan::default();
+    plan.add_tensor(tensor, offset, offset + buffer.len() as u64, 0)?;
+    scatter::join(&mut plan.copies);
+    plan.execute(buffer)
+}
+
 /// What one request consists of. Destinations are byte offsets into the reply, and together cover it exactly once.
 #[derive(Default)]
 struct Plan<'a> {

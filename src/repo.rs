@@ -1,5 +1,113 @@
 //! The synthetic directory: which files it shows, their exact sizes, and what each is made of.
 
 mod file;
+mod header;
+mod index;
+mod shards;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::mapping::MappedTensor;
+use crate::tensor::SourceFile;
 
 pub use file::{Attributes, Segment, VirtualFile};
+pub use index::python_json;
+
+/// What the files of a directory are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// `model.safetensors`, or shards and an index.
+    Model,
+    /// `adapter_model.safetensors`, always one file.
+    Adapter,
+}
+
+/// How tensors become weight files.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights {
+    pub naming: Naming,
+    /// Most bytes of data in a shard.
+    pub max_shard_size: u64,
+    /// The parameters of the model, tied ones once.
+    pub total_parameters: u64,
+}
+
+/// The weight files, and the index where there are several. `tensors` come in the order in which they are to be sharded.
+pub fn weight_files(tensors: &[MappedTensor], weights: Weights) -> Vec<VirtualFile> {
+    let sizes: Vec<shards::Weight> = tensors
+        .iter()
+        .map(|tensor| shards::Weight {
+            data: tensor.tensor.bytes(),
+            entry: header::entry_bound(tensor),
+        })
+        .collect();
+    let limit = match weights.naming {
+        Naming::Model => weights.max_shard_size,
+        Naming::Adapter => u64::MAX / 2,
+    };
+    let shards = shards::split(&sizes, limit);
+    let mut weight_map = BTreeMap::new();
+    let mut files = Vec::with_capacity(shards.len() + 1);
+    for (number, shard) in shards.iter().enumerate() {
+        let name = shard_name(weights.naming, number + 1, shards.len());
+        let mut shard: Vec<&MappedTensor> = shard.iter().filter_map(|i| tensors.get(*i)).collect();
+        header::sort(&mut shard);
+        weight_map.extend(shard.iter().map(|tensor| (&*tensor.name, name.clone())));
+        files.push(shard_file(name, &shard));
+    }
+    if shards.len() > 1 {
+        let total_size = sizes.iter().map(|size| size.data).sum();
+        let bytes = index::index(&weight_map, weights.total_parameters, total_size);
+        let attributes = Attributes::of(tensors.iter().flat_map(sources).map(|file| &**file));
+        files.push(inline_file(
+            "model.safetensors.index.json",
+            bytes,
+            attributes,
+        ));
+    }
+    files
+}
+
+/// A file that the mount makes itself.
+pub fn inline_file(path: &str, bytes: Vec<u8>, attributes: Option<Attributes>) -> VirtualFile {
+    let attributes = attributes.unwrap_or_default();
+    VirtualFile::new(path, attributes, vec![Segment::Inline(bytes.into())])
+}
+
+/// A source file under `path`, as it is.
+pub fn source_file(path: &str, file: Arc<SourceFile>) -> VirtualFile {
+    let attributes = Attributes::of([&*file]).unwrap_or_default();
+    VirtualFile::new(path, attributes, vec![Segment::Source(file)])
+}
+
+/// The files that hold a tensor's bytes.
+pub fn sources(tensor: &MappedTensor) -> Vec<&Arc<SourceFile>> {
+    let mut files: Vec<&Arc<SourceFile>> = Vec::new();
+    tensor.tensor.each_stored(&mut |stored| {
+        if !files.iter().any(|file| Arc::ptr_eq(file, stored.file())) {
+            files.push(stored.file());
+        }
+    });
+    files
+}
+
+fn shard_name(naming: Naming, number: usize, count: usize) -> String {
+    match (naming, count) {
+        (Naming::Adapter, _) => "adapter_model.safetensors".to_owned(),
+        (Naming::Model, 1) => "model.safetensors".to_owned(),
+        (Naming::Model, _) => format!("model-{number:05}-of-{count:05}.safetensors"),
+    }
+}
+
+fn shard_file(name: String, tensors: &[&MappedTensor]) -> VirtualFile {
+    let files = tensors.iter().flat_map(|tensor| sources(tensor));
+    let attributes = Attributes::of(files.map(|file| &**file)).unwrap_or_default();
+    let mut segments = vec![Segment::Inline(header::header(tensors).into())];
+    segments.extend(
+        tensors
+            .iter()
+            .map(|tensor| Segment::Tensor(tensor.tensor.clone())),
+    );
+    VirtualFile::new(name, attributes, segments)
+}

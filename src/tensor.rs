@@ -2,6 +2,7 @@
 
 mod dtype;
 mod file;
+mod named;
 mod runs;
 mod shape;
 mod stored;
@@ -10,6 +11,7 @@ mod view;
 
 pub use dtype::Dtype;
 pub use file::SourceFile;
+pub use named::SourceTensor;
 pub use runs::{Loop, Nest, each_offset, nests};
 pub use shape::{MAX_RANK, Shape};
 pub use stored::{Layout, Locate, Stored, contiguous};

@@ -103,7 +103,9 @@ fn apply(pair: Pair, step: &Step) -> Pair {
         }
         Step::Split(dim, by) if rank > 0 && rank < 6 => {
             let dim = dim % rank;
-            let divisors: Vec<u64> = (1..=naive.dims[dim]).filter(|d| naive.dims[dim] % d == 0).collect();
+            let divisors: Vec<u64> = (1..=naive.dims[dim])
+                .filter(|d| naive.dims[dim] % d == 0)
+                .collect();
             let Some(by) = divisors.get(by as usize % divisors.len().max(1)) else {
                 return pair;
             };
@@ -159,7 +161,11 @@ fn grid(Pair { lazy, naive }: Pair, row: u64, column: u64) -> Pair {
         for (y, height) in [(row, rows - row), (0, row)] {
             let mut offsets = vec![0; naive.dims.len()];
             (offsets[0], offsets[1]) = (y, x);
-            let tensor = lazy.narrow(0, y, height).unwrap().narrow(1, x, width).unwrap();
+            let tensor = lazy
+                .narrow(0, y, height)
+                .unwrap()
+                .narrow(1, x, width)
+                .unwrap();
             tiles.push(Tile {
                 offsets: offsets.into(),
                 tensor,
@@ -179,7 +185,10 @@ fn file_of(tensor: &Tensor, header: &[u8]) -> VirtualFile {
         gid: 0,
         modified: (0, 0),
     };
-    let segments = vec![Segment::Inline(header.into()), Segment::Tensor(tensor.clone())];
+    let segments = vec![
+        Segment::Inline(header.into()),
+        Segment::Tensor(tensor.clone()),
+    ];
     VirtualFile::new("x", attributes, segments)
 }
 
@@ -227,7 +236,11 @@ fn reading_past_the_end_is_an_error_and_not_zeros() {
     let file = file_of(&pair.lazy, b"");
     assert!(read_at(&file, 60, &mut [0; 8]).is_err());
     assert!(read(&file, 64, 8, &mut Vec::new()).unwrap().is_empty());
-    assert!(read(&file, u64::MAX, usize::MAX, &mut Vec::new()).unwrap().is_empty());
+    assert!(
+        read(&file, u64::MAX, usize::MAX, &mut Vec::new())
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -235,10 +248,19 @@ fn a_gap_and_an_overlap_between_tiles_are_refused() {
     let pair = stored(&[4, 4], 0, Dtype::F32);
     let tile = |y, x, height, width| Tile {
         offsets: [y, x].into(),
-        tensor: pair.lazy.narrow(0, 0, height).unwrap().narrow(1, 0, width).unwrap(),
+        tensor: pair
+            .lazy
+            .narrow(0, 0, height)
+            .unwrap()
+            .narrow(1, 0, width)
+            .unwrap(),
     };
     let shape = || Shape::new(&[4, 4]).unwrap();
-    let tiled = |tiles| Tensor::tiled(shape(), tiles).map(|_| ()).map_err(|error| error.to_string());
+    let tiled = |tiles| {
+        Tensor::tiled(shape(), tiles)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
     assert_eq!(tiled(vec![tile(0, 0, 2, 4), tile(2, 0, 2, 4)]), Ok(()));
     assert_eq!(
         tiled(vec![tile(0, 0, 1, 4), tile(2, 0, 2, 4)]),
@@ -253,7 +275,12 @@ fn a_gap_and_an_overlap_between_tiles_are_refused() {
         Err("its chunks hold 12 of 16 elements".to_owned())
     );
     assert_eq!(
-        tiled(vec![tile(0, 0, 3, 2), tile(0, 2, 2, 2), tile(2, 0, 2, 3), tile(3, 3, 1, 1)]),
+        tiled(vec![
+            tile(0, 0, 3, 2),
+            tile(0, 2, 2, 2),
+            tile(2, 0, 2, 3),
+            tile(3, 3, 1, 1)
+        ]),
         Err("the chunks at [0, 0] and [2, 0] overlap".to_owned())
     );
     assert!(tiled(vec![tile(3, 0, 2, 4)]).is_err());

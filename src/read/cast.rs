@@ -1,7 +1,7 @@
 //! Float casts, rounded as torch's `.to()` rounds: to nearest, ties to even, overflow to infinity, subnormals kept.
 
-use half::slice::HalfFloatSliceExt;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::tensor::Dtype;
 

@@ -41,8 +41,7 @@ pub(super) fn expand<'a>(nest: &Nest<'a>, destination: usize, copies: &mut Vec<C
 /// Joins copies that continue each other in the source and in the reply, across tensors too.
 pub(super) fn join(copies: &mut Vec<Copy<'_>>) {
     copies.dedup_by(|next, last| {
-        let joins =
-            last.is_followed_by(next) && last.destination + last.length == next.destination;
+        let joins = last.is_followed_by(next) && last.destination + last.length == next.destination;
         if joins {
             last.length += next.length;
         }

@@ -26,7 +26,7 @@ impl Segment {
 }
 
 /// What `stat` shows beside the size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// Permission bits of the source, readable ones only.
     pub mode: u16,
@@ -106,7 +106,9 @@ impl VirtualFile {
 
     /// The segments that hold bytes `start .. end`, each with the offset at which it starts.
     pub fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, &Segment)> {
-        let first = self.ends.partition_point(|segment_end| *segment_end <= start);
+        let first = self
+            .ends
+            .partition_point(|segment_end| *segment_end <= start);
         let starts = (first..).map(|i| i.checked_sub(1).map_or(0, |i| self.ends[i]));
         starts
             .zip(self.segments[first..].iter())

@@ -81,6 +81,11 @@ impl Dtype {
         TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
+    /// The name in torch without the module, such as `bfloat16`, where torch has the type.
+    pub fn torch_name(self) -> Option<&'static str> {
+        Some(self.row().2).filter(|name| !name.is_empty())
+    }
+
     /// From torch's name without the module, such as `bfloat16`.
     pub fn from_torch(name: &str) -> Option<Self> {
         let name = match name {

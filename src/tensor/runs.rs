@@ -69,7 +69,10 @@ pub fn each_offset(loops: &[Loop], source: u64, destination: u64, f: &mut dyn Fn
         None => f(source, destination),
         Some((outer, inner)) => {
             for i in 0..outer.count {
-                let (source, destination) = (source + i * outer.source, destination + i * outer.destination);
+                let (source, destination) = (
+                    source + i * outer.source,
+                    destination + i * outer.destination,
+                );
                 each_offset(inner, source, destination, f);
             }
         }
@@ -92,7 +95,14 @@ pub fn nests<'a>(
     };
     let shape = units(tensor.dtype(), tensor.shape())?;
     let mut visit = |region: &Region| visit(tensor, region, emit);
-    split(&Region::default(), shape.dims(), range.start, count, 1, &mut visit)
+    split(
+        &Region::default(),
+        shape.dims(),
+        range.start,
+        count,
+        1,
+        &mut visit,
+    )
 }
 
 /// One dimension of a box: the indices `origin .. origin + size`, and how far apart they go in the result.
@@ -309,7 +319,14 @@ fn split(
     let mut done = 0;
     if offset > 0 || count < inner {
         done = count.min(inner - offset);
-        split(&built.with(side(row, 1)), inner_dims, offset, done, stride, f)?;
+        split(
+            &built.with(side(row, 1)),
+            inner_dims,
+            offset,
+            done,
+            stride,
+            f,
+        )?;
         row += 1;
     }
     let rows = (count - done) / inner;

@@ -48,7 +48,9 @@ impl Tiling {
             return &self.tiles;
         };
         let range = wanted(axis);
-        let first = self.tiles.partition_point(|tile| span(tile, axis).end <= range.start);
+        let first = self
+            .tiles
+            .partition_point(|tile| span(tile, axis).end <= range.start);
         let rest = self.tiles.get(first..).unwrap_or(&[]);
         let count = rest.partition_point(|tile| span(tile, axis).start < range.end);
         rest.get(..count).unwrap_or(&[])
@@ -137,7 +139,10 @@ fn check_volume(shape: &Shape, tiles: &[Tile]) -> Result<()> {
             }
         }
     }
-    let held: u64 = tiles.iter().map(|tile| tile.tensor.shape().elements()).sum();
+    let held: u64 = tiles
+        .iter()
+        .map(|tile| tile.tensor.shape().elements())
+        .sum();
     if held != shape.elements() {
         return impossible(format!(
             "its chunks hold {held} of {} elements",

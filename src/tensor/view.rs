@@ -250,12 +250,18 @@ impl Tensor {
         let own = match &*self.expression {
             Expression::Stored(_) => return Vec::new(),
             Expression::Tiled(tiling) => {
-                let mut inner = tiling.tiles().first().map_or(Vec::new(), |tile| tile.tensor.operations());
+                let mut inner = tiling
+                    .tiles()
+                    .first()
+                    .map_or(Vec::new(), |tile| tile.tensor.operations());
                 inner.push(format!("assemble({} chunks)", tiling.tiles().len()));
                 return inner;
             }
             Expression::Narrow { dim, start, .. } => {
-                format!("narrow(dim {dim}, {start}..{})", start + self.shape.dims()[*dim])
+                format!(
+                    "narrow(dim {dim}, {start}..{})",
+                    start + self.shape.dims()[*dim]
+                )
             }
             Expression::Permute { axes, .. } => format!("permute{axes:?}"),
             Expression::Reshape { .. } => format!("reshape{}", self.shape),
@@ -312,7 +318,10 @@ impl Tensor {
     fn whole_bytes(&self, operation: &str) -> Result<&Self> {
         match self.dtype.bytes() {
             Some(_) => Ok(self),
-            None => impossible(format!("cannot {operation} elements of type {}", self.dtype)),
+            None => impossible(format!(
+                "cannot {operation} elements of type {}",
+                self.dtype
+            )),
         }
     }
 }
@@ -324,14 +333,18 @@ pub(super) fn units(dtype: Dtype, shape: &Shape) -> Result<Shape> {
     }
     match shape.elements().checked_mul(dtype.bits()) {
         Some(bits) if bits.is_multiple_of(8) => checked(&[bits / 8]),
-        _ => impossible(format!("shape {shape} of type {dtype} is no whole number of bytes")),
+        _ => impossible(format!(
+            "shape {shape} of type {dtype} is no whole number of bytes"
+        )),
     }
 }
 
 fn checked(dims: &[u64]) -> Result<Shape> {
     match Shape::new(dims) {
         Some(shape) => Ok(shape),
-        None => impossible(format!("shape {dims:?} has too many dimensions or elements")),
+        None => impossible(format!(
+            "shape {dims:?} has too many dimensions or elements"
+        )),
     }
 }
 

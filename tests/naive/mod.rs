@@ -13,7 +13,8 @@ pub struct Naive {
 impl Naive {
     /// Element `index` is the number of the place where it is stored.
     pub fn strided(dims: &[u64], strides: &[u64], offset: u64) -> Self {
-        let place = |index: &[u64]| offset + index.iter().zip(strides).map(|(i, s)| i * s).sum::<u64>();
+        let place =
+            |index: &[u64]| offset + index.iter().zip(strides).map(|(i, s)| i * s).sum::<u64>();
         Self::from_fn(dims, |index| place(index) as f32)
     }
 
@@ -66,7 +67,10 @@ impl Naive {
     }
 
     fn at(&self, index: &[u64]) -> f32 {
-        let flat = index.iter().zip(&self.dims).fold(0, |flat, (i, size)| flat * size + i);
+        let flat = index
+            .iter()
+            .zip(&self.dims)
+            .fold(0, |flat, (i, size)| flat * size + i);
         self.elements[flat as usize]
     }
 

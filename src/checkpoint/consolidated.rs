@@ -1,0 +1,77 @@
+//! `consolidated.00.pth` and its like: tensor-parallel files of Meta's Llama and of Mistral's first models.
+
+use std::collections::BTreeMap;
+
+use super::SourceTensor;
+use super::folder::Folder;
+use super::names::is_weight;
+use super::torch_file::{TorchFile, Value};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Every tensor with its parts in the order of the files. How they fit together is for the mapping to say.
+pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
+    let mut tensors: Vec<(String, Vec<Tensor>)> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for (rank, name) in in_order(folder, names)?.into_iter().enumerate() {
+        let file = TorchFile::open(folder.open_file(name)?)?;
+        for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
+            let tensor = path.join(".");
+            let Value::Plain(part) = value? else {
+                let reason = "is sharded inside of a tensor-parallel file";
+                return Err(Error::tensor(&folder.path().join(name), &tensor, reason));
+            };
+            let place = *places.entry(tensor.clone()).or_insert_with(|| {
+                tensors.push((tensor.clone(), Vec::new()));
+                tensors.len() - 1
+            });
+            if let Some((_, parts)) = tensors
+                .get_mut(place)
+                .filter(|(_, parts)| parts.len() == rank)
+            {
+                parts.push(part);
+            } else {
+                let reason = "is not in every file before this one";
+                return Err(Error::tensor(&folder.path().join(name), &tensor, reason));
+            }
+        }
+    }
+    let whole = |(name, parts): (String, Vec<Tensor>)| match parts.len() == names.len() {
+        true => Ok(SourceTensor {
+            name: name.into(),
+            parts,
+        }),
+        false => Err(Error::tensor(
+            folder.path(),
+            &name,
+            "is not in every consolidated file",
+        )),
+    };
+    tensors.into_iter().map(whole).collect()
+}
+
+/// The files by their numbers, which must run from 0 on.
+fn in_order<'n>(folder: &Folder, names: &'n [String]) -> Result<Vec<&'n String>> {
+    if let [_] = names {
+        return Ok(names.iter().collect());
+    }
+    let mut numbered: BTreeMap<usize, &String> = BTreeMap::new();
+    for name in names {
+        let number = name
+            .split('.')
+            .nth(1)
+            .and_then(|number| number.parse().ok());
+        let Some(number) = number.filter(|number| !numbered.contains_key(number)) else {
+            let reason = format!("{name} has no number of its own, as in consolidated.00.pth");
+            return Err(Error::checkpoint(folder.path(), reason));
+        };
+        numbered.insert(number, name);
+    }
+    match (0..names.len()).find(|number| !numbered.contains_key(number)) {
+        None => Ok(numbered.into_values().collect()),
+        Some(missing) => Err(Error::checkpoint(
+            folder.path(),
+            format!("consolidated.{missing:02}.pth is missing: the checkpoint is incomplete"),
+        )),
+    }
+}

@@ -1,0 +1,51 @@
+//! A chunk in a `.distcp` file: a zip of `torch.save` that holds one tensor, opened when the chunk is first read.
+
+use std::sync::Arc;
+
+use crate::checkpoint::named::named;
+use crate::checkpoint::torch_file::TorchFile;
+use crate::checkpoint::torch_file::section::Section;
+use crate::error::{Error, Result};
+use crate::tensor::{Dtype, Layout, Locate, Shape};
+
+#[derive(Debug)]
+pub struct Chunk {
+    name: Arc<str>,
+    dtype: Dtype,
+    shape: Shape,
+    section: Section,
+}
+
+impl Chunk {
+    pub fn new(name: &str, dtype: Dtype, shape: Shape, section: Section) -> Self {
+        Self {
+            name: name.into(),
+            dtype,
+            shape,
+            section,
+        }
+    }
+
+    fn layout(&self) -> Result<Layout> {
+        let tensor = TorchFile::in_section(self.section.clone())?.tensor()?;
+        if (tensor.dtype(), tensor.shape()) != (self.dtype, &self.shape) {
+            return Err(Error::Mapping(format!(
+                "a chunk of type {} and shape {}, where .metadata says {} and {}",
+                tensor.dtype(),
+                tensor.shape(),
+                self.dtype,
+                self.shape
+            )));
+        }
+        let mut layout = None;
+        tensor.each_stored(&mut |stored| layout = stored.known_layout().cloned());
+        layout.ok_or_else(|| Error::Mapping("a chunk without a place".to_owned()))
+    }
+}
+
+impl Locate for Chunk {
+    fn locate(&self) -> Result<Layout> {
+        self.layout()
+            .map_err(|error| named(error, self.section.path(), &self.name))
+    }
+}

@@ -1,0 +1,200 @@
+//! `.metadata`: records of the tensors and of the items that hold their chunks, each read by the names of its fields, so
+//! that fields which come and go between releases do not matter.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::folder::Folder;
+use crate::checkpoint::torch_file::dtype;
+use crate::checkpoint::torch_file::pickle::{Object, Pickle};
+use crate::error::{Error, Result};
+use crate::tensor::{Dtype, Shape};
+
+const NAME: &str = ".metadata";
+/// Most bytes and values. A model of a thousand tensors, with its optimizer, on a thousand ranks takes half of it.
+const SIZE_LIMIT: u64 = 2 << 30;
+const VALUE_LIMIT: usize = 1 << 26;
+/// Modules whose classes occur in `.metadata`.
+const MODULES: [&str; 9] = [
+    "torch",
+    "megatron",
+    "pathlib",
+    "collections",
+    "builtins",
+    "__builtin__",
+    "copyreg",
+    "enum",
+    "_codecs",
+];
+
+pub struct Metadata {
+    path: PathBuf,
+    pickle: Pickle,
+}
+
+/// A tensor: TensorStorageMetadata.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    pub name: &'a str,
+    record: Object<'a>,
+}
+
+/// A range of a data file: a MetadataIndex and its _StorageInfo.
+pub struct Item<'a> {
+    pub name: &'a str,
+    /// Of the chunk that the item is. Items that are no tensor have none.
+    pub offsets: Option<Vec<u64>>,
+    pub file: &'a str,
+    pub start: u64,
+    pub length: u64,
+}
+
+impl Metadata {
+    pub fn open(folder: &Folder) -> Result<Self> {
+        if !folder.exists(NAME) {
+            return Err(incomplete(folder)?);
+        }
+        let path = folder.path().join(NAME);
+        let pickle = Pickle::parse(&path, folder.read_small(NAME, SIZE_LIMIT)?, VALUE_LIMIT)?;
+        let foreign = |(module, _): &(&str, &str)| {
+            let top = module.split('.').next().unwrap_or(module);
+            !MODULES.contains(&top)
+        };
+        if let Some((module, name)) = pickle.globals().find(foreign) {
+            let path = &format!("{module}.{name}");
+            let path = path.escape_debug();
+            let reason = format!("names {path}, which no DCP metadata needs; nothing was executed");
+            return Err(Error::malformed(&folder.path().join(NAME), reason));
+        }
+        Ok(Self { path, pickle })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors. Other values are stored as bytes, which nobody here reads.
+    pub fn entries(&self) -> Result<Vec<Entry<'_>>> {
+        let mut entries = Vec::new();
+        for (name, record) in self.table("state_dict_metadata")?.entries() {
+            let name = name
+                .as_str()
+                .ok_or_else(|| self.broken("a tensor without a name"))?;
+            match record.class_name() {
+                Some("TensorStorageMetadata") => entries.push(Entry { name, record }),
+                Some("BytesStorageMetadata") => {}
+                _ => return Err(self.refuse(name, "has a record of an unknown class")),
+            }
+        }
+        Ok(entries)
+    }
+
+    pub fn items(&self) -> impl Iterator<Item = Result<Item<'_>>> {
+        let table = self.table("storage_data");
+        let broken = table
+            .as_ref()
+            .err()
+            .map(|_| Err(self.broken("a DCP metadata without storage_data")));
+        let entries = table.ok().into_iter().flat_map(Object::entries);
+        broken
+            .into_iter()
+            .chain(entries.map(|(index, info)| self.item(index, info)))
+    }
+
+    fn item<'a>(&self, index: Object<'a>, info: Object<'a>) -> Result<Item<'a>> {
+        let name = index.field("fqn").and_then(Object::as_str);
+        let name = name.ok_or_else(|| self.broken("an item without a name"))?;
+        let number = |field: &str| info.field(field).and_then(Object::as_u64);
+        let file = info.field("relative_path").and_then(Object::as_str);
+        let (Some(file), Some(start), Some(length)) = (file, number("offset"), number("length"))
+        else {
+            return Err(self.refuse(name, "has an item without a place in a file"));
+        };
+        let transforms = info
+            .field("transform_descriptors")
+            .and_then(|list| list.item(0));
+        if let Some(transform) = transforms {
+            let transform = transform.as_str().unwrap_or("unknown").escape_debug();
+            return Err(self.refuse(
+                name,
+                format!("is stored through {transform}; save it without extensions"),
+            ));
+        }
+        Ok(Item {
+            name,
+            offsets: index.field("offset").and_then(Object::as_sizes),
+            file,
+            start,
+            length,
+        })
+    }
+
+    pub fn refuse(&self, tensor: &str, reason: impl Into<String>) -> Error {
+        Error::tensor(&self.path, &tensor.escape_debug().to_string(), reason)
+    }
+
+    fn table(&self, name: &str) -> Result<Object<'_>> {
+        let table = self
+            .pickle
+            .root()
+            .field(name)
+            .filter(|table| table.is_mapping() || !table.is_scalar());
+        table.ok_or_else(|| self.broken(format!("no DCP metadata: it has no {name}")))
+    }
+
+    fn broken(&self, reason: impl Into<String>) -> Error {
+        Error::malformed(&self.path, reason)
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// The properties' state is a tuple that starts with the type.
+    pub fn dtype(&self) -> Result<Dtype> {
+        let properties = self.record.field("properties").and_then(Object::state);
+        let own = properties.and_then(|state| state.item(0).or_else(|| state.get("dtype")));
+        dtype(own.ok_or_else(|| Error::Mapping("has no type".to_owned()))?)
+    }
+
+    pub fn shape(&self) -> Result<Shape> {
+        shape(self.record.field("size"))
+    }
+
+    /// Offsets and shape of each chunk.
+    pub fn chunks(&self) -> impl Iterator<Item = Result<(Vec<u64>, Shape)>> + use<'a> {
+        let chunks = self
+            .record
+            .field("chunks")
+            .into_iter()
+            .flat_map(Object::items);
+        chunks.map(|chunk| {
+            let offsets = chunk.field("offsets").and_then(Object::as_sizes);
+            let offsets =
+                offsets.ok_or_else(|| Error::Mapping("has a chunk without offsets".to_owned()))?;
+            Ok((offsets, shape(chunk.field("sizes"))?))
+        })
+    }
+}
+
+fn shape(sizes: Option<Object<'_>>) -> Result<Shape> {
+    let sizes = sizes.and_then(Object::as_sizes);
+    let sizes = sizes.ok_or_else(|| Error::Mapping("has no shape".to_owned()))?;
+    Shape::new(&sizes).ok_or_else(|| {
+        Error::Mapping(format!(
+            "shape {sizes:?} has too many dimensions or elements"
+        ))
+    })
+}
+
+/// Why a folder of chunks has no `.metadata`: the last thing that a save writes is missing.
+fn incomplete(folder: &Folder) -> Result<Error> {
+    let names = folder.names()?;
+    let of_rank = |name: &&String| name.starts_with("__") && name.ends_with(NAME);
+    let reason = if names.iter().any(|name| name == ".metadata.tmp") {
+        "has .metadata.tmp but no .metadata: the save was interrupted, an incomplete checkpoint"
+            .to_owned()
+    } else if let Some(name) = names.iter().find(of_rank) {
+        format!("has {name} of one rank but no .metadata of all: an incomplete checkpoint")
+    } else {
+        "has no .metadata: an incomplete checkpoint".to_owned()
+    };
+    Ok(Error::checkpoint(folder.path(), reason))
+}

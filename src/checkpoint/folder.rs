@@ -1,0 +1,259 @@
+//! The folder of a checkpoint: the only way to open anything in it.
+
+use std::fs::{self, DirEntry};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::tensor::SourceFile;
+
+/// Largest JSON file that is parsed. An index of a hundred thousand tensors has a tenth of it.
+const JSON_LIMIT: u64 = 64 << 20;
+
+/// A folder inside a checkpoint. Names lead to regular files inside the checkpoint's root and nowhere else.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    root: PathBuf,
+    path: PathBuf,
+    /// In a Hugging Face cache, where the links of `snapshots/REVISION` lead: `blobs` of the same repository.
+    blobs: Option<PathBuf>,
+}
+
+impl Folder {
+    pub fn open(path: &Path) -> Result<Self> {
+        let root = canonical(path)?;
+        if !root.is_dir() {
+            return Err(Error::checkpoint(path, "not a folder"));
+        }
+        Ok(Self {
+            blobs: hub_blobs(&root),
+            path: root.clone(),
+            root,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of everything that is no folder, sorted. What turns out not to be a regular file is refused when opened.
+    pub fn names(&self) -> Result<Vec<String>> {
+        self.entries(|entry| !is_folder(entry))
+    }
+
+    /// Names of the folders in this one, sorted.
+    pub fn folders(&self) -> Result<Vec<String>> {
+        self.entries(is_folder)
+    }
+
+    pub fn subfolder(&self, relative: &str) -> Result<Self> {
+        let path = self.resolve(relative)?;
+        if !path.is_dir() {
+            return Err(Error::checkpoint(&path, "not a folder"));
+        }
+        Ok(Self {
+            path,
+            ..self.clone()
+        })
+    }
+
+    /// Whether `relative` is a name that this folder may have and has.
+    pub fn exists(&self, relative: &str) -> bool {
+        is_inner(relative) && self.path.join(relative).exists()
+    }
+
+    pub fn open_file(&self, relative: &str) -> Result<Arc<SourceFile>> {
+        SourceFile::open(&self.resolve(relative)?)
+    }
+
+    /// The whole of a file that has at most `limit` bytes.
+    pub fn read_small(&self, relative: &str, limit: u64) -> Result<Vec<u8>> {
+        let file = self.open_file(relative)?;
+        match usize::try_from(file.size()) {
+            Ok(size) if file.size() <= limit => {
+                let mut bytes = vec![0; size];
+                file.read_exact_at(&mut bytes, 0)?;
+                Ok(bytes)
+            }
+            _ => Err(Error::malformed(
+                file.path(),
+                format!(
+                    "has {} bytes, more than the {limit} that such a file may have",
+                    file.size()
+                ),
+            )),
+        }
+    }
+
+    pub fn json<T: DeserializeOwned>(&self, relative: &str) -> Result<T> {
+        let bytes = self.read_small(relative, JSON_LIMIT)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::malformed(&self.path.join(relative), error.to_string()))
+    }
+
+    fn entries(&self, wanted: impl Fn(&DirEntry) -> bool) -> Result<Vec<String>> {
+        let failed = |error| Error::io(&self.path, error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if wanted(&entry) {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn resolve(&self, relative: &str) -> Result<PathBuf> {
+        if !is_inner(relative) {
+            return Err(Error::checkpoint(
+                &self.path,
+                format!(
+                    "names the file {relative:?}, which is no plain path inside the checkpoint"
+                ),
+            ));
+        }
+        let path = self.path.join(relative);
+        let target = canonical(&path)?;
+        let is_blob = |blobs: &PathBuf| target.parent() == Some(blobs) && target.is_file();
+        if target.starts_with(&self.root) || self.blobs.as_ref().is_some_and(is_blob) {
+            return Ok(target);
+        }
+        Err(Error::checkpoint(
+            &path,
+            format!(
+                "is a link to {}, outside the checkpoint; put the file itself here",
+                target.display()
+            ),
+        ))
+    }
+}
+
+fn canonical(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|error| Error::io(path, error))
+}
+
+fn is_folder(entry: &DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
+        Ok(kind) => kind.is_dir(),
+        Err(_) => false,
+    }
+}
+
+/// Whether a path has names alone: no root, no `..`, nothing that another system reads as a root.
+fn is_inner(relative: &str) -> bool {
+    let drive = relative.as_bytes().get(1) == Some(&b':');
+    !drive
+        && !relative.contains(['\0', '\\'])
+        && relative
+            .split('/')
+            .all(|name| !matches!(name, "" | "." | ".."))
+}
+
+/// `REPO/blobs` for a folder at or below `REPO/snapshots/REVISION` (huggingface_hub, guide "Understand caching").
+fn hub_blobs(root: &Path) -> Option<PathBuf> {
+    let snapshots = root
+        .ancestors()
+        .skip(1)
+        .find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
+    let blobs = snapshots.parent()?.join("blobs");
+    let real = blobs.canonicalize().ok()?;
+    (real == blobs && real.is_dir()).then_some(blobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn checkpoint() -> (tempfile::TempDir, Folder) {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("repo/snapshots/rev");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        fs::write(root.join("b.json"), "{\"a\": [1]}").unwrap();
+        fs::write(root.join("a.bin"), "12345").unwrap();
+        fs::write(outer.path().join("secret"), "s").unwrap();
+        let folder = Folder::open(&root).unwrap();
+        (outer, folder)
+    }
+
+    #[test]
+    fn names_are_sorted_and_apart_from_folders() {
+        let (_outer, folder) = checkpoint();
+        assert_eq!(folder.names().unwrap(), ["a.bin", "b.json"]);
+        assert_eq!(folder.folders().unwrap(), ["sub"]);
+    }
+
+    #[test]
+    fn only_plain_paths_are_followed() {
+        let (_outer, folder) = checkpoint();
+        for path in [
+            "",
+            ".",
+            "..",
+            "../secret",
+            "sub/../a.bin",
+            "/etc/passwd",
+            "C:\\x",
+            "C:x",
+            "a\0",
+            "a//b",
+            "sub/",
+        ] {
+            let error = folder.open_file(path).unwrap_err().to_string();
+            assert!(error.contains("no plain path"), "{path:?}: {error}");
+            assert!(!folder.exists(path));
+        }
+        assert_eq!(folder.open_file("a.bin").unwrap().size(), 5);
+    }
+
+    #[test]
+    fn links_out_of_the_checkpoint_are_refused() {
+        let (outer, folder) = checkpoint();
+        symlink(outer.path().join("secret"), folder.path().join("out")).unwrap();
+        symlink(outer.path(), folder.path().join("up")).unwrap();
+        symlink("../a.bin", folder.path().join("sub/in")).unwrap();
+        symlink("/", folder.path().join("slash")).unwrap();
+        assert!(folder.open_file("out").is_err());
+        assert!(folder.subfolder("slash").is_err());
+        assert!(folder.open_file("up/secret").is_err());
+        assert!(folder.subfolder("up").is_err());
+        assert_eq!(
+            folder
+                .subfolder("sub")
+                .unwrap()
+                .open_file("in")
+                .unwrap()
+                .size(),
+            5
+        );
+    }
+
+    #[test]
+    fn links_into_the_blobs_of_a_hub_cache_are_followed() {
+        let (outer, folder) = checkpoint();
+        fs::create_dir(outer.path().join("repo/blobs")).unwrap();
+        fs::write(outer.path().join("repo/blobs/0123"), "blob").unwrap();
+        symlink("../../blobs/0123", folder.path().join("model.safetensors")).unwrap();
+        let folder = Folder::open(folder.path()).unwrap();
+        assert_eq!(folder.read_small("model.safetensors", 4).unwrap(), b"blob");
+    }
+
+    #[test]
+    fn only_regular_files_of_the_right_size_are_read() {
+        let (_outer, folder) = checkpoint();
+        assert!(folder.open_file("sub").is_err());
+        assert!(folder.read_small("a.bin", 4).is_err());
+        assert!(
+            folder
+                .json::<serde_json::Value>("a.bin")
+                .unwrap()
+                .is_number()
+        );
+        assert!(folder.json::<Vec<u8>>("b.json").is_err());
+    }
+}

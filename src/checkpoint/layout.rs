@@ -1,0 +1,212 @@
+//! Which kinds of checkpoint lie in a folder, told by the names of its files.
+
+use std::collections::BTreeSet;
+
+use super::folder::Folder;
+use crate::error::{Error, Result};
+
+/// A way in which a checkpoint lies on disk, and the files that are its weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// `.metadata` and `.distcp` files of torch.distributed.checkpoint.
+    Dcp,
+    /// Shards of HuggingFaceStorageWriter: `shard-00001-model-00001-of-00001.safetensors`.
+    HfSharded,
+    /// `model_world_size_W_rank_R.pt`, one file for each rank.
+    FsdpRanks,
+    /// Whole tensors in safetensors files.
+    Safetensors(Files),
+    /// Whole tensors in files of torch.save.
+    Torch(Files),
+    /// `consolidated.00.pth`, one file for each tensor-parallel rank.
+    Consolidated(Vec<String>),
+    /// `adapter_model.safetensors` without a model.
+    Adapter,
+    /// `mp_rank_00` or `mp_rank_00_000` folders of Megatron.
+    MegatronRanks(Vec<String>),
+}
+
+/// The names of files with whole tensors, and of the index that says what they hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    pub names: Vec<String>,
+    pub index: Option<String>,
+}
+
+impl Layout {
+    /// The word by which `--system` picks this layout.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Dcp => "dcp",
+            Self::HfSharded => "hf-sharded",
+            Self::FsdpRanks => "verl",
+            Self::Safetensors(files) if files.names.iter().any(|name| is_consolidated(name)) => {
+                "mistral"
+            }
+            Self::Safetensors(_) => "huggingface",
+            Self::Torch(_) => "huggingface-bin",
+            Self::Consolidated(_) => "meta",
+            Self::Adapter => "peft",
+            Self::MegatronRanks(_) => "megatron",
+        }
+    }
+
+    /// What was seen.
+    pub fn evidence(&self) -> String {
+        let files = |names: &[String]| match names {
+            [one] => one.clone(),
+            [first, .., last] => format!("{first} to {last}"),
+            [] => String::new(),
+        };
+        match self {
+            Self::Dcp => ".metadata of torch.distributed.checkpoint".to_owned(),
+            Self::HfSharded => "shard-*-model-*.safetensors of HuggingFaceStorageWriter".to_owned(),
+            Self::Adapter => "adapter_model.safetensors".to_owned(),
+            Self::FsdpRanks => "model_world_size_*_rank_*.pt".to_owned(),
+            Self::Safetensors(own) | Self::Torch(own) => files(&own.names),
+            Self::Consolidated(names) | Self::MegatronRanks(names) => files(names),
+        }
+    }
+}
+
+/// All layouts that the folder's own names show.
+pub fn layouts(folder: &Folder) -> Result<Vec<Layout>> {
+    let names = folder.names()?;
+    let pick = |wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
+        names.iter().filter(|name| wanted(name)).cloned().collect()
+    };
+    let has = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
+    let mut found = Vec::new();
+    if has(&|name| name == ".metadata" || name.ends_with(".distcp")) {
+        found.push(Layout::Dcp);
+    }
+    if has(&is_hf_shard) {
+        found.push(Layout::HfSharded);
+    }
+    if has(&is_rank) {
+        found.push(Layout::FsdpRanks);
+    }
+    let consolidated = pick(&|name| is_consolidated(name) && name.ends_with(".pth"));
+    if !consolidated.is_empty() {
+        found.push(Layout::Consolidated(consolidated));
+    }
+    let safetensors =
+        |name: &str| name.ends_with(".safetensors") && !is_hf_shard(name) && !is_beside(name);
+    let (mistral, own): (Vec<_>, Vec<_>) = pick(&safetensors)
+        .into_iter()
+        .partition(|name| is_consolidated(name));
+    for own in [mistral, own].into_iter().filter(|own| !own.is_empty()) {
+        let index = index(folder, &names, ".safetensors.index.json", &own)?;
+        found.push(Layout::Safetensors(Files { names: own, index }));
+    }
+    let torch = pick(&|name| {
+        is_torch(name) && !is_consolidated(name) && !is_beside(name) && !is_rank(name)
+    });
+    if !torch.is_empty() {
+        let index = index(folder, &names, ".bin.index.json", &torch)?;
+        found.push(Layout::Torch(Files {
+            names: torch,
+            index,
+        }));
+    }
+    let ranks: Vec<String> = folder
+        .folders()?
+        .into_iter()
+        .filter(|name| name.starts_with("mp_rank_"))
+        .collect();
+    if !ranks.is_empty() {
+        found.push(Layout::MegatronRanks(ranks));
+    }
+    if found.is_empty() && has(&|name| name == "adapter_model.safetensors") {
+        found.push(Layout::Adapter);
+    }
+    Ok(found)
+}
+
+/// The file names of one checkpoint out of `names`: all, unless they end in the numbers of several epochs.
+///
+/// torchtune up to 0.4 puts the epoch behind the name: `hf_model_0001_0.pt`, `model-00001-of-00004_0.safetensors`.
+pub fn one_epoch(folder: &Folder, names: &[String]) -> Result<()> {
+    let epochs: BTreeSet<&str> = names.iter().filter_map(|name| epoch(name)).collect();
+    if epochs.len() < 2 {
+        return Ok(());
+    }
+    let epochs: Vec<&str> = epochs.into_iter().collect();
+    Err(Error::checkpoint(
+        folder.path(),
+        format!(
+            "holds the files of epochs {}; put those of one epoch in a folder of their own",
+            epochs.join(", ")
+        ),
+    ))
+}
+
+fn epoch(name: &str) -> Option<&str> {
+    let stem = name.rsplit_once('.')?.0;
+    let (front, epoch) = stem.rsplit_once('_')?;
+    let known = [
+        "hf_model_",
+        "model-",
+        "ft-model-",
+        "torchtune_model",
+        "meta_model",
+    ];
+    let is_number = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && known.iter().any(|start| front.starts_with(start))).then_some(epoch)
+}
+
+/// The one index of files that begin as it does: `consolidated...` or not.
+fn index(folder: &Folder, names: &[String], end: &str, files: &[String]) -> Result<Option<String>> {
+    let same_kind =
+        |name: &str| files.iter().any(|file| is_consolidated(file)) == is_consolidated(name);
+    let mut indexes = names
+        .iter()
+        .filter(|name| name.ends_with(end) && same_kind(name));
+    match (indexes.next(), indexes.next()) {
+        (Some(one), Some(two)) => {
+            let reason =
+                format!("holds two indexes, {one} and {two}; move one of the two checkpoints away");
+            Err(Error::checkpoint(folder.path(), reason))
+        }
+        (index, _) => Ok(index.cloned()),
+    }
+}
+
+fn is_hf_shard(name: &str) -> bool {
+    name.starts_with("shard-") && name.contains("-model-") && name.ends_with(".safetensors")
+}
+
+fn is_consolidated(name: &str) -> bool {
+    name.starts_with("consolidated")
+}
+
+fn is_torch(name: &str) -> bool {
+    [".bin", ".pt", ".pth", ".ckpt"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
+/// Files that training keeps beside the weights, and adapters.
+fn is_beside(name: &str) -> bool {
+    const STARTS: [&str; 14] = [
+        "adapter_",
+        "optimizer",
+        "optim_",
+        "scheduler",
+        "scaler",
+        "rng_state",
+        "random_states",
+        "training_args",
+        "trainer_state",
+        "extra_state",
+        "recipe_state",
+        "common.pt",
+        "meta.pt",
+        "data.pt",
+    ];
+    STARTS.iter().any(|start| name.starts_with(start))
+}
+
+fn is_rank(name: &str) -> bool {
+    name.starts_with("model_world_size_") && name.ends_with(".pt")
+}

@@ -1,0 +1,116 @@
+//! Which entries of a training state are weights, and what wrappers add to their names.
+
+/// Components of names that training keeps beside the weights. A name with one of them is left alone.
+const TRAINING: [&str; 17] = [
+    "optimizer",
+    "optim",
+    "optimizers",
+    "optimizer_states",
+    "optimizer_state_dict",
+    "lr_scheduler",
+    "lr_schedulers",
+    "scheduler",
+    "dataloader",
+    "train_state",
+    "rng_state",
+    "rng",
+    "callbacks",
+    "loops",
+    "exp_avg",
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+];
+
+/// Components that torch's wrappers insert anywhere: `torch.compile`, activation checkpointing, FSDP1.
+const WRAPPERS: [&str; 3] = [
+    "_orig_mod",
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+];
+
+/// Names that a state may have above those of its weights.
+const ROOTS: [&str; 6] = [
+    "model",
+    "module",
+    "state_dict",
+    "model_state_dict",
+    "_forward_module",
+    "app",
+];
+
+/// Whether a name, its components joined by dots, is a weight's.
+pub fn is_weight(name: &str) -> bool {
+    let chained = |component: &str| component.starts_with("chained_");
+    let first = name.split('.').next().unwrap_or_default();
+    !chained(first)
+        && !name
+            .split('.')
+            .any(|component| TRAINING.contains(&component))
+}
+
+/// The name without what wrappers inserted.
+pub fn unwrapped(name: &str) -> String {
+    let kept: Vec<&str> = name
+        .split('.')
+        .filter(|component| !WRAPPERS.contains(component))
+        .collect();
+    let mut kept = &*kept;
+    // DistributedDataParallel and DataParallel.
+    while let ["module", rest @ ..] = kept
+        && !rest.is_empty()
+    {
+        kept = rest;
+    }
+    kept.join(".")
+}
+
+/// Roots that all of `names` share above their own names, shortest first, starting with none.
+pub fn shared_roots(names: &[&str]) -> Vec<String> {
+    let mut roots = vec![String::new()];
+    loop {
+        let root = roots.last().cloned().unwrap_or_default();
+        let next = names
+            .first()
+            .and_then(|name| name.strip_prefix(&*root)?.split_once('.'));
+        let Some((component, _)) = next.filter(|(component, _)| ROOTS.contains(component)) else {
+            return roots;
+        };
+        let longer = format!("{root}{component}.");
+        if !names.iter().all(|name| name.starts_with(&longer)) {
+            return roots;
+        }
+        roots.push(longer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optimizer_state_is_told_by_components_and_not_by_substrings() {
+        assert!(!is_weight("optimizer.state.model.norm.weight.exp_avg"));
+        assert!(!is_weight("optim.param_groups.0.lr"));
+        assert!(!is_weight("chained_0.optimizer_x"));
+        assert!(is_weight("model.optimizer_gate.weight"));
+    }
+
+    #[test]
+    fn wrappers_go_from_anywhere_and_module_from_the_front() {
+        assert_eq!(
+            unwrapped("module._orig_mod.a._checkpoint_wrapped_module.b"),
+            "a.b"
+        );
+        assert_eq!(unwrapped("a.module.b"), "a.module.b");
+        assert_eq!(unwrapped("module"), "module");
+    }
+
+    #[test]
+    fn roots_are_shared_by_all_names() {
+        assert_eq!(
+            shared_roots(&["model.model.a", "model.model.b"]),
+            ["", "model.", "model.model."]
+        );
+        assert_eq!(shared_roots(&["model.a", "lm_head.b"]), [""]);
+    }
+}

@@ -1,0 +1,155 @@
+//! The JSON of a header. Duplicate keys are refused at every level, which serde's maps would not do.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+/// A header as written: nothing of it is checked against the file yet.
+#[derive(Default)]
+pub struct Raw<'a> {
+    pub metadata: Vec<(String, String)>,
+    pub tensors: Vec<(Cow<'a, str>, Entry<'a>)>,
+}
+
+pub struct Entry<'a> {
+    pub dtype: Cow<'a, str>,
+    pub shape: Vec<u64>,
+    pub data_offsets: [u64; 2],
+}
+
+pub fn parse(json: &[u8]) -> serde_json::Result<Raw<'_>> {
+    serde_json::from_slice(json)
+}
+
+impl<'de> Deserialize<'de> for Raw<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut raw = Raw::default();
+        let mut seen = HashSet::new();
+        while let Some(Text(key)) = map.next_key()? {
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(format_args!("{key:?} stands in it twice")));
+            }
+            if key == "__metadata__" {
+                raw.metadata = map.next_value::<Strings>()?.0;
+            } else {
+                raw.tensors.push((key, map.next_value()?));
+            }
+        }
+        Ok(raw)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EntryVisitor)
+    }
+}
+
+/// Written by hand because a derived struct would accept an array of its fields as well.
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = Entry<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of dtype, shape and data_offsets")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
+        while let Some(Text(key)) = map.next_key()? {
+            match &*key {
+                "dtype" => once(&mut dtype, map.next_value::<Text>()?.0, "dtype")?,
+                "shape" => once(&mut shape, map.next_value()?, "shape")?,
+                "data_offsets" => once(&mut data_offsets, map.next_value()?, "data_offsets")?,
+                other => return Err(A::Error::custom(format_args!("unknown field {other:?}"))),
+            }
+        }
+        Ok(Entry {
+            dtype: dtype.ok_or_else(|| A::Error::missing_field("dtype"))?,
+            shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
+            data_offsets: data_offsets.ok_or_else(|| A::Error::missing_field("data_offsets"))?,
+        })
+    }
+}
+
+fn once<T, E: Error>(field: &mut Option<T>, value: T, name: &'static str) -> Result<(), E> {
+    match field.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(E::duplicate_field(name)),
+    }
+}
+
+/// A string, borrowed from the input unless it has escapes. serde's own `Cow` is always owned.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+/// A map of strings in its own order.
+struct Strings(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(StringsVisitor)
+    }
+}
+
+struct StringsVisitor;
+
+impl<'de> Visitor<'de> for StringsVisitor {
+    type Value = Strings;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut strings = Vec::new();
+        let mut seen = HashSet::new();
+        while let Some((key, value)) = map.next_entry::<String, String>()? {
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(format_args!("{key:?} stands in it twice")));
+            }
+            strings.push((key, value));
+        }
+        Ok(Strings(strings))
+    }
+}

@@ -1,0 +1,153 @@
+//! Files that `torch.save` wrote: a pickle of the structure, and storages beside it.
+
+pub mod archive;
+mod distributed;
+pub mod dtensor;
+mod legacy;
+pub mod pickle;
+mod rebuild;
+pub mod section;
+mod walk;
+
+use std::sync::Arc;
+
+use self::archive::Archive;
+pub use self::dtensor::Value;
+use self::legacy::Legacy;
+use self::pickle::{Object, Pickle};
+pub use self::rebuild::dtype;
+use self::section::Section;
+pub use self::walk::Found;
+use crate::error::{Error, Result};
+use crate::tensor::{SourceFile, Tensor};
+
+/// Most bytes and values of a file's pickle. A hundred thousand DTensors take a tenth of it.
+const PICKLE_LIMIT: u64 = 128 << 20;
+const VALUE_LIMIT: usize = 1 << 23;
+
+/// A file of `torch.save`, its structure read and its tensors located but not read.
+#[derive(Debug)]
+pub struct TorchFile {
+    pickle: Pickle,
+    storages: Storages,
+}
+
+/// Where the bytes of tensors lie.
+#[derive(Debug)]
+pub enum Storages {
+    Archive(Archive),
+    Legacy(Legacy),
+}
+
+impl Storages {
+    fn file(&self) -> &Arc<SourceFile> {
+        match self {
+            Self::Archive(archive) => archive.section().file(),
+            Self::Legacy(legacy) => legacy.file(),
+        }
+    }
+
+    /// Start in the file and size of a storage.
+    fn locate(&self, key: &str) -> Result<(u64, u64)> {
+        match self {
+            Self::Archive(archive) => archive.storage(key),
+            Self::Legacy(legacy) => legacy.storage(key),
+        }
+    }
+}
+
+impl TorchFile {
+    pub fn open(file: Arc<SourceFile>) -> Result<Self> {
+        let section = Section::whole(file.clone());
+        let front = section.front(512)?;
+        if front.starts_with(b"PK\x03\x04") {
+            return Self::in_section(section);
+        }
+        if let Some(what) = foreign(&front) {
+            return Err(Error::malformed(file.path(), what));
+        }
+        let (pickle, legacy) = Legacy::open(file, VALUE_LIMIT)?;
+        Ok(Self {
+            pickle,
+            storages: Storages::Legacy(legacy),
+        })
+    }
+
+    /// Reads a zip file of `torch.save` that is part of a file.
+    pub fn in_section(section: Section) -> Result<Self> {
+        let archive = Archive::open(section)?;
+        let bytes = archive.read("data.pkl", PICKLE_LIMIT)?.unwrap_or_default();
+        Ok(Self {
+            pickle: Pickle::parse(archive.section().path(), bytes, VALUE_LIMIT)?,
+            storages: Storages::Archive(archive),
+        })
+    }
+
+    /// The object that was saved.
+    pub fn root(&self) -> Object<'_> {
+        self.pickle.root()
+    }
+
+    /// The value at a path of dictionary keys and attributes, such as `["args", "num_layers"]`.
+    pub fn get(&self, path: &[&str]) -> Option<Object<'_>> {
+        path.iter().try_fold(self.root(), |object, name| {
+            object.get(name).or_else(|| object.field(name))
+        })
+    }
+
+    /// Every tensor, by its path of keys and indices, that `keep` wants. One that cannot be served is an error in its
+    /// place, so that an optimizer's oddities hinder no weight.
+    pub fn tensors(&self, keep: &dyn Fn(&[String]) -> bool) -> Result<Vec<Found>> {
+        walk::tensors(self.root(), &self.storages, keep)
+    }
+
+    /// The one tensor that was saved.
+    pub fn tensor(&self) -> Result<Tensor> {
+        match rebuild::value(self.root(), &self.storages)? {
+            Some(Value::Plain(tensor)) => Ok(tensor),
+            _ => Err(Error::Mapping(
+                "is saved as something that is no plain tensor".to_owned(),
+            )),
+        }
+    }
+}
+
+/// What a file is that only has the name of a torch file.
+fn foreign(front: &[u8]) -> Option<&'static str> {
+    const KINDS: &[(usize, &[u8], &str)] = &[
+        (
+            0,
+            b"version https://git-lfs",
+            "is a Git LFS pointer; fetch the file itself with `git lfs pull`",
+        ),
+        (
+            0,
+            b"<",
+            "is a web page or XML, not a torch file; download it again",
+        ),
+        (0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it first"),
+        (0, b"\x1f\x8b", "is compressed with gzip; unpack it first"),
+        (
+            0,
+            b"\x28\xb5\x2f\xfd",
+            "is compressed with zstd; unpack it first",
+        ),
+        (
+            257,
+            b"ustar",
+            "is a tar archive, as torch 0.1 wrote; load it and save it again with torch.save",
+        ),
+    ];
+    let starts = |&&(at, magic, _): &&(usize, &[u8], &str)| {
+        front.get(at..).is_some_and(|rest| rest.starts_with(magic))
+    };
+    match front.first() {
+        None => Some("is empty"),
+        Some(0x80) => None,
+        Some(_) => KINDS
+            .iter()
+            .find(starts)
+            .map(|kind| kind.2)
+            .or(Some("is no file of torch.save")),
+    }
+}

@@ -1,0 +1,196 @@
+//! The zip archive of `torch.save`: a strict reader that finds where each stored member lies and reads no tensor.
+//!
+//! Format: PKWARE APPNOTE 6.3.10; torch 2.15.0 `torch/serialization.py` and `caffe2/serialize/inline_container.cc`.
+
+mod crc;
+mod directory;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use self::directory::{Entry, Fields};
+use super::section::Section;
+use crate::error::Result;
+
+/// Bytes of a local header before its name.
+const LOCAL_HEADER: u64 = 30;
+
+/// A zip whose members are stored, disjoint and under one top folder.
+#[derive(Debug)]
+pub struct Archive {
+    section: Section,
+    members: HashMap<String, Member>,
+    /// The folder of `data.pkl`, with a slash.
+    root: String,
+}
+
+#[derive(Debug)]
+struct Member {
+    entry: Entry,
+    /// Where the next member or the directory begins.
+    end: u64,
+    data: OnceLock<u64>,
+}
+
+impl Archive {
+    pub fn open(section: Section) -> Result<Self> {
+        let (directory, entries) = directory::read(&section)?;
+        let members = disjoint(&section, directory, entries)?;
+        let root = root(&members).map_err(|reason| section.refuse(reason))?;
+        let archive = Self {
+            section,
+            members,
+            root,
+        };
+        match archive.read("byteorder", 16)?.as_deref() {
+            None | Some(b"little") => Ok(archive),
+            Some(order) => Err(archive.section.refuse(format!(
+                "has {} byte order; save it again on a little-endian machine",
+                order.escape_ascii()
+            ))),
+        }
+    }
+
+    pub fn section(&self) -> &Section {
+        &self.section
+    }
+
+    /// Place in the file and size of a storage's bytes.
+    pub fn storage(&self, key: &str) -> Result<(u64, u64)> {
+        let name = format!("{}data/{key}", self.root);
+        match self.members.get(&name) {
+            Some(member) => Ok((
+                self.section.start() + self.data(&name, member)?,
+                member.entry.size,
+            )),
+            None => Err(self.section.refuse(format!("storage {key:?} is missing"))),
+        }
+    }
+
+    /// The bytes of a small member, checked against its checksum where the writer made one.
+    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let name = format!("{}{name}", self.root);
+        let Some(member) = self.members.get(&name) else {
+            return Ok(None);
+        };
+        if member.entry.size > limit {
+            let size = member.entry.size;
+            return Err(self.refuse(&name, &format!("has {size} bytes, more than {limit}")));
+        }
+        let bytes = self
+            .section
+            .read(self.data(&name, member)?, member.entry.size)?;
+        match member.entry.crc {
+            0 => Ok(Some(bytes)),
+            crc if crc == crc::crc32(&bytes) => Ok(Some(bytes)),
+            _ => Err(self.refuse(&name, "does not match its checksum")),
+        }
+    }
+
+    /// Where a member's bytes start. The lengths that count are those of the local header, not of the directory.
+    fn data(&self, name: &str, member: &Member) -> Result<u64> {
+        if let Some(start) = member.data.get() {
+            return Ok(*start);
+        }
+        let entry = &member.entry;
+        let header = self
+            .section
+            .read(entry.header, LOCAL_HEADER + name.len() as u64)?;
+        let start = check_local(&header, name, entry)
+            .and_then(|length| entry.header.checked_add(length))
+            .filter(|start| {
+                start
+                    .checked_add(entry.size)
+                    .is_some_and(|end| end <= member.end)
+            })
+            .ok_or_else(|| self.refuse(name, "contradicts its local header"))?;
+        Ok(*member.data.get_or_init(|| start))
+    }
+
+    fn refuse(&self, name: &str, reason: &str) -> crate::error::Error {
+        self.section.refuse(format!("zip member {name} {reason}"))
+    }
+}
+
+/// Length of a local header that agrees with the directory. torch leaves its sizes zero and writes them behind the data.
+fn check_local(header: &[u8], name: &str, entry: &Entry) -> Option<u64> {
+    let mut fields = Fields::new(header);
+    let signature = fields.bytes(4)?;
+    let _version = fields.uint::<2>()?;
+    let (flags, method) = (fields.uint::<2>()?, fields.uint::<2>()?);
+    let _time = fields.uint::<4>()?;
+    let crc = fields.uint::<4>()?;
+    let sizes = [fields.uint::<4>()?, fields.uint::<4>()?];
+    let (name_length, extra_length) = (fields.uint::<2>()?, fields.uint::<2>()?);
+    let later = flags & directory::SIZES_FOLLOW != 0;
+    let agrees =
+        |size: u64| size == entry.size || size == u64::from(u32::MAX) || (later && size == 0);
+    let same = signature == b"PK\x03\x04"
+        && (flags, method) == (entry.flags, 0)
+        && (crc == u64::from(entry.crc) || (later && crc == 0))
+        && sizes.into_iter().all(agrees)
+        && fields.bytes(name_length as usize)? == name.as_bytes();
+    same.then_some(LOCAL_HEADER + name_length + extra_length)
+}
+
+/// Members by name, none of which can reach into the next.
+fn disjoint(
+    section: &Section,
+    directory: u64,
+    mut entries: Vec<Entry>,
+) -> Result<HashMap<String, Member>> {
+    entries.sort_by_key(|entry| entry.header);
+    if entries.first().is_none_or(|entry| entry.header != 0) {
+        return Err(section.refuse("no zip archive: something else comes before its first member"));
+    }
+    let starts = entries.iter().skip(1).map(|entry| entry.header);
+    let ends: Vec<u64> = starts.chain([directory]).collect();
+    let mut members = HashMap::with_capacity(entries.len());
+    for (mut entry, end) in entries.into_iter().zip(ends) {
+        let name = std::mem::take(&mut entry.name);
+        let least = (LOCAL_HEADER + name.len() as u64).checked_add(entry.size);
+        if least
+            .and_then(|length| length.checked_add(entry.header))
+            .is_none_or(|own| own > end)
+        {
+            return Err(section.refuse(format!("zip member {name} overlaps what follows it")));
+        }
+        let data = OnceLock::new();
+        if members
+            .insert(name.clone(), Member { entry, end, data })
+            .is_some()
+        {
+            return Err(section.refuse(format!("two zip members are named {name}")));
+        }
+    }
+    Ok(members)
+}
+
+/// The only folder with a `data.pkl`, with a slash.
+fn root(members: &HashMap<String, Member>) -> std::result::Result<String, String> {
+    let folder = |name: &String| {
+        name.strip_suffix("data.pkl")
+            .filter(|root| root.ends_with('/'))
+            .map(str::to_owned)
+    };
+    let mut roots: Vec<String> = members.keys().filter_map(folder).collect();
+    roots.sort_unstable();
+    let root = match roots.as_slice() {
+        [root] => root.clone(),
+        [] => return Err("a zip archive without data.pkl: not written by torch.save".to_owned()),
+        [one, other, ..] => {
+            return Err(format!(
+                "holds two pickles, {one}data.pkl and {other}data.pkl"
+            ));
+        }
+    };
+    let code = format!("{root}code/");
+    if members.contains_key(&format!("{root}constants.pkl"))
+        || members.keys().any(|name| name.starts_with(&code))
+    {
+        return Err(
+            "is TorchScript, a program; save the state_dict of the model instead".to_owned(),
+        );
+    }
+    Ok(root)
+}

@@ -1,0 +1,93 @@
+//! Python pickles as inert data: values in an arena, calls recorded and never made.
+
+mod arena;
+mod globals;
+mod machine;
+mod object;
+mod opcode;
+mod reader;
+
+use std::path::Path;
+
+use self::arena::{Arena, Id, Span};
+pub use self::object::Object;
+pub use self::reader::Fault;
+use crate::error::{Error, Result};
+
+/// A pickle that was read to its end.
+#[derive(Debug)]
+pub struct Pickle {
+    bytes: Vec<u8>,
+    arena: Arena,
+    root: Id,
+}
+
+impl Pickle {
+    /// Reads `bytes`, which are one pickle of at most `limit` values and nothing else.
+    pub fn parse(file: &Path, bytes: Vec<u8>, limit: usize) -> Result<Self> {
+        let finished = machine::run(&bytes, limit).map_err(|fault| fault.of(file))?;
+        if finished.length != bytes.len() {
+            let extra = bytes.len() - finished.length;
+            return Err(Error::malformed(
+                file,
+                format!("{extra} bytes follow the pickle"),
+            ));
+        }
+        Ok(Self {
+            bytes,
+            arena: finished.arena,
+            root: finished.root,
+        })
+    }
+
+    /// Reads the pickle that `bytes` starts with, and tells its length.
+    pub fn first(bytes: &[u8], limit: usize) -> std::result::Result<(Self, usize), Fault> {
+        let finished = machine::run(bytes, limit)?;
+        let pickle = Self {
+            bytes: bytes.get(..finished.length).unwrap_or(bytes).to_vec(),
+            arena: finished.arena,
+            root: finished.root,
+        };
+        Ok((pickle, finished.length))
+    }
+
+    pub fn root(&self) -> Object<'_> {
+        Object::new(self, self.root)
+    }
+
+    /// Module and name of every class and function that the pickle names.
+    pub fn globals(&self) -> impl Iterator<Item = (&str, &str)> {
+        let globals = self.arena.globals().iter();
+        globals.map(|global| (self.text(global.module), self.text(global.name)))
+    }
+
+    /// Every reference to something outside the pickle.
+    pub fn persistent(&self) -> impl Iterator<Item = Object<'_>> {
+        self.arena.persistent().map(|id| Object::new(self, id))
+    }
+
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.span(span)).unwrap_or_default()
+    }
+
+    fn span(&self, span: Span) -> &[u8] {
+        self.bytes
+            .get(span.start as usize..span.end as usize)
+            .unwrap_or(&[])
+    }
+}
+
+impl Fault {
+    /// The error of a pickle that should be whole.
+    pub fn of(self, file: &Path) -> Error {
+        match self {
+            Self::Truncated => {
+                Error::malformed(file, "its pickle ends too early: an incomplete file")
+            }
+            Self::Refused(reason) => Error::malformed(file, reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The values of a pickle as a flat arena: plain records without pointers, so that cycles and depth cost nothing.
+
+/// The place of a value in the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Id(u32);
+
+impl Id {
+    /// Stands for no value. The arena never grows that large.
+    pub const UNSET: Self = Self(u32::MAX);
+}
+
+/// A range of the input's bytes or of the arena's items.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+/// The items of a container that grew in batches, in order: the first and the last batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Chain {
+    pub head: u32,
+    tail: u32,
+}
+
+/// The end of a chain.
+pub const NO_BATCH: u32 = u32::MAX;
+
+impl Chain {
+    pub const EMPTY: Self = Self {
+        head: NO_BATCH,
+        tail: NO_BATCH,
+    };
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    pub items: Span,
+    pub next: u32,
+}
+
+/// A Python value. Text lies in the input, items in the arena.
+#[derive(Debug, Clone, Copy)]
+pub enum Node {
+    None,
+    Bool(bool),
+    Int(i64),
+    /// An integer of more than eight bytes, little-endian.
+    Long(Span),
+    Float(f64),
+    Text(Span),
+    /// A byte string. No structure of a checkpoint depends on one.
+    Bytes,
+    Tuple(Span),
+    List(Chain),
+    Set(Chain),
+    /// Keys and values in turn.
+    Dict(Chain),
+    Global(u32),
+    Instance(u32),
+    /// What the pickler left to the file around it, by its id: a storage.
+    Persistent(Id),
+}
+
+/// A class or function, by name.
+#[derive(Debug, Clone, Copy)]
+pub struct Global {
+    pub module: Span,
+    pub name: Span,
+}
+
+/// A recorded call or construction, and what was done to its result.
+#[derive(Debug, Clone, Copy)]
+pub struct Instance {
+    pub callable: Id,
+    pub args: Id,
+    pub state: Id,
+    pub items: Chain,
+    /// Keys and values in turn.
+    pub entries: Chain,
+}
+
+#[derive(Debug, Default)]
+pub struct Arena {
+    nodes: Vec<Node>,
+    items: Vec<Id>,
+    batches: Vec<Batch>,
+    globals: Vec<Global>,
+    instances: Vec<Instance>,
+}
+
+impl Arena {
+    /// How many values and items the arena holds.
+    pub fn size(&self) -> usize {
+        self.nodes.len().max(self.items.len() / 2)
+    }
+
+    pub fn add(&mut self, node: Node) -> Id {
+        let id = Id(self.nodes.len() as u32);
+        self.nodes.push(node);
+        id
+    }
+
+    pub fn add_items(&mut self, items: &[Id]) -> Span {
+        let start = self.items.len() as u32;
+        self.items.extend_from_slice(items);
+        let end = self.items.len() as u32;
+        Span { start, end }
+    }
+
+    pub fn add_global(&mut self, global: Global) -> Id {
+        let index = self.globals.len() as u32;
+        self.globals.push(global);
+        self.add(Node::Global(index))
+    }
+
+    pub fn add_instance(&mut self, callable: Id, args: Id) -> Id {
+        let index = self.instances.len() as u32;
+        self.instances.push(Instance {
+            callable,
+            args,
+            state: Id::UNSET,
+            items: Chain::EMPTY,
+            entries: Chain::EMPTY,
+        });
+        self.add(Node::Instance(index))
+    }
+
+    /// The chain with `items` behind it.
+    pub fn extended(&mut self, chain: Chain, items: &[Id]) -> Chain {
+        let index = self.batches.len() as u32;
+        let items = self.add_items(items);
+        let next = NO_BATCH;
+        self.batches.push(Batch { items, next });
+        match self.batches.get_mut(chain.tail as usize) {
+            Some(last) => last.next = index,
+            None => {
+                return Chain {
+                    head: index,
+                    tail: index,
+                };
+            }
+        }
+        Chain {
+            tail: index,
+            ..chain
+        }
+    }
+
+    pub fn node(&self, id: Id) -> Node {
+        self.nodes.get(id.0 as usize).copied().unwrap_or(Node::None)
+    }
+
+    /// The nodes that refer to something outside the pickle.
+    pub fn persistent(&self) -> impl Iterator<Item = Id> {
+        let nodes = self.nodes.iter().zip(0..);
+        nodes.filter_map(|(node, index)| matches!(node, Node::Persistent(_)).then_some(Id(index)))
+    }
+
+    pub fn node_mut(&mut self, id: Id) -> Option<&mut Node> {
+        self.nodes.get_mut(id.0 as usize)
+    }
+
+    pub fn items(&self, span: Span) -> &[Id] {
+        self.items
+            .get(span.start as usize..span.end as usize)
+            .unwrap_or(&[])
+    }
+
+    pub fn batch(&self, index: u32) -> Option<&Batch> {
+        self.batches.get(index as usize)
+    }
+
+    pub fn global(&self, index: u32) -> Option<&Global> {
+        self.globals.get(index as usize)
+    }
+
+    pub fn globals(&self) -> &[Global] {
+        &self.globals
+    }
+
+    pub fn instance(&self, index: u32) -> Option<&Instance> {
+        self.instances.get(index as usize)
+    }
+
+    pub fn instance_mut(&mut self, index: u32) -> Option<&mut Instance> {
+        self.instances.get_mut(index as usize)
+    }
+}

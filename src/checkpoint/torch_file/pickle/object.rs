@@ -1,0 +1,298 @@
+//! A typed view of a value in a pickle. Every question has an answer for every value: `None` where it does not apply.
+
+use std::hash::{Hash, Hasher};
+use std::slice;
+
+use super::Pickle;
+use super::arena::{Chain, Id, Instance, NO_BATCH, Node};
+
+/// A Python value, as data.
+#[derive(Debug, Clone, Copy)]
+pub struct Object<'a> {
+    pickle: &'a Pickle,
+    id: Id,
+}
+
+/// Values are equal when they are one value of one pickle, as with Python's `is`.
+impl PartialEq for Object<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.pickle, other.pickle) && self.id == other.id
+    }
+}
+
+impl Eq for Object<'_> {}
+
+impl Hash for Object<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn new(pickle: &'a Pickle, id: Id) -> Self {
+        Self { pickle, id }
+    }
+
+    pub fn is_none(self) -> bool {
+        matches!(self.node(), Node::None)
+    }
+
+    pub fn as_str(self) -> Option<&'a str> {
+        match self.node() {
+            Node::Text(span) => Some(self.pickle.text(span)),
+            _ => None,
+        }
+    }
+
+    pub fn as_bool(self) -> Option<bool> {
+        match self.node() {
+            Node::Bool(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn as_i64(self) -> Option<i64> {
+        match self.node() {
+            Node::Int(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn as_u64(self) -> Option<u64> {
+        self.as_i64()?.try_into().ok()
+    }
+
+    pub fn as_f64(self) -> Option<f64> {
+        match self.node() {
+            Node::Float(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The bytes of an integer too large for 64 bits, little-endian.
+    pub fn as_long(self) -> Option<&'a [u8]> {
+        match self.node() {
+            Node::Long(span) => Some(self.pickle.span(span)),
+            _ => None,
+        }
+    }
+
+    /// A list or tuple of sizes, offsets or strides.
+    pub fn as_sizes(self) -> Option<Vec<u64>> {
+        self.is_sequence()
+            .then(|| self.items().map(Self::as_u64).collect())?
+    }
+
+    /// Module and name of a class or function.
+    pub fn global(self) -> Option<(&'a str, &'a str)> {
+        match self.node() {
+            Node::Global(index) => {
+                let global = self.pickle.arena.global(index)?;
+                Some((
+                    self.pickle.text(global.module),
+                    self.pickle.text(global.name),
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// What made an object: its class, or the function that was to be called.
+    pub fn callable(self) -> Option<Self> {
+        Some(self.of(self.instance()?.callable))
+    }
+
+    /// The last component of a class's path, or of the path of an object's class. Paths change from one torch to the
+    /// next; names do not.
+    pub fn class_name(self) -> Option<&'a str> {
+        let (_, name) = self.callable().unwrap_or(self).global()?;
+        name.rsplit('.').next()
+    }
+
+    /// The arguments that an object is made from.
+    pub fn args(self) -> Option<Self> {
+        Some(self.of(self.instance()?.args))
+    }
+
+    pub fn arg(self, index: usize) -> Option<Self> {
+        self.args()?.item(index)
+    }
+
+    /// What an object is given after it is made.
+    pub fn state(self) -> Option<Self> {
+        let state = self.instance()?.state;
+        (state != Id::UNSET).then(|| self.of(state))
+    }
+
+    /// An attribute of an object.
+    pub fn field(self, name: &str) -> Option<Self> {
+        self.state()?.attribute(name)
+    }
+
+    /// An attribute in a state, which is a dictionary, or a pair of one and another for `__slots__`.
+    pub fn attribute(self, name: &str) -> Option<Self> {
+        [self.item(1), self.item(0), Some(self)]
+            .into_iter()
+            .flatten()
+            .find_map(|attributes| attributes.get(name))
+    }
+
+    /// The id of something kept outside the pickle: a storage.
+    pub fn persistent_id(self) -> Option<Self> {
+        match self.node() {
+            Node::Persistent(id) => Some(self.of(id)),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a tuple or list, or one of their torch kin.
+    pub fn is_sequence(self) -> bool {
+        matches!(self.plain(), Node::Tuple(_) | Node::List(_))
+    }
+
+    /// Whether this is a dictionary or an object that holds what a dictionary holds.
+    pub fn is_mapping(self) -> bool {
+        match self.node() {
+            Node::Dict(_) => true,
+            Node::Instance(_) => {
+                self.entries().next().is_some()
+                    || matches!(
+                        self.class_name(),
+                        Some("OrderedDict" | "defaultdict" | "Counter")
+                    )
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this can hold no other value.
+    pub fn is_scalar(self) -> bool {
+        !matches!(
+            self.node(),
+            Node::Tuple(_)
+                | Node::List(_)
+                | Node::Set(_)
+                | Node::Dict(_)
+                | Node::Instance(_)
+                | Node::Persistent(_)
+        )
+    }
+
+    /// The values in a tuple, list or set.
+    pub fn items(self) -> Items<'a> {
+        self.items_of(self.plain())
+    }
+
+    pub fn item(self, index: usize) -> Option<Self> {
+        self.items().nth(index)
+    }
+
+    /// Keys and values of a dictionary or of an object that holds them.
+    pub fn entries(self) -> impl Iterator<Item = (Self, Self)> + use<'a> {
+        let mut items = self.chain(match self.node() {
+            Node::Dict(chain) => chain,
+            _ => self
+                .instance()
+                .map_or(Chain::EMPTY, |instance| instance.entries),
+        });
+        std::iter::from_fn(move || Some((items.next()?, items.next()?)))
+    }
+
+    /// The value under a key of a dictionary: the last one written, as in Python.
+    pub fn get(self, key: &str) -> Option<Self> {
+        let mine = self
+            .entries()
+            .filter(|(name, _)| name.as_str() == Some(key));
+        mine.last().map(|(_, value)| value)
+    }
+
+    /// Every value that this one refers to.
+    pub fn children(self) -> impl Iterator<Item = Self> + use<'a> {
+        let instance = self.instance();
+        let parts = instance.map(|instance| [instance.callable, instance.args, instance.state]);
+        let parts = parts.into_iter().flatten().filter(|id| *id != Id::UNSET);
+        let entries = self.entries().flat_map(|(key, value)| [key, value]);
+        parts
+            .map(move |id| self.of(id))
+            .chain(self.items())
+            .chain(entries)
+    }
+
+    /// The node, where torch.Size, set and the like, made from one sequence, count as that sequence.
+    fn plain(self) -> Node {
+        match (self.node(), self.class_name()) {
+            (
+                Node::Instance(_),
+                Some("Size" | "set" | "frozenset" | "list" | "tuple" | "deque"),
+            ) => {
+                let args = self
+                    .instance()
+                    .map(|instance| self.of(instance.args).node());
+                let only = args.and_then(|args| self.items_of(args).next());
+                only.map_or(self.node(), Self::node)
+            }
+            (node, _) => node,
+        }
+    }
+
+    fn items_of(self, node: Node) -> Items<'a> {
+        match node {
+            Node::Tuple(span) => Items {
+                pickle: self.pickle,
+                items: self.pickle.arena.items(span).iter(),
+                next: NO_BATCH,
+            },
+            Node::List(chain) | Node::Set(chain) => self.chain(chain),
+            _ => self.chain(
+                self.instance()
+                    .map_or(Chain::EMPTY, |instance| instance.items),
+            ),
+        }
+    }
+
+    fn node(self) -> Node {
+        self.pickle.arena.node(self.id)
+    }
+
+    fn instance(self) -> Option<&'a Instance> {
+        match self.node() {
+            Node::Instance(index) => self.pickle.arena.instance(index),
+            _ => None,
+        }
+    }
+
+    fn of(self, id: Id) -> Self {
+        Self { id, ..self }
+    }
+
+    fn chain(self, chain: Chain) -> Items<'a> {
+        Items {
+            pickle: self.pickle,
+            items: [].iter(),
+            next: chain.head,
+        }
+    }
+}
+
+/// The values of a container, in order.
+#[derive(Debug, Clone)]
+pub struct Items<'a> {
+    pickle: &'a Pickle,
+    items: slice::Iter<'a, Id>,
+    next: u32,
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Object<'a>;
+
+    fn next(&mut self) -> Option<Object<'a>> {
+        loop {
+            if let Some(id) = self.items.next() {
+                return Some(Object::new(self.pickle, *id));
+            }
+            let batch = self.pickle.arena.batch(self.next)?;
+            self.items = self.pickle.arena.items(batch.items).iter();
+            self.next = batch.next;
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Finds every tensor in a tree of dictionaries and lists.
+
+use std::collections::HashSet;
+
+use super::dtensor::Value;
+use super::pickle::Object;
+use super::{Storages, rebuild};
+use crate::checkpoint::named::named;
+use crate::error::{Error, Result};
+
+/// Most levels of dictionaries and lists. A list that contains itself has no end.
+const DEPTH_LIMIT: usize = 64;
+/// Most values that are looked at, however often lists share lists.
+const STEP_LIMIT: usize = 1 << 24;
+
+/// A tensor's path of keys and indices, and what is known of it.
+pub type Found = (Vec<String>, Result<Value>);
+
+/// The tensors under `root` whose path `keep` wants. One that cannot be served is an error in its place.
+pub fn tensors(
+    root: Object<'_>,
+    storages: &Storages,
+    keep: &dyn Fn(&[String]) -> bool,
+) -> Result<Vec<Found>> {
+    let mut walk = Walk {
+        storages,
+        keep,
+        path: Vec::new(),
+        steps: 0,
+        harmless: HashSet::new(),
+        found: Vec::new(),
+    };
+    walk.visit(root)?;
+    Ok(walk.found)
+}
+
+struct Walk<'a, 'k> {
+    storages: &'k Storages,
+    keep: &'k dyn Fn(&[String]) -> bool,
+    path: Vec<String>,
+    steps: usize,
+    /// Values known to refer to no storage.
+    harmless: HashSet<Object<'a>>,
+    found: Vec<Found>,
+}
+
+impl<'a> Walk<'a, '_> {
+    fn visit(&mut self, object: Object<'a>) -> Result<()> {
+        if object.is_mapping() {
+            for (key, value) in object.entries() {
+                self.enter(|| component(key), value)?;
+            }
+        } else if object.is_sequence() {
+            for (index, value) in object.items().enumerate() {
+                self.enter(|| index.to_string(), value)?;
+            }
+        } else if (self.keep)(&self.path)
+            && let Some(value) = self.leaf(object).transpose()
+        {
+            self.found.push((self.path.clone(), value));
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: impl FnOnce() -> String, object: Object<'a>) -> Result<()> {
+        self.steps += 1;
+        if self.path.len() > DEPTH_LIMIT || self.steps > STEP_LIMIT {
+            let reason = format!("is nested deeper than {DEPTH_LIMIT} levels, or contains itself");
+            return Err(Error::malformed(self.storages.file().path(), reason));
+        }
+        if object.is_scalar() {
+            return Ok(());
+        }
+        self.path.push(name());
+        self.visit(object)?;
+        self.path.pop();
+        Ok(())
+    }
+
+    fn leaf(&mut self, object: Object<'a>) -> Result<Option<Value>> {
+        let unknown = || match object.class_name() {
+            Some(class) => format!(
+                "is inside an object of class {}, whose form is unknown",
+                class.escape_debug()
+            ),
+            None => "is a storage without a shape".to_owned(),
+        };
+        let value = match rebuild::value(object, self.storages) {
+            Ok(None) if self.holds_storage(object) => Err(Error::Mapping(unknown())),
+            value => value,
+        };
+        value.map_err(|error| named(error, self.storages.file().path(), &self.path.join(".")))
+    }
+
+    /// Whether a storage, which no rule made a tensor of, can be reached from `object`.
+    fn holds_storage(&mut self, object: Object<'a>) -> bool {
+        let mut ahead = vec![object];
+        while let Some(object) = ahead.pop() {
+            if object.persistent_id().is_some() {
+                return true;
+            }
+            if !object.is_scalar() && self.harmless.insert(object) {
+                ahead.extend(object.children());
+            }
+        }
+        false
+    }
+}
+
+/// The part of a path that a dictionary's key makes.
+fn component(key: Object<'_>) -> String {
+    match (key.as_str(), key.as_i64()) {
+        (Some(text), _) => text.to_owned(),
+        (None, Some(number)) => number.to_string(),
+        (None, None) => format!("<{}>", key.class_name().unwrap_or("key")),
+    }
+}

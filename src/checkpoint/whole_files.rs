@@ -1,0 +1,219 @@
+//! Files that hold whole tensors: one, or several with or without an index.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::folder::Folder;
+use super::layout::{Files, one_epoch};
+use super::names::is_weight;
+use super::torch_file::dtensor::assemble;
+use super::torch_file::{TorchFile, Value};
+use super::{SourceTensor, named, safetensors};
+use crate::error::{Error, Result};
+use crate::tensor::{SourceFile, Tensor};
+
+/// `model.safetensors.index.json` and its like (transformers 5.23.0). Whatever it says of sizes is not believed.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The tensors of safetensors files.
+pub fn safetensors_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> {
+    let opened = opened(folder, files)?;
+    let mut seen = Seen::default();
+    for file in &opened.files {
+        for (name, tensor) in safetensors::tensors(file)? {
+            seen.add(file, name, tensor)?;
+        }
+    }
+    opened.check(folder, &seen)?;
+    Ok(seen.tensors)
+}
+
+/// The tensors of files of torch.save. Parts of DTensors and ShardedTensors are put together across the files.
+pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> {
+    let opened = opened(folder, files)?;
+    let mut seen = Seen::default();
+    let mut parts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for file in &opened.files {
+        for (path, value) in
+            TorchFile::open(file.clone())?.tensors(&|path| is_weight(&path.join(".")))?
+        {
+            let name = path.join(".");
+            match value? {
+                Value::Plain(tensor) => seen.add(file, name, tensor)?,
+                part => parts.entry(name).or_default().push(part),
+            }
+        }
+    }
+    for (name, values) in parts {
+        let tensor = assemble(values).map_err(|error| named::named(error, folder.path(), &name))?;
+        seen.add_assembled(folder, name, tensor)?;
+    }
+    opened.check(folder, &seen)?;
+    Ok(seen.tensors)
+}
+
+/// The files of one checkpoint: those that its index names, or all.
+struct Opened {
+    files: Vec<Arc<SourceFile>>,
+    index: Option<(String, Index)>,
+}
+
+fn opened(folder: &Folder, Files { names, index }: &Files) -> Result<Opened> {
+    one_epoch(folder, names)?;
+    let index = match index {
+        Some(name) => Some((name.clone(), folder.json::<Index>(name)?)),
+        None => None,
+    };
+    let wanted: BTreeSet<&String> = match &index {
+        Some((_, index)) => index.weight_map.values().collect(),
+        None => names.iter().collect(),
+    };
+    match &index {
+        Some((index, _)) => refuse_strays(folder, names, &wanted, index)?,
+        None => refuse_gaps(folder, names)?,
+    }
+    let files = wanted
+        .into_iter()
+        .map(|name| open(folder, name))
+        .collect::<Result<_>>()?;
+    Ok(Opened { files, index })
+}
+
+fn open(folder: &Folder, name: &str) -> Result<Arc<SourceFile>> {
+    folder.open_file(name).map_err(|error| match error {
+        Error::Io { file, source } if source.kind() == std::io::ErrorKind::NotFound => {
+            Error::checkpoint(&file, "is missing: the checkpoint is incomplete")
+        }
+        error => error,
+    })
+}
+
+fn refuse_strays(
+    folder: &Folder,
+    names: &[String],
+    wanted: &BTreeSet<&String>,
+    index: &str,
+) -> Result<()> {
+    match names.iter().find(|name| !wanted.contains(name)) {
+        None => Ok(()),
+        Some(stray) => Err(Error::checkpoint(
+            folder.path(),
+            format!(
+                "{stray} lies beside the shards that {index} names; move one of the two checkpoints away"
+            ),
+        )),
+    }
+}
+
+/// Files that count themselves, `-00002-of-00005`, must all be there.
+fn refuse_gaps(folder: &Folder, names: &[String]) -> Result<()> {
+    let numbers: Vec<(u64, u64)> = names.iter().filter_map(|name| number_of(name)).collect();
+    let Some((_, count)) = numbers.first() else {
+        return Ok(());
+    };
+    match (1..=*count).find(|number| !numbers.contains(&(*number, *count))) {
+        None => Ok(()),
+        Some(missing) => Err(Error::checkpoint(
+            folder.path(),
+            format!("file {missing} of {count} is missing: the checkpoint is incomplete"),
+        )),
+    }
+}
+
+/// 2 and 5 of `model-00002-of-00005.safetensors`.
+fn number_of(name: &str) -> Option<(u64, u64)> {
+    let digits = |text: &str| {
+        text.split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
+    };
+    let (front, back) = name.split_once("-of-")?;
+    Some((digits(front.rsplit('-').next()?)?, digits(back)?))
+}
+
+/// Tensors by name, each name once.
+#[derive(Default)]
+struct Seen {
+    tensors: Vec<SourceTensor>,
+    files: HashMap<String, Arc<SourceFile>>,
+}
+
+impl Seen {
+    fn add(&mut self, file: &Arc<SourceFile>, name: String, tensor: Tensor) -> Result<()> {
+        if let Some(other) = self.files.insert(name.clone(), file.clone()) {
+            let reason = format!("{} holds it too", other.path().display());
+            return Err(Error::tensor(file.path(), &name, reason));
+        }
+        self.tensors.push(SourceTensor::whole(name, tensor));
+        Ok(())
+    }
+
+    fn add_assembled(&mut self, folder: &Folder, name: String, tensor: Tensor) -> Result<()> {
+        if self.files.contains_key(&name) {
+            return Err(Error::tensor(
+                folder.path(),
+                &name,
+                "is whole in one file and sharded in another",
+            ));
+        }
+        self.tensors.push(SourceTensor::whole(name, tensor));
+        Ok(())
+    }
+}
+
+impl Opened {
+    /// Every name of the index in the file that it names, and no other.
+    fn check(&self, folder: &Folder, seen: &Seen) -> Result<()> {
+        let Some((index, Index { weight_map })) = &self.index else {
+            return Ok(());
+        };
+        let refuse = |name: &str, reason: String| {
+            Err(Error::tensor(
+                &folder.path().join(index),
+                &name.escape_debug().to_string(),
+                reason,
+            ))
+        };
+        for (name, file) in weight_map {
+            let held = seen
+                .files
+                .get(name)
+                .and_then(|held| held.path().file_name());
+            match held {
+                None => return refuse(name, format!("is not in {file}")),
+                Some(held)
+                    if file.rsplit('/').next().is_none_or(|file| held != file)
+                        && !is_blob(held) =>
+                {
+                    return refuse(name, format!("is in {} and not in {file}", held.display()));
+                }
+                Some(_) => {}
+            }
+        }
+        match seen
+            .tensors
+            .iter()
+            .find(|tensor| !weight_map.contains_key(&*tensor.name))
+        {
+            Some(tensor) => refuse(
+                &tensor.name,
+                "is in a shard, but not in the index".to_owned(),
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Files of a hub cache have hashes for names.
+fn is_blob(name: &std::ffi::OsStr) -> bool {
+    name.len() >= 40
+        && name
+            .to_str()
+            .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}

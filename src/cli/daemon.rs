@@ -1,0 +1,94 @@
+//! `--daemon`: the same command line again in a process of its own, which this one waits for until the mount answers.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use anyhow::Context;
+
+/// Set in the environment of the background process.
+const BACKGROUND: &str = "CKPTFS_BACKGROUND";
+
+/// Status of a background process that died without saying why.
+const DIED: u8 = 3;
+
+pub fn is_background() -> bool {
+    std::env::var_os(BACKGROUND).is_some()
+}
+
+/// Starts the background process. Its standard output is a pipe that carries the readiness line, and its standard error
+/// stays ours until then: whatever stops it is said as without --daemon.
+pub fn launch() -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("the program's own file")?;
+    let child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(BACKGROUND, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the background process")?;
+    wait_until_ready(child)
+}
+
+fn wait_until_ready(mut child: Child) -> anyhow::Result<ExitCode> {
+    let mut ready = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        BufReader::new(pipe).read_line(&mut ready)?;
+    }
+    if ready.is_empty() {
+        let status = child.wait()?.code();
+        let code = status.and_then(|code| u8::try_from(code).ok());
+        return Ok(ExitCode::from(
+            code.filter(|code| *code != 0).unwrap_or(DIED),
+        ));
+    }
+    io::stdout().write_all(ready.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The background process, before it lets go of the terminal.
+pub struct Background {
+    null: File,
+    log: Option<File>,
+}
+
+impl Background {
+    /// Leaves the terminal's session, so that neither Ctrl-C nor its end reaches the process.
+    pub fn enter(log: Option<&Path>) -> anyhow::Result<Self> {
+        let open = |path: &Path| {
+            let mut options = OpenOptions::new();
+            let file = options
+                .read(true)
+                .append(true)
+                .create(path != Path::new("/dev/null"));
+            file.open(path).with_context(|| path.display().to_string())
+        };
+        let background = Self {
+            null: open(Path::new("/dev/null"))?,
+            log: log.map(open).transpose()?,
+        };
+        // SAFETY: setsid takes nothing; a freshly spawned process leads no group, so that it cannot fail.
+        unsafe { libc::setsid() };
+        Ok(background)
+    }
+
+    /// Lets go of the terminal and of the working directory: whoever waits for the pipe's end sees it now.
+    pub fn detach(self) -> anyhow::Result<()> {
+        std::env::set_current_dir("/")?;
+        let log = self.log.as_ref().unwrap_or(&self.null);
+        replace(0, &self.null)?;
+        replace(1, &self.null)?;
+        replace(2, log)?;
+        Ok(())
+    }
+}
+
+fn replace(descriptor: RawFd, by: &File) -> io::Result<()> {
+    // SAFETY: dup2 onto a standard descriptor, which nobody owns as a File, keeps every other one as it is.
+    match unsafe { libc::dup2(by.as_raw_fd(), descriptor) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

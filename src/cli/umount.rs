@@ -1,0 +1,28 @@
+//! `ckptfs umount`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::mount::{When, unmount};
+
+/// Unmount a view; also removes what a killed ckptfs left behind
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Where the view is mounted
+    mountpoint: PathBuf,
+    /// Hide the view now, even while it is in use; it ends with its last reader
+    #[arg(long)]
+    lazy: bool,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let when = if arguments.lazy {
+        When::Lazily
+    } else {
+        When::Unused
+    };
+    unmount(&arguments.mountpoint, when)?;
+    Ok(ExitCode::SUCCESS)
+}

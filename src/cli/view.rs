@@ -1,0 +1,94 @@
+//! The options that decide what a view shows, shared by all subcommands, and the view that they give.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::size;
+use crate::error::Result;
+use crate::fs::one_line;
+use crate::tensor;
+use crate::view::{DtypeChoice, Options, View};
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What the view shows")]
+pub struct ViewOptions {
+    /// Take config.json, tokenizer and other side files from here
+    #[arg(long, value_name = "DIR")]
+    pub config_from: Option<PathBuf>,
+    /// Element type of the weights; config: the one that config.json names
+    #[arg(long, value_enum, default_value_t = Dtype::Keep)]
+    pub dtype: Dtype,
+    /// Largest shard, such as 5GB or 5GiB
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size::parse)]
+    pub max_shard_size: u64,
+    /// A mapping table of your own
+    #[arg(long, value_name = "FILE")]
+    pub mapping: Option<PathBuf>,
+    /// The system that wrote the checkpoint, instead of the one detected
+    #[arg(long, value_name = "NAME")]
+    pub system: Option<String>,
+    /// The model family, instead of the one detected
+    #[arg(long, value_name = "NAME")]
+    pub family: Option<String>,
+    /// Attention heads, where neither config.json nor the checkpoint says
+    #[arg(long, value_name = "N")]
+    pub heads: Option<u64>,
+    /// Key and value heads, where neither config.json nor the checkpoint says
+    #[arg(long, value_name = "N")]
+    pub kv_heads: Option<u64>,
+    /// Show the adapter of a LoRA checkpoint instead of the model
+    #[arg(long)]
+    pub adapter: bool,
+    /// Whether the output layer shares the embedding's weights, where config.json does not say
+    #[arg(long, value_name = "true|false")]
+    pub tied: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    Keep,
+    Bf16,
+    F16,
+    F32,
+    Config,
+}
+
+impl Dtype {
+    fn choice(self) -> DtypeChoice {
+        match self {
+            Self::Keep => DtypeChoice::Keep,
+            Self::Bf16 => DtypeChoice::To(tensor::Dtype::BF16),
+            Self::F16 => DtypeChoice::To(tensor::Dtype::F16),
+            Self::F32 => DtypeChoice::To(tensor::Dtype::F32),
+            Self::Config => DtypeChoice::Config,
+        }
+    }
+}
+
+/// The view of `source`; what is worth knowing about it goes to the log.
+pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
+    let options = options.clone();
+    let view = View::open(
+        source,
+        &Options {
+            config_from: options.config_from,
+            dtype: options.dtype.choice(),
+            max_shard_size: options.max_shard_size,
+            mapping: options.mapping,
+            system: options.system,
+            family: options.family,
+            heads: options.heads,
+            kv_heads: options.kv_heads,
+            adapter: options.adapter,
+            tied: options.tied,
+        },
+    )?;
+    for note in &view.notes {
+        match note.is_warning {
+            true => tracing::warn!("{}", one_line(&note.text)),
+            false => tracing::info!("{}", one_line(&note.text)),
+        }
+    }
+    Ok(view)
+}

@@ -1,0 +1,112 @@
+//! The view as a filesystem: names from the tree, bytes from `read`, every failure an errno.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fuser::{Errno, FileAttr, INodeNo, OpenAccMode, OpenFlags};
+
+mod attributes;
+mod errors;
+mod requests;
+mod tree;
+
+pub use errors::one_line;
+pub use tree::{Entry, Stat, Tree, Usage};
+
+use crate::error::Result;
+use crate::repo::VirtualFile;
+use errors::ErrorLog;
+
+/// How the bytes of a file are produced: [`crate::read::read`], or what a test puts in its place.
+pub type Read = for<'a> fn(&'a VirtualFile, u64, usize, &'a mut Vec<u8>) -> Result<&'a [u8]>;
+
+/// What a handler answers.
+type Answer<T> = std::result::Result<T, Errno>;
+
+/// The mounted view.
+#[derive(Debug)]
+pub struct CheckpointFs {
+    tree: Tree,
+    read: Read,
+    errors: ErrorLog,
+}
+
+impl CheckpointFs {
+    pub fn new(tree: Tree, read: Read) -> Self {
+        Self {
+            tree,
+            read,
+            errors: ErrorLog::default(),
+        }
+    }
+
+    /// Runs one request. A panic must not take the thread, and with it the mount, down.
+    fn guarded<T>(&self, answer: impl FnOnce() -> Answer<T>) -> Answer<T> {
+        catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+            self.errors.record("a request failed by a bug in ckptfs");
+            Err(Errno::EIO)
+        })
+    }
+
+    fn find(&self, parent: INodeNo, name: &OsStr) -> Answer<FileAttr> {
+        if name.len() > tree::NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let stat = name
+            .to_str()
+            .and_then(|name| self.tree.lookup(parent.0, name));
+        stat.map(|stat| attributes::of(&stat)).ok_or(Errno::ENOENT)
+    }
+
+    fn stat(&self, inode: INodeNo) -> Answer<FileAttr> {
+        let stat = self.tree.stat(inode.0);
+        stat.map(|stat| attributes::of(&stat)).ok_or(Errno::ENOENT)
+    }
+
+    fn entries(&self, inode: INodeNo, offset: u64) -> Answer<impl Iterator<Item = Entry<'_>>> {
+        self.tree.entries(inode.0, offset).ok_or(Errno::ENOTDIR)
+    }
+
+    fn may_open(&self, inode: INodeNo, flags: OpenFlags) -> Answer<()> {
+        let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
+        match self.tree.file(inode.0) {
+            _ if writes => Err(Errno::EROFS),
+            Some(_) => Ok(()),
+            None => Err(Errno::EISDIR),
+        }
+    }
+
+    /// Exactly the bytes asked for, fewer only at the end of the file: the kernel takes a short answer for the end and
+    /// shrinks the file. The bytes may lie in a map of a source: only their number is looked at.
+    fn bytes<'a>(
+        &'a self,
+        inode: INodeNo,
+        offset: u64,
+        size: u32,
+        scratch: &'a mut Vec<u8>,
+    ) -> Answer<&'a [u8]> {
+        let file = self.tree.file(inode.0).ok_or(Errno::EISDIR)?;
+        let length = u64::from(size).min(file.size().saturating_sub(offset)) as usize;
+        if length == 0 {
+            return Ok(&[]);
+        }
+        match (self.read)(file, offset, length, scratch) {
+            Ok(bytes) if bytes.len() == length => Ok(bytes),
+            Ok(bytes) => Err(self.failed(
+                file,
+                offset,
+                Errno::EIO,
+                format_args!("{} of {length} bytes", bytes.len()),
+            )),
+            Err(error) => Err(self.failed(file, offset, Errno::from_i32(error.errno()), &error)),
+        }
+    }
+
+    fn failed(&self, file: &VirtualFile, offset: u64, errno: Errno, why: impl Display) -> Errno {
+        let path = file.path();
+        self.errors
+            .record(format_args!("{path}: read at {offset}: {why}"));
+        errno
+    }
+}

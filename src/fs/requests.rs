@@ -1,0 +1,233 @@
+//! What the kernel may ask over FUSE, and how the answers go back: conversions alone.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use fuser::*;
+
+use super::{CheckpointFs, attributes, tree};
+
+/// How long the kernel may keep names and attributes: nothing changes while the mount lives.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+const GENERATION: Generation = Generation(0);
+
+/// Kernel features asked for where the kernel has them.
+const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
+    .union(InitFlags::FUSE_ASYNC_DIO)
+    .union(InitFlags::FUSE_MAX_PAGES)
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO);
+
+/// Read-ahead requests that the kernel may have under way at once.
+const BACKGROUND: u16 = 64;
+
+/// Unit in which `statfs` counts.
+const PAGE: u32 = 4096;
+
+thread_local! {
+    /// Where this thread puts bytes together. It grows to the largest request, 1 MiB.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Requests that have one answer whatever they say.
+macro_rules! always {
+    ($errno:ident: $($name:ident($($argument:ty),*) $reply:ty;)*) => {$(
+        fn $name(&self, _: &Request, $(_: $argument,)* reply: $reply) {
+            reply.error(Errno::$errno);
+        }
+    )*};
+}
+
+impl Filesystem for CheckpointFs {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let refused = |_| io::Error::other("the kernel refuses the settings of the mount");
+        config
+            .add_capabilities(WANTED & config.capabilities())
+            .map_err(|_| io::Error::other("the kernel takes back a feature that it offered"))?;
+        config.set_max_background(BACKGROUND).map_err(refused)?;
+        config
+            .set_congestion_threshold(BACKGROUND / 4 * 3)
+            .map_err(refused)?;
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.guarded(|| self.find(parent, name)) {
+            Ok(attributes) => reply.entry(&FOREVER, &attributes, GENERATION),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.guarded(|| self.stat(inode)) {
+            Ok(attributes) => reply.attr(&FOREVER, &attributes),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open(&self, _: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = self.guarded(|| self.may_open(inode, flags));
+        match flags {
+            Ok(()) => reply.opened(
+                FileHandle(0),
+                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            match self.guarded(|| self.bytes(inode, offset, size, scratch)) {
+                Ok(bytes) => reply.data(bytes),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(
+            FileHandle(0),
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
+        );
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let filled = self.guarded(|| {
+            let mut entries = self.entries(inode, offset)?;
+            entries.any(|entry| {
+                let kind = attributes::kind(entry.directory);
+                reply.add(INodeNo(entry.inode), entry.next, kind, entry.name)
+            });
+            Ok(())
+        });
+        match filled {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let filled = self.guarded(|| {
+            for entry in self.entries(inode, offset)? {
+                let inode = INodeNo(entry.inode);
+                let attributes = self.stat(inode)?;
+                if reply.add(
+                    inode,
+                    entry.next,
+                    entry.name,
+                    &FOREVER,
+                    &attributes,
+                    GENERATION,
+                ) {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        match filled {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let usage = self.tree.usage();
+        let blocks = usage.bytes.div_ceil(u64::from(PAGE));
+        reply.statfs(
+            blocks,
+            0,
+            0,
+            usage.inodes,
+            0,
+            PAGE,
+            tree::NAME_MAX as u32,
+            PAGE,
+        );
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    // The mount is read-only, but root can remount it writable.
+    always! { EROFS:
+        setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>, Option<TimeOrNow>,
+            Option<SystemTime>, Option<FileHandle>, Option<SystemTime>, Option<SystemTime>, Option<SystemTime>,
+            Option<BsdFileFlags>
+        ) ReplyAttr;
+        mknod(INodeNo, &OsStr, u32, u32, u32) ReplyEntry;
+        mkdir(INodeNo, &OsStr, u32, u32) ReplyEntry;
+        unlink(INodeNo, &OsStr) ReplyEmpty;
+        rmdir(INodeNo, &OsStr) ReplyEmpty;
+        symlink(INodeNo, &OsStr, &Path) ReplyEntry;
+        rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) ReplyEmpty;
+        link(INodeNo, INodeNo, &OsStr) ReplyEntry;
+        write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>) ReplyWrite;
+        setxattr(INodeNo, &OsStr, &[u8], i32, u32) ReplyEmpty;
+        removexattr(INodeNo, &OsStr) ReplyEmpty;
+        create(INodeNo, &OsStr, u32, u32, i32) ReplyCreate;
+        fallocate(INodeNo, FileHandle, u64, u64, i32) ReplyEmpty;
+        copy_file_range(
+            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
+        ) ReplyWrite;
+    }
+
+    // The kernel asks once, then answers by itself: no extended attributes, seeks by size alone, always readable.
+    always! { ENOSYS:
+        getxattr(INodeNo, &OsStr, u32) ReplyXattr;
+        listxattr(INodeNo, u32) ReplyXattr;
+        access(INodeNo, AccessFlags) ReplyEmpty;
+        lseek(INodeNo, FileHandle, i64, i32) ReplyLseek;
+        poll(INodeNo, FileHandle, PollNotifier, PollEvents, PollFlags) ReplyPoll;
+        getlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32) ReplyLock;
+        setlk(INodeNo, FileHandle, LockOwner, u64, u64, i32, u32, bool) ReplyEmpty;
+        bmap(INodeNo, u32, u64) ReplyBmap;
+    }
+
+    always! { ENOTTY:
+        ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) ReplyIoctl;
+    }
+
+    always! { EINVAL:
+        readlink(INodeNo) ReplyData;
+    }
+}

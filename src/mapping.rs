@@ -1,0 +1,19 @@
+//! Names and operations as tables: what a family consists of, what each system calls it, and how one becomes the other.
+
+mod apply;
+mod config;
+mod derive;
+mod expression;
+mod family;
+mod infer;
+mod operation;
+mod pattern;
+mod table;
+
+pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, pass_through};
+pub use config::Config;
+pub use derive::Derivation;
+pub use family::{Expected, check, expected, is_tied};
+pub use infer::infer;
+pub use pattern::form_of;
+pub use table::{Family, System, Tables};

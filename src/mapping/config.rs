@@ -1,0 +1,122 @@
+//! What config.json says, as the numbers that tables compute with.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::expression::{Expression, Scope};
+use super::pattern::Bindings;
+
+/// A config.json, with the values that flags state in its place.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    root: Map<String, Value>,
+}
+
+impl Config {
+    pub fn new(root: Map<String, Value>) -> Self {
+        Self { root }
+    }
+
+    /// Sets what a flag states. Where the text model has a section of its own, it goes there.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match self
+            .root
+            .get_mut("text_config")
+            .and_then(Value::as_object_mut)
+        {
+            Some(text) => text.insert(key.to_owned(), value),
+            None => self.root.insert(key.to_owned(), value),
+        };
+    }
+
+    /// Replaces what the root or the text section says, where one says something else. Whether anything changed.
+    pub fn replace(&mut self, key: &str, value: Value) -> bool {
+        let mut changed = false;
+        if let Some(own) = self.root.get_mut(key).filter(|own| **own != value) {
+            *own = value.clone();
+            changed = true;
+        }
+        let text = self
+            .root
+            .get_mut("text_config")
+            .and_then(|text| text.get_mut(key));
+        if let Some(own) = text.filter(|own| **own != value) {
+            *own = value;
+            changed = true;
+        }
+        changed
+    }
+
+    pub fn json(&self) -> &Map<String, Value> {
+        &self.root
+    }
+
+    /// A value of the model, or of its text part where config.json has several.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        let text = self.root.get("text_config").and_then(|text| text.get(key));
+        self.root.get(key).or(text).filter(|value| !value.is_null())
+    }
+
+    pub fn model_type(&self) -> Option<&str> {
+        self.root.get("model_type")?.as_str()
+    }
+
+    pub fn is_quantized(&self) -> bool {
+        self.get("quantization_config").is_some() || self.get("compression_config").is_some()
+    }
+
+    /// Whether the model ends in a classifier (`ForTokenClassification`, `ForSequenceClassification`) instead of a
+    /// language model's head.
+    pub fn is_classifier(&self) -> bool {
+        let architecture = self.architecture().unwrap_or_default();
+        architecture.ends_with("Classification")
+    }
+
+    /// The model class, if config.json says.
+    pub fn architecture(&self) -> Option<&str> {
+        self.root.get("architectures")?.get(0)?.as_str()
+    }
+}
+
+/// Values by name: variables of a pattern, then config.json, then a family's defaults.
+pub struct ConfigScope<'a> {
+    pub config: &'a Config,
+    pub defaults: &'a BTreeMap<String, Expression>,
+    pub bindings: Bindings,
+}
+
+impl Scope for ConfigScope<'_> {
+    fn number(&self, name: &str) -> Result<i64, String> {
+        if let Some(number) = self.bindings.get(name) {
+            return i64::try_from(*number).map_err(|_| format!("{name} is {number}"));
+        }
+        match (self.config.get(name), self.defaults.get(name)) {
+            _ if name == "is_classifier" => Ok(self.config.is_classifier().into()),
+            (Some(value), _) => {
+                number(value).ok_or_else(|| format!("config.json: {name} is {value}, not a number"))
+            }
+            (None, Some(default)) => default.evaluate(self),
+            (None, None) => Err(format!("config.json has no {name}")),
+        }
+    }
+
+    fn list(&self, name: &str) -> Result<Vec<i64>, String> {
+        let Some(value) = self.config.get(name) else {
+            return Ok(Vec::new());
+        };
+        let numbers = value
+            .as_array()
+            .and_then(|items| items.iter().map(number).collect());
+        numbers.ok_or_else(|| format!("config.json: {name} is {value}, not a list of numbers"))
+    }
+}
+
+/// Whole numbers, also where they are written as floats, and truth values.
+fn number(value: &Value) -> Option<i64> {
+    let whole = |float: f64| (float.fract() == 0.0 && float.abs() < 1e15).then_some(float as i64);
+    value
+        .as_i64()
+        .or_else(|| value.as_bool().map(i64::from))
+        .or_else(|| value.as_f64().and_then(whole))
+}

@@ -1,0 +1,291 @@
+//! Arithmetic over config.json: the sizes and conditions that tables speak of, such as `num_attention_heads * head_dim`
+//! or `layer >= first_k_dense_replace and not (layer in mlp_only_layers)`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A parsed expression. Numbers are integers; a condition holds when it is not 0.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Expression {
+    text: String,
+    root: Node,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Number(i64),
+    Name(String),
+    Not(Box<Node>),
+    In(Box<Node>, String),
+    Binary(Operator, Box<Node>, Box<Node>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    Or,
+    And,
+    Equal,
+    Unequal,
+    Less,
+    AtLeast,
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
+/// Operators by how tightly they bind, loosest first.
+const LEVELS: [&[(&str, Operator)]; 5] = [
+    &[("or", Operator::Or)],
+    &[("and", Operator::And)],
+    &[
+        ("==", Operator::Equal),
+        ("!=", Operator::Unequal),
+        (">=", Operator::AtLeast),
+        ("<", Operator::Less),
+    ],
+    &[("+", Operator::Add), ("-", Operator::Subtract)],
+    &[
+        ("*", Operator::Multiply),
+        ("/", Operator::Divide),
+        ("%", Operator::Remainder),
+    ],
+];
+
+/// Where names get their values.
+pub trait Scope {
+    /// The number called `name`; the error says what is missing.
+    fn number(&self, name: &str) -> Result<i64, String>;
+    /// The list of numbers called `name`.
+    fn list(&self, name: &str) -> Result<Vec<i64>, String>;
+}
+
+impl Expression {
+    pub fn evaluate(&self, scope: &dyn Scope) -> Result<i64, String> {
+        evaluate(&self.root, scope)
+    }
+
+    /// The name that is the whole expression, if it is one.
+    pub fn as_name(&self) -> Option<&str> {
+        match &self.root {
+            Node::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Every name that the expression speaks of.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        let mut nodes = vec![&self.root];
+        while let Some(node) = nodes.pop() {
+            match node {
+                Node::Number(_) => {}
+                Node::Name(name) => names.push(&**name),
+                Node::Not(inner) => nodes.push(inner),
+                Node::In(item, list) => {
+                    names.push(list);
+                    nodes.push(item);
+                }
+                Node::Binary(_, left, right) => nodes.extend([&**left, &**right]),
+            }
+        }
+        names
+    }
+
+    pub fn holds(&self, scope: &dyn Scope) -> Result<bool, String> {
+        Ok(self.evaluate(scope)? != 0)
+    }
+}
+
+fn evaluate(node: &Node, scope: &dyn Scope) -> Result<i64, String> {
+    match node {
+        Node::Number(number) => Ok(*number),
+        Node::Name(name) => scope.number(name),
+        Node::Not(inner) => Ok((evaluate(inner, scope)? == 0).into()),
+        Node::In(item, list) => {
+            let item = evaluate(item, scope)?;
+            Ok(scope.list(list)?.contains(&item).into())
+        }
+        Node::Binary(Operator::Or, left, right) => match evaluate(left, scope)? {
+            0 => evaluate(right, scope),
+            true_value => Ok(true_value),
+        },
+        Node::Binary(Operator::And, left, right) => match evaluate(left, scope)? {
+            0 => Ok(0),
+            _ => evaluate(right, scope),
+        },
+        Node::Binary(operator, left, right) => {
+            let (left, right) = (evaluate(left, scope)?, evaluate(right, scope)?);
+            arithmetic(*operator, left, right)
+                .ok_or_else(|| format!("cannot compute {left} {operator:?} {right}"))
+        }
+    }
+}
+
+fn arithmetic(operator: Operator, left: i64, right: i64) -> Option<i64> {
+    match operator {
+        Operator::Equal => Some((left == right).into()),
+        Operator::Unequal => Some((left != right).into()),
+        Operator::Less => Some((left < right).into()),
+        Operator::AtLeast => Some((left >= right).into()),
+        Operator::Add => left.checked_add(right),
+        Operator::Subtract => left.checked_sub(right),
+        Operator::Multiply => left.checked_mul(right),
+        // An inexact quotient means that a shape and the config disagree.
+        Operator::Divide => (left.checked_rem(right)? == 0).then_some(left / right),
+        Operator::Remainder => left.checked_rem(right),
+        Operator::Or | Operator::And => None,
+    }
+}
+
+impl fmt::Display for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl TryFrom<String> for Expression {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Expression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parser = Parser {
+            tokens: tokens(text)?,
+        };
+        let root = parser.binary(0)?;
+        match parser.tokens.last() {
+            None => Ok(Self {
+                text: text.to_owned(),
+                root,
+            }),
+            Some(extra) => Err(format!("{extra:?} is out of place in {text:?}")),
+        }
+    }
+}
+
+/// The words and signs of an expression, last first.
+fn tokens(text: &str) -> Result<Vec<String>, String> {
+    let mut tokens = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let length = if is_word(first) {
+            rest.find(|c| !is_word(c)).unwrap_or(rest.len())
+        } else if ["==", "!=", ">="].iter().any(|sign| rest.starts_with(sign)) {
+            2
+        } else if "+-*/%<()".contains(first) {
+            1
+        } else {
+            return Err(format!("{first:?} is out of place in {text:?}"));
+        };
+        let (token, tail) = rest.split_at(length);
+        tokens.push(token.to_owned());
+        rest = tail.trim_start();
+    }
+    tokens.reverse();
+    Ok(tokens)
+}
+
+struct Parser {
+    tokens: Vec<String>,
+}
+
+impl Parser {
+    fn binary(&mut self, level: usize) -> Result<Node, String> {
+        let Some(operators) = LEVELS.get(level) else {
+            return self.unary();
+        };
+        let mut left = self.binary(level + 1)?;
+        loop {
+            if level == 2 && self.take("in") {
+                let list = self.tokens.pop().ok_or("a list must follow `in`")?;
+                left = Node::In(Box::new(left), list);
+                continue;
+            }
+            let Some((_, operator)) = operators.iter().find(|(sign, _)| self.take(sign)) else {
+                return Ok(left);
+            };
+            let right = self.binary(level + 1)?;
+            left = Node::Binary(*operator, Box::new(left), Box::new(right));
+        }
+    }
+
+    fn unary(&mut self) -> Result<Node, String> {
+        if self.take("not") {
+            return Ok(Node::Not(Box::new(self.binary(2)?)));
+        }
+        let token = self.tokens.pop().ok_or("an expression ends early")?;
+        if token == "(" {
+            let inner = self.binary(0)?;
+            return if self.take(")") {
+                Ok(inner)
+            } else {
+                Err("a bracket is not closed".to_owned())
+            };
+        }
+        match token.parse() {
+            Ok(number) => Ok(Node::Number(number)),
+            Err(_) if token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') => {
+                Ok(Node::Name(token))
+            }
+            Err(_) => Err(format!("{token:?} is out of place")),
+        }
+    }
+
+    fn take(&mut self, token: &str) -> bool {
+        self.tokens.pop_if(|next| next == token).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Example;
+
+    impl Scope for Example {
+        fn number(&self, name: &str) -> Result<i64, String> {
+            match name {
+                "hidden_size" => Ok(64),
+                "layer" => Ok(3),
+                _ => Err(format!("no {name}")),
+            }
+        }
+
+        fn list(&self, _: &str) -> Result<Vec<i64>, String> {
+            Ok(vec![0, 3])
+        }
+    }
+
+    fn value(text: &str) -> Result<i64, String> {
+        text.parse::<Expression>()?.evaluate(&Example)
+    }
+
+    #[test]
+    fn products_bind_before_sums_before_comparisons_before_and() {
+        assert_eq!(value("2 + 3 * hidden_size / (4 - 2)"), Ok(98));
+        assert_eq!(value("layer >= 1 and not layer in dense or 0"), Ok(0));
+        assert_eq!(value("layer % 2 == 1"), Ok(1));
+        assert_eq!(value("not layer == 3 or layer < 4"), Ok(1));
+    }
+
+    #[test]
+    fn what_cannot_be_computed_is_an_error() {
+        assert!(value("7 / 2").is_err());
+        assert!(value("7 / (3 - layer)").is_err());
+        assert!(value("unknown + 1").is_err());
+        assert!(value("9223372036854775807 * 2").is_err());
+        for text in ["", "1 +", "(1", "1 1", "a $ b", ")"] {
+            assert!(text.parse::<Expression>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Operations by name, as tables spell them: `unrope head_dim`, `narrow 0, 0, vocab_size`, `transpose`.
+
+use serde::Deserialize;
+
+use super::expression::{Expression, Scope};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A step from one tensor to another. Arguments may speak of config.json and of the tensor's own sizes, `d0`, `d1`, ...
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Operation {
+    /// Meta's rotary order, whose pairs are neighbours, to Hugging Face's, whose pairs are half a head apart: in each head
+    /// of `head_dim` rows, row 2j + s becomes row s * head_dim / 2 + j.
+    Unrope(Expression),
+    /// The last two dimensions exchanged.
+    Transpose,
+    Permute(Vec<Expression>),
+    Reshape(Vec<Expression>),
+    /// Dimension, start, size.
+    Narrow([Expression; 3]),
+}
+
+impl TryFrom<String> for Operation {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let (name, arguments) = text.split_once(' ').unwrap_or((&text, ""));
+        let arguments = arguments
+            .split(',')
+            .filter(|argument| !argument.trim().is_empty())
+            .map(str::parse)
+            .collect::<std::result::Result<Vec<Expression>, String>>()?;
+        let count = arguments.len();
+        let wrong = || format!("operation {text:?} does not take {count} arguments");
+        match name {
+            "unrope" => Ok(Self::Unrope(
+                arguments.into_iter().next().ok_or_else(wrong)?,
+            )),
+            "transpose" if count == 0 => Ok(Self::Transpose),
+            "permute" => Ok(Self::Permute(arguments)),
+            "reshape" => Ok(Self::Reshape(arguments)),
+            "narrow" => Ok(Self::Narrow(arguments.try_into().map_err(|_| wrong())?)),
+            _ => Err(format!("no operation is called {text:?}")),
+        }
+    }
+}
+
+impl Operation {
+    pub fn apply(&self, tensor: &Tensor, scope: &dyn Scope) -> Result<Tensor> {
+        let sized = Sized { tensor, scope };
+        let size = |expression: &Expression| -> Result<u64> {
+            let value = expression.evaluate(&sized).map_err(Error::Mapping)?;
+            u64::try_from(value).map_err(|_| Error::Mapping(format!("{expression} is {value}")))
+        };
+        let sizes =
+            |expressions: &[Expression]| expressions.iter().map(size).collect::<Result<Vec<u64>>>();
+        match self {
+            Self::Transpose => tensor.transpose(),
+            Self::Reshape(dims) => tensor.reshape(&sizes(dims)?),
+            Self::Narrow([dim, start, length]) => {
+                tensor.narrow(size(dim)? as usize, size(start)?, size(length)?)
+            }
+            Self::Permute(axes) => {
+                let axes: Vec<usize> = sizes(axes)?.into_iter().map(|axis| axis as usize).collect();
+                tensor.permute(&axes)
+            }
+            Self::Unrope(head_dim) => unrope(tensor, size(head_dim)?),
+        }
+    }
+}
+
+fn unrope(tensor: &Tensor, head_dim: u64) -> Result<Tensor> {
+    let dims = tensor.shape().dims();
+    let whole =
+        |rows: &u64| head_dim > 0 && head_dim.is_multiple_of(2) && rows.is_multiple_of(head_dim);
+    let Some((rows, rest)) = dims.split_first().filter(|(rows, _)| whole(rows)) else {
+        let reason = format!("shape {} has no heads of {head_dim} rows", tensor.shape());
+        return Err(Error::Mapping(reason));
+    };
+    let split = [&[rows / head_dim, head_dim / 2, 2], rest].concat();
+    let axes: Vec<usize> = [0, 2, 1].into_iter().chain(3..split.len()).collect();
+    tensor.reshape(&split)?.permute(&axes)?.reshape(dims)
+}
+
+/// A scope that also knows a tensor's sizes.
+pub struct Sized<'a> {
+    pub tensor: &'a Tensor,
+    pub scope: &'a dyn Scope,
+}
+
+impl Scope for Sized<'_> {
+    fn number(&self, name: &str) -> std::result::Result<i64, String> {
+        let dim = name
+            .strip_prefix('d')
+            .and_then(|digits| digits.parse::<usize>().ok());
+        match dim {
+            None => self.scope.number(name),
+            Some(dim) => {
+                let shape = self.tensor.shape();
+                let size = shape
+                    .dims()
+                    .get(dim)
+                    .ok_or_else(|| format!("shape {shape} has no {name}"))?;
+                i64::try_from(*size).map_err(|_| format!("{name} is {size}"))
+            }
+        }
+    }
+
+    fn list(&self, name: &str) -> std::result::Result<Vec<i64>, String> {
+        self.scope.list(name)
+    }
+}

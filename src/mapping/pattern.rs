@@ -1,0 +1,167 @@
+//! Name patterns: `layers.{layer}.attention[.qkv_linear].wq.weight`, `(output|lm_head).weight`.
+//!
+//! `{layer}` stands for a component of digits, `[...]` is optional, `(a|b)` is a choice. A name's digits are its only
+//! variable part, so a name is looked up by its form, `layers.{}.attention.wq.weight`, and not matched pattern by pattern.
+
+use std::collections::BTreeMap;
+
+/// The numbers that variables stand for.
+pub type Bindings = BTreeMap<String, u64>;
+
+/// A pattern without options or choices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// The pattern with `{}` for each component of digits.
+    pub form: String,
+    /// What stands at each `{}`: a variable, or digits that must be these.
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Variable(String),
+    Digits(u64),
+}
+
+impl Pattern {
+    /// All patterns that `text` stands for.
+    pub fn parse(text: &str) -> Result<Vec<Self>, String> {
+        Ok(expand(text)?
+            .iter()
+            .map(|plain| Self::plain(plain))
+            .collect())
+    }
+
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Variable(name) => Some(name.as_str()),
+            Place::Digits(_) => None,
+        })
+    }
+
+    /// The variables' values, if the numbers of a name of this form fit.
+    pub fn bind(&self, numbers: &[u64]) -> Option<Bindings> {
+        let mut bindings = Bindings::new();
+        for (place, number) in self.places.iter().zip(numbers) {
+            match place {
+                Place::Digits(digits) if digits != number => return None,
+                Place::Digits(_) => {}
+                Place::Variable(name) => {
+                    bindings.insert(name.clone(), *number);
+                }
+            }
+        }
+        Some(bindings)
+    }
+
+    fn plain(text: &str) -> Self {
+        let mut places = Vec::new();
+        let components: Vec<&str> = text
+            .split('.')
+            .map(|component| {
+                let variable = component
+                    .strip_prefix('{')
+                    .and_then(|rest| rest.strip_suffix('}'));
+                match (variable, digits(component)) {
+                    (Some(name), _) => places.push(Place::Variable(name.to_owned())),
+                    (None, Some(number)) => places.push(Place::Digits(number)),
+                    (None, None) => return component,
+                }
+                "{}"
+            })
+            .collect();
+        Self {
+            form: components.join("."),
+            places,
+        }
+    }
+}
+
+/// A name's form and its numbers.
+pub fn form_of(name: &str) -> (String, Vec<u64>) {
+    let mut numbers = Vec::new();
+    let mut form = String::with_capacity(name.len());
+    for (i, component) in name.split('.').enumerate() {
+        if i > 0 {
+            form.push('.');
+        }
+        match digits(component) {
+            Some(number) => {
+                numbers.push(number);
+                form.push_str("{}");
+            }
+            None => form.push_str(component),
+        }
+    }
+    (form, numbers)
+}
+
+/// The number that a component of plain digits stands for. `007` is no number: it would come out as `7`.
+fn digits(component: &str) -> Option<u64> {
+    let plain = component.bytes().all(|byte| byte.is_ascii_digit())
+        && (component == "0" || !component.starts_with('0'));
+    if plain { component.parse().ok() } else { None }
+}
+
+fn expand(text: &str) -> Result<Vec<String>, String> {
+    let Some(open) = text.find(['[', '(']) else {
+        return Ok(vec![text.to_owned()]);
+    };
+    let close = if text[open..].starts_with('[') {
+        ']'
+    } else {
+        ')'
+    };
+    let length = text[open..]
+        .find(close)
+        .ok_or_else(|| format!("no {close:?} in pattern {text:?}"))?;
+    let (head, inner, tail) = (
+        &text[..open],
+        &text[open + 1..open + length],
+        &text[open + length + 1..],
+    );
+    let choices: Vec<&str> = match close {
+        ']' => vec!["", inner],
+        _ => inner.split('|').collect(),
+    };
+    let tails = expand(tail)?;
+    let join = |choice: &str| {
+        tails
+            .iter()
+            .map(move |tail| format!("{head}{choice}{tail}"))
+            .collect::<Vec<_>>()
+    };
+    Ok(choices.into_iter().flat_map(join).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_and_choices_multiply() {
+        let forms: Vec<String> = Pattern::parse("a[.b].{layer}.(c|d)")
+            .unwrap()
+            .into_iter()
+            .map(|pattern| pattern.form)
+            .collect();
+        assert_eq!(forms, ["a.{}.c", "a.{}.d", "a.b.{}.c", "a.b.{}.d"]);
+    }
+
+    #[test]
+    fn literal_digits_must_be_these_and_variables_bind() {
+        let pattern = &Pattern::parse("proj.0.{layer}.w1").unwrap()[0];
+        let (form, numbers) = form_of("proj.0.12.w1");
+        assert_eq!(form, pattern.form);
+        assert_eq!(pattern.bind(&numbers).unwrap()["layer"], 12);
+        assert_eq!(pattern.bind(&[1, 12]), None);
+    }
+
+    #[test]
+    fn padded_and_huge_numbers_are_plain_text() {
+        assert_eq!(
+            form_of("a.007.99999999999999999999").0,
+            "a.007.99999999999999999999"
+        );
+    }
+}

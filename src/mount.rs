@@ -1,0 +1,58 @@
+//! A view mounted on a directory: what must hold before, the session that serves it, and how it ends.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+mod point;
+mod read_ahead;
+mod requirements;
+mod session;
+mod signals;
+mod table;
+mod unmount;
+
+pub use session::Mounted;
+pub use signals::StopSignals;
+pub use unmount::{When, unmount};
+
+use crate::error::Result;
+use crate::fs::{CheckpointFs, Read, Tree};
+use crate::repo::VirtualFile;
+
+/// How a view is mounted.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The checkpoint: shown as the mount's device, and kept apart from the mount point.
+    pub source: PathBuf,
+    /// Whether other users may read what the modes of the source allow them.
+    pub allow_other: bool,
+    /// Threads that answer requests; without a number as many as cores, 2 to 16.
+    pub threads: Option<NonZeroUsize>,
+    /// What produces the bytes.
+    pub read: Read,
+}
+
+impl Options {
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            allow_other: false,
+            threads: None,
+            read: crate::read::read,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        self.threads
+            .map_or_else(|| cores().clamp(2, 16), NonZeroUsize::get)
+    }
+}
+
+/// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.
+pub fn mount(files: Vec<VirtualFile>, mount_point: &Path, options: &Options) -> Result<Mounted> {
+    let point = point::check(mount_point, &options.source)?;
+    requirements::check(options.allow_other)?;
+    let filesystem = CheckpointFs::new(Tree::new(files)?, options.read);
+    Mounted::start(filesystem, point, options)
+}

@@ -1,0 +1,157 @@
+//! Which directories a view may be mounted on.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::table;
+use crate::error::{Error, Result};
+
+/// Type under which the table of mounts shows our mounts.
+pub const KIND: &str = "fuse.ckptfs";
+
+/// The canonical path of `path` if it is an empty directory, no mount point, and apart from `source`.
+pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
+    directory(path)?;
+    let point = fs::canonicalize(path).map_err(|error| Error::mount(path, error.to_string()))?;
+    match table::at(&point) {
+        Some(entry) => Err(Error::mount(path, occupied(&point, &entry))),
+        None => apart(&point, source).and_then(|()| empty(&point)),
+    }?;
+    Ok(point)
+}
+
+/// The canonical path of a mount point, which may be dead.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    let failed = |error: io::Error| Error::mount(path, error.to_string());
+    fs::canonicalize(path).or_else(|error| {
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        match (absolute.parent(), absolute.file_name()) {
+            (Some(parent), Some(name)) if error.kind() != io::ErrorKind::NotFound => {
+                let parent = fs::canonicalize(parent).map_err(failed)?;
+                Ok(parent.join(name))
+            }
+            _ => Err(failed(error)),
+        }
+    })
+}
+
+fn directory(path: &Path) -> Result<()> {
+    let reason = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(metadata) if metadata.is_symlink() => {
+            "is a symbolic link; name the directory that it leads to".to_owned()
+        }
+        Ok(_) => "is no directory; a view is mounted on an empty directory".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!("does not exist; make it with: mkdir {}", quoted(path))
+        }
+        Err(error) if is_dead(&error) => dead(path, KIND),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::mount(path, reason))
+}
+
+fn occupied(point: &Path, entry: &table::Entry) -> String {
+    let alive = || fs::read_dir(point).and_then(|mut names| names.next().transpose());
+    if entry.kind.starts_with("fuse") && alive().is_err_and(|error| is_dead(&error)) {
+        return dead(point, &entry.kind);
+    }
+    match entry.kind.as_str() {
+        KIND => format!(
+            "a view is mounted here already; to unmount it: {}",
+            repair(point, KIND)
+        ),
+        kind => format!(
+            "is the mount point of another filesystem ({kind}); name an empty directory inside it"
+        ),
+    }
+}
+
+fn dead(point: &Path, kind: &str) -> String {
+    let repair = repair(point, kind);
+    format!("a mount whose process died is left here; to remove it: {repair}")
+}
+
+fn repair(point: &Path, kind: &str) -> String {
+    let command = match kind {
+        KIND => "ckptfs umount",
+        _ => "fusermount3 -u",
+    };
+    format!("{command} {}", quoted(point))
+}
+
+fn is_dead(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOTCONN)
+}
+
+fn apart(point: &Path, source: &Path) -> Result<()> {
+    let source = fs::canonicalize(source).map_err(|error| Error::io(source, error))?;
+    let reason = if point == source {
+        "is the source itself; name another directory"
+    } else if point.starts_with(&source) {
+        "lies inside the source; name a directory outside"
+    } else if source.starts_with(point) {
+        "the source lies inside it and would be hidden; name another directory"
+    } else {
+        return Ok(());
+    };
+    Err(Error::mount(point, reason))
+}
+
+fn empty(point: &Path) -> Result<()> {
+    let failed = |error: io::Error| Error::mount(point, error.to_string());
+    match fs::read_dir(point).map_err(failed)?.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::mount(point, "is not empty; name an empty directory")),
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |char: char| char.is_alphanumeric() || "/._-+=:,@%".contains(char);
+    if path.chars().all(plain) {
+        path
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(point: &Path, source: &Path) -> String {
+        check(point, source).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_empty_directories_apart_from_the_source() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("source/inside")).unwrap();
+        fs::create_dir(at("point")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("point"), at("link")).unwrap();
+        let source = at("source");
+        assert_eq!(
+            check(&at("point"), &source).unwrap(),
+            at("point").canonicalize().unwrap()
+        );
+        assert!(refusal(&at("missing"), &source).contains("mkdir"));
+        assert!(refusal(&at("file"), &source).contains("no directory"));
+        assert!(refusal(&at("link"), &source).contains("symbolic link"));
+        assert!(refusal(&at("source"), &source).contains("the source itself"));
+        assert!(refusal(&at("source/inside"), &source).contains("inside the source"));
+        assert!(refusal(root.path(), &source).contains("would be hidden"));
+        assert!(refusal(root.path(), Path::new("/usr")).contains("not empty"));
+        assert!(refusal(Path::new("/proc"), &source).contains("another filesystem (proc)"));
+    }
+
+    #[test]
+    fn commands_survive_a_shell() {
+        assert_eq!(quoted(Path::new("/a/b-1.0")), "/a/b-1.0");
+        assert_eq!(quoted(Path::new("/a b/c'd")), r"'/a b/c'\''d'");
+    }
+}

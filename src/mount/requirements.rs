@@ -1,0 +1,105 @@
+//! What the system must provide: the FUSE device, and for users who are not root a helper and permissions.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+const DEVICE: &str = "/dev/fuse";
+const CONFIGURATION: &str = "/etc/fuse.conf";
+const CONTAINER: &str = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN";
+const HELPER_MISSING: &str = "without root, mounting needs the program fusermount3; install it, on Debian and Ubuntu with: apt install fuse3";
+
+/// Refuses where a mount cannot succeed, saying what to do.
+pub fn check(allow_other: bool) -> Result<()> {
+    open_device().map_err(|error| Error::mount(Path::new(DEVICE), device_fault(&error)))?;
+    if is_root() {
+        return Ok(());
+    }
+    if helper().is_none() {
+        return Err(Error::mount(Path::new(DEVICE), HELPER_MISSING));
+    }
+    if allow_other && !others_may_be_allowed(&fs::read_to_string(CONFIGURATION).unwrap_or_default())
+    {
+        let reason = "--allow-other without root needs the line user_allow_other in this file; only root can add it";
+        return Err(Error::mount(Path::new(CONFIGURATION), reason));
+    }
+    Ok(())
+}
+
+/// Whether each thread can have a device of its own.
+pub fn device_can_be_cloned() -> bool {
+    open_device().is_ok()
+}
+
+/// The program that mounts and unmounts for users who are not root.
+pub fn helper() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path)
+        .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    let candidates =
+        folders.flat_map(|folder| ["fusermount3", "fusermount"].map(|name| folder.join(name)));
+    candidates.into_iter().find(|program| program.is_file())
+}
+
+/// What a refused mount says to the user, who has passed [`check`].
+pub fn mount_fault(error: &io::Error) -> String {
+    let helper_missing = error.kind() == io::ErrorKind::NotFound;
+    match helper_missing || error.to_string().contains("not permitted") {
+        true if is_root() => format!("mounting is not permitted, even to root; {CONTAINER}"),
+        true if helper_missing => HELPER_MISSING.to_owned(),
+        _ => error.to_string().trim_end().to_owned(),
+    }
+}
+
+pub fn is_root() -> bool {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn open_device() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(DEVICE)
+}
+
+fn device_fault(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => format!("is missing; load FUSE with: modprobe fuse; {CONTAINER}"),
+        Some(libc::ENODEV | libc::ENXIO) => {
+            "the kernel has no FUSE; load it with: modprobe fuse".to_owned()
+        }
+        Some(libc::EPERM) => format!("may not be opened; {CONTAINER}"),
+        Some(libc::EACCES) => {
+            format!("may not be opened by this user; as root: chmod 666 {DEVICE}; {CONTAINER}")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn others_may_be_allowed(configuration: &str) -> bool {
+    let mut lines = configuration.lines().map(str::trim);
+    lines.any(|line| line == "user_allow_other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_active_line_allows_others() {
+        assert!(others_may_be_allowed(
+            "# x\n  user_allow_other \nmount_max = 10\n"
+        ));
+        assert!(!others_may_be_allowed("#user_allow_other\n"));
+        assert!(!others_may_be_allowed(""));
+    }
+
+    #[test]
+    fn every_fault_of_the_device_has_a_remedy() {
+        let fault = |errno| device_fault(&io::Error::from_raw_os_error(errno));
+        assert!(fault(libc::ENOENT).contains("--device /dev/fuse --cap-add SYS_ADMIN"));
+        assert!(fault(libc::EPERM).contains("--cap-add SYS_ADMIN"));
+        assert!(fault(libc::EACCES).contains("chmod 666"));
+        assert!(fault(libc::ENODEV).contains("modprobe"));
+    }
+}

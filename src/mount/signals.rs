@@ -1,0 +1,48 @@
+//! The signals that end a mount.
+
+use std::os::raw::c_int;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::session::Event;
+use crate::error::{Error, Result};
+
+/// SIGINT, SIGTERM and SIGHUP, which from here on no longer kill the process but wait to be acted on. To be taken before
+/// the mount: a signal in between would leave the mount behind.
+#[derive(Debug)]
+pub struct StopSignals(Signals);
+
+impl StopSignals {
+    pub fn take() -> Result<Self> {
+        let hangup = (!ignored(SIGHUP)).then_some(SIGHUP);
+        let wanted = [SIGINT, SIGTERM].into_iter().chain(hangup);
+        let signals = Signals::new(wanted);
+        signals
+            .map(Self)
+            .map_err(|error| Error::mount("signals".as_ref(), error.to_string()))
+    }
+
+    /// Sends an event for each signal, those included that came before.
+    pub(super) fn forward(mut self, events: Sender<Event>) {
+        thread::spawn(move || {
+            for _ in self.0.forever() {
+                if events.send(Event::Signal).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// Whether whoever started the process asked it to ignore `signal`, as nohup does with SIGHUP.
+fn ignored(signal: c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: sigaction with a null new action only fills the struct that it is given; it is read only on success.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}

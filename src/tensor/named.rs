@@ -1,0 +1,23 @@
+//! A tensor and the name that its system gave it.
+
+use std::sync::Arc;
+
+use super::view::Tensor;
+
+/// A tensor of a checkpoint under its own name there.
+#[derive(Debug, Clone)]
+pub struct SourceTensor {
+    pub name: Arc<str>,
+    /// The shards of a tensor-parallel checkpoint whose names alone tell how to join them, in rank order; else the one
+    /// whole tensor.
+    pub parts: Vec<Tensor>,
+}
+
+impl SourceTensor {
+    pub fn whole(name: impl Into<Arc<str>>, tensor: Tensor) -> Self {
+        Self {
+            name: name.into(),
+            parts: vec![tensor],
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A checkpoint as the Hugging Face directory that it becomes: read, mapped, checked, laid out.
+
+mod adapter;
+mod compare;
+mod config;
+mod dtype;
+mod names;
+mod options;
+mod tied;
+
+use std::path::Path;
+
+use crate::checkpoint::{self, Checkpoint, SideFile};
+use crate::error::{Error, Result};
+use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, Tables};
+use crate::repo::{self, Naming, VirtualFile, Weights};
+
+use config::ConfigFile;
+pub use options::{DtypeChoice, Options};
+
+/// What a mount shows, and where it comes from.
+#[derive(Debug)]
+pub struct View {
+    /// The system that wrote the checkpoint, such as `torchtitan`.
+    pub system: String,
+    /// Why it is taken for that system's.
+    pub evidence: String,
+    /// `model_type` of config.json.
+    pub family: String,
+    /// In the order in which they are sharded.
+    pub tensors: Vec<MappedTensor>,
+    pub dropped: Vec<Dropped>,
+    /// What a user should know about this view.
+    pub notes: Vec<Note>,
+    pub files: Vec<VirtualFile>,
+}
+
+/// A remark on how a view came to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Whether a user may have to act.
+    pub is_warning: bool,
+    pub text: String,
+}
+
+impl Note {
+    fn remark(text: String) -> Self {
+        let is_warning = false;
+        Self { is_warning, text }
+    }
+
+    fn warning(text: String) -> Self {
+        let is_warning = true;
+        Self { is_warning, text }
+    }
+}
+
+impl View {
+    /// Opens a checkpoint without reading any weight, except to compare tied ones and to look for zeros where only zeros
+    /// may be left out.
+    ///
+    /// # Errors
+    /// Whatever is not understood, in one line.
+    pub fn open(source: &Path, options: &Options) -> Result<Self> {
+        let at_source = |error| match error {
+            Error::Mapping(reason) => Error::checkpoint(source, reason),
+            error => error,
+        };
+        let checkpoint = checkpoint::open(source, options.system.as_deref())?;
+        let view = match options.adapter || checkpoint.is_only_adapter() {
+            true => adapter::view(checkpoint),
+            false => model(checkpoint, options),
+        };
+        view.map_err(at_source)
+    }
+
+    /// Bytes of all weights.
+    pub fn bytes(&self) -> u64 {
+        self.tensors
+            .iter()
+            .map(|tensor| tensor.tensor.bytes())
+            .sum()
+    }
+}
+
+fn model(checkpoint: Checkpoint, options: &Options) -> Result<View> {
+    let tables = Tables::load(options.mapping.as_deref())?;
+    let side_files = side_files(&checkpoint, options)?;
+    let mut config = ConfigFile::find(&checkpoint, &side_files, &tables, options)?;
+    let family = config.family(&tables, options);
+    let mut notes: Vec<Note> = checkpoint.notes.iter().cloned().map(Note::remark).collect();
+    let (table, outcome) = match family {
+        Some(family) => map(
+            &checkpoint,
+            &tables,
+            family,
+            &mut config,
+            options,
+            &mut notes,
+        )?,
+        None => pass_through(&checkpoint, &config, &mut notes)?,
+    };
+    let dtype = options.dtype.resolve(&config)?;
+    let tensors = dtype::cast(outcome.tensors, dtype, family)?;
+    config.state_dtype(dtype);
+    let weights = Weights {
+        naming: Naming::Model,
+        max_shard_size: options.max_shard_size,
+        total_parameters: parameters(&tensors, family),
+    };
+    let mut files = repo::weight_files(&tensors, weights);
+    files.extend(config.file(&tensors));
+    let others = side_files
+        .into_iter()
+        .filter(|file| file.path != config::NAME);
+    files.extend(others.map(|SideFile { path, file }| repo::source_file(&path, file)));
+    Ok(View {
+        system: checkpoint.system_with(&table).to_owned(),
+        evidence: checkpoint.layout.evidence(),
+        family: config.model_type().to_owned(),
+        tensors,
+        dropped: outcome.dropped,
+        notes,
+        files,
+    })
+}
+
+/// The side files of `--config-from`, then those of the source that it lacks.
+fn side_files(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<SideFile>> {
+    let mut files = match &options.config_from {
+        Some(path) => checkpoint::side_files_in(path)?,
+        None => Vec::new(),
+    };
+    for file in &checkpoint.side_files {
+        if !files.iter().any(|other| other.path == file.path) {
+            files.push(file.clone());
+        }
+    }
+    Ok(files)
+}
+
+/// The tensors of a family that tables know, every one accounted for. Also the name of the system's table.
+fn map(
+    checkpoint: &Checkpoint,
+    tables: &Tables,
+    family: &Family,
+    config: &mut ConfigFile,
+    options: &Options,
+    notes: &mut Vec<Note>,
+) -> Result<(String, Outcome)> {
+    let (system, sources) = names::choose(
+        tables,
+        family,
+        &checkpoint.tensors,
+        options.system.as_deref(),
+    )?;
+    config.infer(system, family, &sources)?;
+    let mut outcome = mapping::apply(system, family, config.values(), &sources)?;
+    if !outcome.unknown.is_empty() {
+        return Err(names::unknown(system, family, &outcome.unknown));
+    }
+    config.complete(family, &outcome.tensors)?;
+    tied::settle(family, config.values(), &mut outcome, notes)?;
+    let expected = mapping::expected(family, config.values())?;
+    outcome.tensors = mapping::check(family, &expected, outcome.tensors)?;
+    for dropped in &outcome.dropped {
+        note_dropped(dropped, notes)?;
+    }
+    Ok((system.name.clone(), outcome))
+}
+
+fn note_dropped(dropped: &Dropped, notes: &mut Vec<Note>) -> Result<()> {
+    let text = format!("{} is left out: {}", dropped.source.name, dropped.why);
+    let mut parts = dropped.source.parts.iter().filter(|_| dropped.unless_zero);
+    let is_zero = parts.try_fold(true, |zero, part| Ok(zero && compare::is_zero(part)?))?;
+    notes.push(match is_zero {
+        true => Note::remark(text),
+        false => Note::warning(format!(
+            "{text}; it is not zero, so the model will not compute what was trained"
+        )),
+    });
+    Ok(())
+}
+
+/// The tensors of a family without a table, under their own names.
+fn pass_through(
+    checkpoint: &Checkpoint,
+    config: &ConfigFile,
+    notes: &mut Vec<Note>,
+) -> Result<(String, Outcome)> {
+    let model_type = config.model_type();
+    notes.push(Note::warning(match config.values().is_quantized() {
+        true => {
+            "config.json speaks of quantized weights: names pass as they are, unchecked".to_owned()
+        }
+        false => format!("no table for family {model_type}: names pass as they are, unchecked"),
+    }));
+    let outcome = mapping::pass_through(names::own_names(&checkpoint.tensors))?;
+    Ok(("huggingface".to_owned(), outcome))
+}
+
+/// What `total_parameters` of the index counts.
+fn parameters(tensors: &[MappedTensor], family: Option<&Family>) -> u64 {
+    let is_buffer =
+        |tensor: &&MappedTensor| family.is_some_and(|family| family.is_buffer(&tensor.name));
+    let all = tensors.iter().filter(|tensor| !is_buffer(tensor));
+    all.map(|tensor| tensor.tensor.shape().elements()).sum()
+}

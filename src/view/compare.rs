@@ -1,0 +1,43 @@
+//! Looks into weights at mount time: are two tensors one, is one zero.
+
+use crate::error::Result;
+use crate::read::read_tensor_at;
+use crate::tensor::Tensor;
+
+/// Tensors up to this many bytes are compared whole.
+const WHOLE: u64 = 64 << 20;
+
+/// Bytes compared at a time.
+const BLOCK: u64 = 64 << 10;
+
+/// Whether two tensors hold the same elements. Of large ones a thousand blocks, evenly spread, are compared: tensors that
+/// were trained apart differ in all of them, and reading gigabytes would make every mount slow.
+pub fn are_equal(a: &Tensor, b: &Tensor) -> Result<bool> {
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
+    for (start, length) in blocks(a.bytes()) {
+        let (left, right) = (&mut left[..length], &mut right[..length]);
+        read_tensor_at(a, start, left)?;
+        read_tensor_at(b, start, right)?;
+        if left != right {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether every byte of a small tensor is zero.
+pub fn is_zero(tensor: &Tensor) -> Result<bool> {
+    let mut bytes = vec![0; tensor.bytes().min(WHOLE) as usize];
+    read_tensor_at(tensor, 0, &mut bytes)?;
+    Ok(bytes.iter().all(|byte| *byte == 0))
+}
+
+fn blocks(bytes: u64) -> impl Iterator<Item = (u64, usize)> {
+    let count = bytes.div_ceil(BLOCK);
+    let step = if bytes <= WHOLE { 1 } else { count / 1024 };
+    let starts = (0..count).step_by(step as usize).map(|block| block * BLOCK);
+    starts.map(move |start| (start, BLOCK.min(bytes - start) as usize))
+}

@@ -1,0 +1,210 @@
+//! The config.json that a view shows and checks against: a file, or made from params.json, or stated by flags.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::options::Options;
+use crate::checkpoint::{Checkpoint, SideFile};
+use crate::error::{Error, Result};
+use crate::mapping::{self, Config, Derivation, Family, MappedTensor, System, Tables};
+use crate::repo::{self, Attributes, VirtualFile};
+use crate::tensor::{Dtype, SourceFile, SourceTensor};
+
+pub const NAME: &str = "config.json";
+
+/// Largest config.json that is read.
+const SIZE_LIMIT: u64 = 16 << 20;
+
+pub struct ConfigFile<'a> {
+    values: Config,
+    origin: Origin<'a>,
+    /// Whether the text differs from the file's.
+    changed: bool,
+}
+
+enum Origin<'a> {
+    File(Arc<SourceFile>),
+    Derived(&'a Derivation, Map<String, Value>),
+    /// By flags alone: nothing is shown.
+    Stated,
+}
+
+impl<'a> ConfigFile<'a> {
+    pub fn find(
+        checkpoint: &Checkpoint,
+        side_files: &[SideFile],
+        tables: &'a Tables,
+        options: &Options,
+    ) -> Result<Self> {
+        let file = side_files.iter().find(|file| file.path == NAME);
+        let mut this = match (file, &checkpoint.params) {
+            (Some(file), _) => Self::read(&file.file)?,
+            (None, Some(params)) => Self::derive(params, tables)?,
+            (None, None) if options.family.is_some() && options.heads.is_some() => {
+                Self::stated(options)
+            }
+            (None, None) => {
+                return Err(Error::Mapping(
+                    "no config.json: pass --config-from DIR, the model's Hugging Face folder (or --family NAME, --heads N and --kv-heads N)".to_owned(),
+                ));
+            }
+        };
+        let flags = [
+            ("num_attention_heads", options.heads.map(Value::from)),
+            ("num_key_value_heads", options.kv_heads.map(Value::from)),
+            ("tie_word_embeddings", options.tied.map(Value::from)),
+        ];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                this.state(key, value)?;
+            }
+        }
+        Ok(this)
+    }
+
+    pub fn values(&self) -> &Config {
+        &self.values
+    }
+
+    pub fn model_type(&self) -> &str {
+        self.values.model_type().unwrap_or("unknown")
+    }
+
+    /// The family that tables know, unless its weights are quantized and so have other names and shapes.
+    pub fn family<'t>(&self, tables: &'t Tables, options: &Options) -> Option<&'t Family> {
+        let name = options.family.as_deref().or(self.values.model_type())?;
+        tables.family(name).filter(|_| !self.values.is_quantized())
+    }
+
+    /// The type that config.json wants the weights to have.
+    pub fn dtype(&self) -> Option<Dtype> {
+        let name = self
+            .values
+            .get("dtype")
+            .or(self.values.get("torch_dtype"))?;
+        Dtype::from_torch(name.as_str()?.trim_start_matches("torch."))
+    }
+
+    /// Says the type of cast weights where config.json says one.
+    pub fn state_dtype(&mut self, dtype: Option<Dtype>) {
+        if let Some(name) = dtype.and_then(Dtype::torch_name) {
+            for key in ["dtype", "torch_dtype"] {
+                self.changed |= self.values.replace(key, name.into());
+            }
+        }
+    }
+
+    /// What tensors alone tell, where flags stand in for config.json.
+    pub fn infer(
+        &mut self,
+        system: &System,
+        family: &Family,
+        sources: &[SourceTensor],
+    ) -> Result<()> {
+        if matches!(self.origin, Origin::Stated) {
+            for (key, value) in mapping::infer(system, family, sources)? {
+                self.values.set(&key, value.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What only mapped tensors tell, where config.json is made from params.json.
+    pub fn complete(&mut self, family: &Family, tensors: &[MappedTensor]) -> Result<()> {
+        let tied = super::tied::shares_head(family, tensors)?;
+        match &self.origin {
+            Origin::File(_) => {}
+            Origin::Derived(derivation, params) => {
+                self.values = Config::new(derivation.config(params, tensors, tied)?);
+            }
+            Origin::Stated => self.state_default("tie_word_embeddings", tied.into()),
+        }
+        Ok(())
+    }
+
+    /// The file to show. Made files are as old and as readable as the weights.
+    pub fn file(&self, tensors: &[MappedTensor]) -> Option<VirtualFile> {
+        match &self.origin {
+            Origin::Stated => None,
+            Origin::File(file) if !self.changed => Some(repo::source_file(NAME, file.clone())),
+            Origin::File(_) | Origin::Derived(..) => {
+                let sources = tensors.iter().flat_map(repo::sources).map(|file| &**file);
+                let attributes = Attributes::of(sources);
+                Some(repo::inline_file(
+                    NAME,
+                    repo::python_json(self.values.json()),
+                    attributes,
+                ))
+            }
+        }
+    }
+
+    fn read(file: &Arc<SourceFile>) -> Result<Self> {
+        if file.size() > SIZE_LIMIT {
+            return Err(Error::malformed(
+                file.path(),
+                format!("has {} bytes, too many for a config", file.size()),
+            ));
+        }
+        let mut bytes = vec![0; file.size() as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        let values = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::malformed(file.path(), error.to_string()))?;
+        Ok(Self {
+            values: Config::new(values),
+            origin: Origin::File(file.clone()),
+            changed: false,
+        })
+    }
+
+    fn derive(params: &Map<String, Value>, tables: &'a Tables) -> Result<Self> {
+        let model = params
+            .get("model")
+            .and_then(Value::as_object)
+            .unwrap_or(params);
+        let Some(derivation) = tables.derivations.iter().find(|each| each.applies(model)) else {
+            return Err(Error::Mapping(
+                "params.json does not say enough to make a config.json: pass --config-from DIR"
+                    .to_owned(),
+            ));
+        };
+        Ok(Self {
+            values: Config::new(derivation.config(model, &[], false)?),
+            origin: Origin::Derived(derivation, model.clone()),
+            changed: true,
+        })
+    }
+
+    fn stated(options: &Options) -> Self {
+        let mut values = Config::default();
+        if let Some(family) = &options.family {
+            values.set("model_type", family.clone().into());
+        }
+        Self {
+            values,
+            origin: Origin::Stated,
+            changed: false,
+        }
+    }
+
+    /// What a flag says, which config.json must not contradict.
+    fn state(&mut self, key: &str, value: Value) -> Result<()> {
+        match self.values.get(key) {
+            Some(said) if *said != value => Err(Error::Mapping(format!(
+                "config.json says {key} is {said}, the command line {value}"
+            ))),
+            Some(_) => Ok(()),
+            None => {
+                self.values.set(key, value);
+                Ok(())
+            }
+        }
+    }
+
+    fn state_default(&mut self, key: &str, value: Value) {
+        if self.values.get(key).is_none() {
+            self.values.set(key, value);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Which system's names a checkpoint has, below what wrappers and training loops put around them.
+
+use crate::checkpoint::{shared_roots, unwrapped};
+use crate::error::{Error, Result};
+use crate::mapping::{Family, System, Tables, coverage};
+use crate::tensor::SourceTensor;
+
+/// How many names a message shows.
+const SHOWN: usize = 6;
+
+/// The system that knows most of the names, and the tensors under the names that it knows.
+///
+/// # Errors
+/// When no system knows any name, or when two know all of them and only the user can tell which it was.
+pub fn choose<'t>(
+    tables: &'t Tables,
+    family: &'t Family,
+    tensors: &[SourceTensor],
+    wanted: Option<&str>,
+) -> Result<(&'t System, Vec<SourceTensor>)> {
+    let tensors = renamed(tensors, unwrapped);
+    let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
+    let mut candidates: Vec<(usize, &System, Vec<SourceTensor>)> = Vec::new();
+    for root in shared_roots(&names) {
+        let stripped = renamed(&tensors, |name| name[root.len()..].to_owned());
+        for system in tables.systems_of(family) {
+            candidates.push((
+                coverage(system, family, &stripped),
+                system,
+                stripped.clone(),
+            ));
+        }
+    }
+    let is_wanted = |name: &str| candidates.iter().any(|(_, system, _)| system.name == name);
+    if let Some(wanted) = wanted.filter(|wanted| is_wanted(wanted)) {
+        candidates.retain(|(_, system, _)| system.name == wanted);
+    }
+    let most = candidates
+        .iter()
+        .map(|(known, ..)| *known)
+        .max()
+        .unwrap_or(0);
+    candidates.retain(|(known, ..)| *known == most && most > 0);
+    let rival = candidates
+        .iter()
+        .find(|(_, system, _)| system.name != candidates[0].1.name);
+    match (rival, candidates.first()) {
+        (_, None) => Err(Error::Mapping(format!(
+            "no system is known whose names for family {} are like {}",
+            family.name,
+            listed(&tensors)
+        ))),
+        (Some((_, rival, _)), Some((_, first, _))) if most == tensors.len() => {
+            Err(Error::Mapping(format!(
+                "its names could be {}'s or {}'s: pass --system {} or --system {}",
+                first.name, rival.name, first.name, rival.name
+            )))
+        }
+        _ => {
+            let (_, system, tensors) = candidates.swap_remove(0);
+            Ok((system, tensors))
+        }
+    }
+}
+
+/// The error about weights that the system's table does not know.
+pub fn unknown(system: &System, family: &Family, tensors: &[SourceTensor]) -> Error {
+    Error::Mapping(format!(
+        "system {} has no rule in family {} for {}; add one with --mapping FILE",
+        system.name,
+        family.name,
+        listed(tensors)
+    ))
+}
+
+/// Names without wrappers and without a root that a training loop put above them all, told by the model's own parts
+/// that then stand first.
+pub fn own_names(tensors: &[SourceTensor]) -> Vec<SourceTensor> {
+    let tensors = renamed(tensors, unwrapped);
+    let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
+    let is_root = |root: &&String| {
+        let own = |name: &&str| {
+            matches!(
+                name[root.len()..].split('.').next(),
+                Some("model" | "lm_head" | "transformer" | "score")
+            )
+        };
+        root.is_empty() || names.iter().any(own)
+    };
+    let roots = shared_roots(&names);
+    let root = roots.iter().rfind(is_root).map_or(0, String::len);
+    renamed(&tensors, |name| name[root..].to_owned())
+}
+
+fn renamed(tensors: &[SourceTensor], name: impl Fn(&str) -> String) -> Vec<SourceTensor> {
+    let rename = |tensor: &SourceTensor| SourceTensor {
+        name: name(&tensor.name).into(),
+        parts: tensor.parts.clone(),
+    };
+    tensors.iter().map(rename).collect()
+}
+
+fn listed(tensors: &[SourceTensor]) -> String {
+    let shown: Vec<&str> = tensors
+        .iter()
+        .take(SHOWN)
+        .map(|tensor| &*tensor.name)
+        .collect();
+    match tensors.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,73 @@
+//! What a user may choose about a view.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::tensor::Dtype;
+
+use super::config::ConfigFile;
+
+/// Element type of the shown weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DtypeChoice {
+    /// As the source has them.
+    #[default]
+    Keep,
+    To(Dtype),
+    /// The one that config.json names.
+    Config,
+}
+
+impl DtypeChoice {
+    /// The type to cast to, if any.
+    pub(super) fn resolve(self, config: &ConfigFile) -> Result<Option<Dtype>> {
+        match self {
+            Self::Keep => Ok(None),
+            Self::To(dtype) => Ok(Some(dtype)),
+            Self::Config => match config.dtype() {
+                Some(dtype) => Ok(Some(dtype)),
+                None => Err(Error::Mapping(
+                    "config.json names no dtype; pass --dtype bf16, f16 or f32".to_owned(),
+                )),
+            },
+        }
+    }
+}
+
+/// The options of a view; [`Default`] is what the command line defaults to.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A Hugging Face folder whose config and tokenizer files are shown.
+    pub config_from: Option<PathBuf>,
+    pub dtype: DtypeChoice,
+    /// Most bytes of data in a shard.
+    pub max_shard_size: u64,
+    /// A TOML file of further families and systems.
+    pub mapping: Option<PathBuf>,
+    pub system: Option<String>,
+    pub family: Option<String>,
+    /// Attention heads, where no config.json tells.
+    pub heads: Option<u64>,
+    pub kv_heads: Option<u64>,
+    /// Show the adapter of a LoRA training instead of the model.
+    pub adapter: bool,
+    /// Whether the output head is the embedding, where no config.json tells.
+    pub tied: Option<bool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            config_from: None,
+            dtype: DtypeChoice::Keep,
+            max_shard_size: 5_000_000_000,
+            mapping: None,
+            system: None,
+            family: None,
+            heads: None,
+            kv_heads: None,
+            adapter: false,
+            tied: None,
+        }
+    }
+}

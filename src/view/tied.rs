@@ -1,0 +1,67 @@
+//! Tied embeddings: the output head is written when, and only when, config.json says that the model has one of its own.
+
+use super::Note;
+use super::compare::are_equal;
+use crate::error::{Error, Result};
+use crate::mapping::{self, Config, Family, MappedTensor, Outcome};
+
+/// Whether the head is missing or holds the embedding's very elements.
+pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
+    let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
+    match (find(&family.head), find(&family.embedding)) {
+        (None, _) => Ok(true),
+        (Some(_), None) => Ok(false),
+        (Some(head), Some(embedding)) => are_equal(&head.tensor, &embedding.tensor),
+    }
+}
+
+/// Drops a head that is the embedding where the config ties them, and adds one where it does not and the source has none.
+///
+/// # Errors
+/// When the config ties a head that differs from the embedding.
+pub fn settle(
+    family: &Family,
+    config: &Config,
+    outcome: &mut Outcome,
+    notes: &mut Vec<Note>,
+) -> Result<()> {
+    let tied = mapping::is_tied(family, config)?;
+    let head = outcome
+        .tensors
+        .iter()
+        .position(|tensor| tensor.name == family.head);
+    match (tied, head) {
+        (true, None) | (false, Some(_)) => {}
+        (true, Some(at)) => {
+            if !shares_head(family, &outcome.tensors)? {
+                return Err(Error::Mapping(format!(
+                    "config.json ties {} to {}, but they differ; pass --config-from with \"tie_word_embeddings\": false",
+                    family.head, family.embedding
+                )));
+            }
+            outcome.tensors.remove(at);
+            notes.push(Note::remark(format!(
+                "{} is left out: it is tied to {}",
+                family.head, family.embedding
+            )));
+        }
+        (false, None) if config.is_classifier() => {}
+        (false, None) => {
+            let embedding = outcome
+                .tensors
+                .iter()
+                .find(|tensor| tensor.name == family.embedding);
+            if let Some(embedding) = embedding.cloned() {
+                notes.push(Note::warning(format!(
+                    "{} is a copy of {}: the checkpoint has none, and config.json does not tie them",
+                    family.head, family.embedding
+                )));
+                outcome.tensors.push(MappedTensor {
+                    name: family.head.clone(),
+                    ..embedding
+                });
+            }
+        }
+    }
+    Ok(())
+}
