@@ -3,8 +3,10 @@
 mod consolidated;
 mod dcp;
 pub mod folder;
+mod fsdp_ranks;
 mod layout;
 mod lora;
+mod megatron_ranks;
 mod named;
 mod names;
 mod place;
@@ -23,6 +25,7 @@ use crate::tensor::SourceFile;
 pub use crate::tensor::SourceTensor;
 
 use folder::Folder;
+use layout::Files;
 pub use layout::Layout;
 pub use names::{shared_roots, unwrapped};
 use place::Place;
@@ -67,7 +70,8 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
         Layout::Adapter => Vec::new(),
         Layout::Dcp => dcp(folder, &mut notes)?,
         Layout::HfSharded => dcp::hf_sharded(folder)?,
-        _ => todo!(),
+        Layout::FsdpRanks => fsdp_ranks::read(folder)?,
+        Layout::MegatronRanks(names) => megatron_ranks::read(folder, names)?,
     };
     let (tensors, own_adapter) = lora::split(tensors);
     if tensors.is_empty() && own_adapter.is_empty() && place.layout != Layout::Adapter {
@@ -139,23 +143,28 @@ fn json_beside(place: &Place, name: &str) -> Result<Option<Map<String, Value>>> 
 
 /// The adapter among the weights' own names, or the one in files beside them.
 fn adapter(place: &Place, own: Vec<SourceTensor>) -> Result<Adapter> {
-    const FILE: &str = "adapter_model.safetensors";
     const CONFIG: &str = "adapter_config.json";
-    let folders = place.beside.iter().chain([&place.weights]);
-    let tensors = match folders.clone().find(|folder| folder.exists(FILE)) {
-        Some(folder) if own.is_empty() => {
-            let tensors = safetensors::tensors(&folder.open_file(FILE)?)?;
-            tensors
-                .into_iter()
-                .map(|(name, tensor)| SourceTensor::whole(name, tensor))
-                .collect()
-        }
+    let folders = || place.beside.iter().chain([&place.weights]);
+    let find = |name: &'static str| folders().find(|folder| folder.exists(name)).map(|folder| (folder, name));
+    let tensors = match layout::ADAPTERS.into_iter().find_map(find) {
+        Some((folder, name)) if own.is_empty() => adapter_file(folder, name)?,
         _ => own,
     };
-    let config = folders.clone().find(|folder| folder.exists(CONFIG));
+    let config = find(CONFIG).map(|(folder, name)| folder.open_file(name)).transpose()?;
     Ok(Adapter {
         tensors,
-        config: config.map(|folder| folder.open_file(CONFIG)).transpose()?,
+        config,
         training: json_beside(place, "lora_train_meta.json")?,
     })
+}
+
+fn adapter_file(folder: &Folder, name: &str) -> Result<Vec<SourceTensor>> {
+    let files = Files {
+        names: vec![name.to_owned()],
+        index: None,
+    };
+    match name.ends_with(".safetensors") {
+        true => whole_files::safetensors_files(folder, &files),
+        false => whole_files::torch_files(folder, &files),
+    }
 }

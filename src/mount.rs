@@ -49,10 +49,16 @@ impl Options {
     }
 }
 
-/// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.
-pub fn mount(files: Vec<VirtualFile>, mount_point: &Path, options: &Options) -> Result<Mounted> {
+/// The canonical path of `mount_point` where nothing stands against a mount on it: neither there nor in the system.
+pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
     let point = point::check(mount_point, &options.source)?;
     requirements::check(options.allow_other)?;
+    Ok(point)
+}
+
+/// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.
+pub fn mount(files: Vec<VirtualFile>, mount_point: &Path, options: &Options) -> Result<Mounted> {
+    let point = check(mount_point, options)?;
     let filesystem = CheckpointFs::new(Tree::new(files)?, options.read);
     Mounted::start(filesystem, point, options)
 }

@@ -69,6 +69,9 @@ impl Layout {
     }
 }
 
+/// The files of a PEFT adapter (peft 0.21.2), the first that is there counts.
+pub const ADAPTERS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+
 /// All layouts that the folder's own names show.
 pub fn layouts(folder: &Folder) -> Result<Vec<Layout>> {
     let names = folder.names()?;
@@ -86,7 +89,7 @@ pub fn layouts(folder: &Folder) -> Result<Vec<Layout>> {
     if has(&is_rank) {
         found.push(Layout::FsdpRanks);
     }
-    let consolidated = pick(&|name| is_consolidated(name) && name.ends_with(".pth"));
+    let consolidated = pick(&|name| is_consolidated(name) && is_torch(name));
     if !consolidated.is_empty() {
         found.push(Layout::Consolidated(consolidated));
     }
@@ -117,7 +120,7 @@ pub fn layouts(folder: &Folder) -> Result<Vec<Layout>> {
     if !ranks.is_empty() {
         found.push(Layout::MegatronRanks(ranks));
     }
-    if found.is_empty() && has(&|name| name == "adapter_model.safetensors") {
+    if found.is_empty() && has(&is_adapter) {
         found.push(Layout::Adapter);
     }
     Ok(found)
@@ -205,6 +208,10 @@ fn is_beside(name: &str) -> bool {
         "data.pt",
     ];
     STARTS.iter().any(|start| name.starts_with(start))
+}
+
+fn is_adapter(name: &str) -> bool {
+    ADAPTERS.contains(&name)
 }
 
 fn is_rank(name: &str) -> bool {

@@ -38,8 +38,23 @@ const ROOTS: [&str; 6] = [
     "app",
 ];
 
+/// Values that training loops keep at the top of their state.
+const COUNTERS: [&str; 8] = [
+    "step",
+    "global_step",
+    "epoch",
+    "epochs_run",
+    "iteration",
+    "seed",
+    "max_steps_per_epoch",
+    "total_epochs",
+];
+
 /// Whether a name, its components joined by dots, is a weight's.
 pub fn is_weight(name: &str) -> bool {
+    if COUNTERS.contains(&name) {
+        return false;
+    }
     let chained = |component: &str| component.starts_with("chained_");
     let first = name.split('.').next().unwrap_or_default();
     !chained(first)

@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::{daemon, size, view};
 use crate::fs::one_line;
-use crate::mount::{Mounted, Options, StopSignals};
-use crate::repo::VirtualFile;
+use crate::mount::{Options, StopSignals};
+use crate::view::View;
 
 /// Mount a checkpoint; stays in the foreground until Ctrl-C
 #[derive(Debug, Args)]
@@ -44,10 +44,12 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
         .then(|| daemon::Background::enter(arguments.log_file.as_deref()))
         .transpose()?;
     arguments.make_absolute()?;
-    let opened = view::open(&arguments.source, &arguments.view)?;
-    let ready = readiness(&arguments, opened.tensors.len(), &opened.files);
+    let options = arguments.options();
+    crate::mount::check(&arguments.mountpoint, &options)?;
+    let view = view::open(&arguments.source, &arguments.view)?;
+    let ready = readiness(&arguments, &view);
     let signals = StopSignals::take()?;
-    let mounted = mount(&arguments, opened.files)?;
+    let mounted = crate::mount::mount(view.files, &arguments.mountpoint, &options)?;
     writeln!(io::stdout(), "{}", one_line(&ready))?;
     background.map_or(Ok(()), daemon::Background::detach)?;
     mounted.wait_for_signal(signals)?;
@@ -63,26 +65,23 @@ impl Arguments {
         }
         Ok(())
     }
+
+    fn options(&self) -> Options {
+        Options {
+            allow_other: self.allow_other,
+            threads: self.threads,
+            ..Options::new(&self.source)
+        }
+    }
 }
 
-fn mount(arguments: &Arguments, files: Vec<VirtualFile>) -> crate::error::Result<Mounted> {
-    let options = Options {
-        allow_other: arguments.allow_other,
-        threads: arguments.threads,
-        ..Options::new(&arguments.source)
-    };
-    crate::mount::mount(files, &arguments.mountpoint, &options)
-}
-
-fn readiness(arguments: &Arguments, tensors: usize, files: &[VirtualFile]) -> String {
-    let Arguments {
-        source, mountpoint, ..
-    } = arguments;
-    let bytes = size::shown(files.iter().map(VirtualFile::size).sum());
+fn readiness(arguments: &Arguments, view: &View) -> String {
+    let source = arguments.source.display();
+    let mountpoint = arguments.mountpoint.display();
+    let (tensors, bytes) = (view.tensors.len(), size::shown(view.bytes()));
     let end = match arguments.daemon {
-        true => format!("ckptfs umount {} unmounts", mountpoint.display()),
+        true => format!("ckptfs umount {mountpoint} unmounts"),
         false => "Ctrl-C unmounts".to_owned(),
     };
-    let (source, mountpoint) = (source.display(), mountpoint.display());
     format!("{source} is mounted at {mountpoint} ({tensors} tensors, {bytes}); {end}")
 }

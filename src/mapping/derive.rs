@@ -39,7 +39,7 @@ enum FieldValue {
     Computed(Expression),
     /// `? is_tied`: a truth value, computed.
     Truth(Expression),
-    /// `$ norm_eps`: taken over with its type; left out where it is missing.
+    /// `$ norm_eps`, `$ moe.num_experts`: taken over with its type; left out where it is missing.
     Copied(String),
     /// `@ model.embed_tokens.weight 0`: the size of a tensor.
     Size(String, usize),
@@ -126,7 +126,11 @@ impl Field {
     ) -> std::result::Result<Option<Value>, String> {
         match &self.value {
             FieldValue::Constant(value) => Ok(Some(value.clone())),
-            FieldValue::Copied(name) => Ok(params.get(name).cloned()),
+            FieldValue::Copied(path) => {
+                let (name, inner) = path.split_once('.').map_or((&**path, None), |(name, inner)| (name, Some(inner)));
+                let value = params.get(name);
+                Ok(inner.map_or(value, |inner| value?.get(inner)).cloned())
+            }
             FieldValue::Computed(expression) => {
                 expression.evaluate(scope).map(|number| Some(number.into()))
             }

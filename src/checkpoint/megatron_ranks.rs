@@ -1,0 +1,148 @@
+//! `mp_rank_TT` and `mp_rank_TT_PPP` folders: one file for each tensor-parallel and pipeline-parallel rank.
+//!
+//! Layouts: Megatron-LM `iter_NNNNNNN/mp_rank_TT[_PPP]/model_optim_rng.pt`; verl of spring 2025 `mp_rank_TT[_PPP]/model.pt`,
+//! a dict or a list of dicts, one for each virtual stage (scripts/legacy_model_merger.py).
+
+use std::collections::BTreeMap;
+
+use super::SourceTensor;
+use super::folder::Folder;
+use super::names::{is_weight, unwrapped};
+use super::torch_file::{TorchFile, Value};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Tensors of one rank's virtual stage, by name.
+type Stage = BTreeMap<String, Tensor>;
+
+/// Every tensor with its parts in the order of the tensor-parallel ranks, layers numbered through all stages.
+pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
+    let ranks = ranks(folder, names)?;
+    let (tensor_ranks, pipeline_ranks) = extent(folder, &ranks)?;
+    let mut stages: BTreeMap<(u64, u64), Vec<Stage>> = BTreeMap::new();
+    for ((tensor_rank, pipeline_rank), name) in &ranks {
+        for (virtual_stage, stage) in stages_of(folder, name)? {
+            let parts = stages.entry((virtual_stage, *pipeline_rank)).or_default();
+            if parts.len() as u64 != *tensor_rank {
+                return Err(Error::checkpoint(folder.path(), format!("{name} has a stage that other ranks lack")));
+            }
+            parts.push(stage);
+        }
+    }
+    let mut tensors = BTreeMap::new();
+    let mut first_layer = 0;
+    for ((_, pipeline_rank), parts) in &stages {
+        if parts.len() as u64 != tensor_ranks || *pipeline_rank >= pipeline_ranks {
+            return Err(Error::checkpoint(folder.path(), "the tensor-parallel ranks hold different stages"));
+        }
+        first_layer = add(folder, parts, first_layer, &mut tensors)?;
+    }
+    Ok(tensors.into_values().collect())
+}
+
+/// Adds one stage's tensors, its layers numbered from `first_layer` on. The number of the next stage's first layer.
+fn add(
+    folder: &Folder,
+    parts: &[Stage],
+    first_layer: u64,
+    tensors: &mut BTreeMap<String, SourceTensor>,
+) -> Result<u64> {
+    let mut next = first_layer;
+    let [first, rest @ ..] = parts else {
+        return Ok(next);
+    };
+    if let Some(other) = rest.iter().find(|part| !part.keys().eq(first.keys())) {
+        let odd = other.keys().chain(first.keys()).find(|name| other.contains_key(*name) != first.contains_key(*name));
+        let name = odd.map_or("", String::as_str);
+        return Err(Error::tensor(folder.path(), name, "is in the files of some tensor-parallel ranks only"));
+    }
+    for name in first.keys() {
+        let parts: Vec<Tensor> = parts.iter().filter_map(|part| part.get(name)).cloned().collect();
+        let (name, layer) = renumbered(name, first_layer);
+        next = next.max(layer.map_or(0, |layer| layer + 1));
+        // The last stage keeps a copy of a tied embedding for its own use of it.
+        tensors.entry(name.clone()).or_insert_with(|| SourceTensor { name: name.into(), parts });
+    }
+    Ok(next)
+}
+
+/// The name with its layer counted from the model's first, and that layer.
+fn renumbered(name: &str, first_layer: u64) -> (String, Option<u64>) {
+    let mut components: Vec<String> = name.split('.').map(str::to_owned).collect();
+    let at = components.iter().position(|component| component == "layers").map(|at| at + 1);
+    let number = at.and_then(|at| components.get(at)?.parse::<u64>().ok());
+    match (at, number.and_then(|number| number.checked_add(first_layer))) {
+        (Some(at), Some(layer)) => {
+            components[at] = layer.to_string();
+            (components.join("."), Some(layer))
+        }
+        _ => (name.to_owned(), None),
+    }
+}
+
+/// The weights of one rank's file, by virtual stage.
+fn stages_of(folder: &Folder, name: &str) -> Result<BTreeMap<u64, Stage>> {
+    let rank = folder.subfolder(name)?;
+    let known = ["model_optim_rng.pt", "model.pt", "model_rng.pt"];
+    let Some(file) = known.iter().find(|file| rank.exists(file)) else {
+        return Err(Error::checkpoint(rank.path(), format!("holds none of {}", known.join(", "))));
+    };
+    let torch_file = TorchFile::open(rank.open_file(file)?)?;
+    let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
+    for (path, value) in torch_file.tensors(&|path| is_weight(&path.join(".")))? {
+        let (stage, tensor_name) = stage_of(&path);
+        match value? {
+            Value::Plain(tensor) => stages.entry(stage).or_default().insert(tensor_name, tensor),
+            _ => return Err(Error::tensor(&rank.path().join(file), &tensor_name, "is sharded inside of a rank's file")),
+        };
+    }
+    Ok(stages)
+}
+
+/// `model`, `model0`, `model1` or the index of a list tell the virtual stage.
+fn stage_of(path: &[String]) -> (u64, String) {
+    let (first, rest) = match path {
+        [first, rest @ ..] if !rest.is_empty() => (&**first, rest),
+        _ => ("", path),
+    };
+    let number = first.strip_prefix("model").unwrap_or(first);
+    let name = |path: &[String]| unwrapped(&path.join("."));
+    match number.parse() {
+        Ok(stage) => (stage, name(rest)),
+        Err(_) if first == "model" => (0, name(rest)),
+        Err(_) => (0, name(path)),
+    }
+}
+
+/// Tensor-parallel and pipeline-parallel rank of each folder.
+fn ranks(folder: &Folder, names: &[String]) -> Result<BTreeMap<(u64, u64), String>> {
+    let parse = |name: &String| {
+        let mut numbers = name.strip_prefix("mp_rank_")?.split('_').map(str::parse::<u64>);
+        let tensor = numbers.next()?.ok()?;
+        let pipeline = numbers.next().unwrap_or(Ok(0)).ok()?;
+        numbers.next().is_none().then_some((tensor, pipeline))
+    };
+    let mut ranks = BTreeMap::new();
+    for name in names {
+        let Some(rank) = parse(name) else {
+            let reason = format!("{name} is no mp_rank_TT or mp_rank_TT_PPP; expert-parallel ranks are not supported");
+            return Err(Error::checkpoint(folder.path(), reason));
+        };
+        ranks.insert(rank, name.clone());
+    }
+    Ok(ranks)
+}
+
+/// How many ranks there are of each kind; all combinations must be there.
+fn extent(folder: &Folder, ranks: &BTreeMap<(u64, u64), String>) -> Result<(u64, u64)> {
+    let tensor = ranks.keys().map(|rank| rank.0 + 1).max().unwrap_or(0);
+    let pipeline = ranks.keys().map(|rank| rank.1 + 1).max().unwrap_or(0);
+    let all = (0..tensor).flat_map(|t| (0..pipeline).map(move |p| (t, p)));
+    match all.clone().find(|rank| !ranks.contains_key(rank)) {
+        None => Ok((tensor, pipeline)),
+        Some((t, p)) => Err(Error::checkpoint(
+            folder.path(),
+            format!("the folder of tensor rank {t}, pipeline rank {p} is missing: the checkpoint is incomplete"),
+        )),
+    }
+}
