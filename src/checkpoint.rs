@@ -145,12 +145,18 @@ fn json_beside(place: &Place, name: &str) -> Result<Option<Map<String, Value>>> 
 fn adapter(place: &Place, own: Vec<SourceTensor>) -> Result<Adapter> {
     const CONFIG: &str = "adapter_config.json";
     let folders = || place.beside.iter().chain([&place.weights]);
-    let find = |name: &'static str| folders().find(|folder| folder.exists(name)).map(|folder| (folder, name));
+    let find = |name: &'static str| {
+        folders()
+            .find(|folder| folder.exists(name))
+            .map(|folder| (folder, name))
+    };
     let tensors = match layout::ADAPTERS.into_iter().find_map(find) {
         Some((folder, name)) if own.is_empty() => adapter_file(folder, name)?,
         _ => own,
     };
-    let config = find(CONFIG).map(|(folder, name)| folder.open_file(name)).transpose()?;
+    let config = find(CONFIG)
+        .map(|(folder, name)| folder.open_file(name))
+        .transpose()?;
     Ok(Adapter {
         tensors,
         config,

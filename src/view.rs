@@ -68,7 +68,7 @@ impl View {
         };
         let checkpoint = checkpoint::open(source, options.system.as_deref())?;
         let view = match options.adapter || checkpoint.is_only_adapter() {
-            true => adapter::view(checkpoint),
+            true => adapter::view(checkpoint, options),
             false => model(checkpoint, options),
         };
         view.map_err(at_source)

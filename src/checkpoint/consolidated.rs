@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Every tensor with its parts in the order of the files. How they fit together is for the mapping to say.
+/// Mixtral's first files each hold other tensors, whole.
 pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
-    let mut tensors: Vec<(String, Vec<Tensor>)> = Vec::new();
-    let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    for (rank, name) in in_order(folder, names)?.into_iter().enumerate() {
+    let mut tensors: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
+    for name in in_order(folder, names)? {
         let file = TorchFile::open(folder.open_file(name)?)?;
         for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
             let tensor = path.join(".");
@@ -21,33 +21,24 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
                 let reason = "is sharded inside of a tensor-parallel file";
                 return Err(Error::tensor(&folder.path().join(name), &tensor, reason));
             };
-            let place = *places.entry(tensor.clone()).or_insert_with(|| {
-                tensors.push((tensor.clone(), Vec::new()));
-                tensors.len() - 1
-            });
-            if let Some((_, parts)) = tensors
-                .get_mut(place)
-                .filter(|(_, parts)| parts.len() == rank)
-            {
-                parts.push(part);
-            } else {
-                let reason = "is not in every file before this one";
-                return Err(Error::tensor(&folder.path().join(name), &tensor, reason));
-            }
+            tensors.entry(tensor).or_default().push(part);
         }
     }
-    let whole = |(name, parts): (String, Vec<Tensor>)| match parts.len() == names.len() {
-        true => Ok(SourceTensor {
-            name: name.into(),
-            parts,
-        }),
-        false => Err(Error::tensor(
-            folder.path(),
-            &name,
-            "is not in every consolidated file",
-        )),
+    let are_whole = tensors.values().all(|parts| parts.len() == 1);
+    let complete = |parts: &[Tensor]| are_whole || parts.len() == names.len();
+    if let Some((name, parts)) = tensors.iter().find(|(_, parts)| !complete(parts)) {
+        let reason = format!(
+            "is in {} of the {} consolidated files",
+            parts.len(),
+            names.len()
+        );
+        return Err(Error::tensor(folder.path(), name, reason));
+    }
+    let source = |(name, parts): (String, Vec<Tensor>)| SourceTensor {
+        name: name.into(),
+        parts,
     };
-    tensors.into_iter().map(whole).collect()
+    Ok(tensors.into_iter().map(source).collect())
 }
 
 /// The files by their numbers, which must run from 0 on.

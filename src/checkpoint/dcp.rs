@@ -7,7 +7,7 @@ mod chunk;
 mod metadata;
 mod shards;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -38,38 +38,43 @@ pub struct LeftAlone {
 /// Reads the directory's `.metadata` and locates the tensors that `keep` wants. No chunk is read.
 pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
     let metadata = Metadata::open(folder)?;
-    let mut files = Files::new(folder);
-    let mut items = HashMap::new();
-    for item in metadata.items() {
-        let item = item?;
-        let part = files.part(&item)?;
-        if keep(item.name)
-            && items
-                .insert((item.name, item.offsets.clone()), part)
-                .is_some()
-        {
-            let reason = format!("two items hold the chunk at {:?}", item.offsets);
-            return Err(metadata.refuse(item.name, reason));
-        }
-    }
+    let mut items = items(&metadata, folder, keep)?;
     let mut dcp = Dcp {
         tensors: Vec::new(),
         left_alone: LeftAlone::default(),
     };
-    let mut names = HashSet::new();
     for entry in metadata.entries()? {
-        if !names.insert(entry.name) {
-            return Err(metadata.refuse(entry.name, "is listed twice"));
-        }
         if keep(entry.name) {
-            let tensor = tensor(&entry, &items)
-                .map_err(|error| named(error, metadata.path(), entry.name))?;
-            dcp.tensors.push(SourceTensor::whole(entry.name, tensor));
+            let name: Arc<str> = entry.name.into();
+            let tensor = tensor(&name, &entry, &mut items)
+                .map_err(|error| named(error, metadata.path(), &name))?;
+            dcp.tensors.push(SourceTensor::whole(name, tensor));
         } else {
             dcp.left_alone.add(&entry);
         }
     }
     Ok(dcp)
+}
+
+/// The chunks of wanted tensors. Every item, wanted or not, must lie inside a file that is there.
+fn items<'a>(
+    metadata: &'a Metadata,
+    folder: &Folder,
+    keep: &dyn Fn(&str) -> bool,
+) -> Result<Items<'a>> {
+    let mut files = Files::new(folder);
+    let mut items = HashMap::with_capacity(metadata.count()?);
+    for item in metadata.items() {
+        let item = item?;
+        let part = files.part(&item)?;
+        let Some(offsets) = item.offsets.filter(|_| keep(item.name)) else {
+            continue;
+        };
+        if items.insert((item.name, offsets), part).is_some() {
+            return Err(metadata.refuse(item.name, "has two items for one chunk"));
+        }
+    }
+    Ok(items)
 }
 
 impl LeftAlone {
@@ -81,7 +86,8 @@ impl LeftAlone {
     }
 }
 
-type Items<'a> = HashMap<(&'a str, Option<Vec<u64>>), Part>;
+/// Chunks by tensor and offsets.
+type Items<'a> = HashMap<(&'a str, Vec<u64>), Part>;
 
 /// Where the bytes of an item are.
 #[derive(Clone)]
@@ -96,6 +102,8 @@ enum Part {
 struct Files<'f> {
     folder: &'f Folder,
     open: HashMap<String, Opened>,
+    /// Items of one file mostly follow each other.
+    last: Option<(String, Opened)>,
 }
 
 /// A file and, when it is safetensors, its tensors.
@@ -103,25 +111,34 @@ type Opened = (Arc<SourceFile>, Option<Arc<HashMap<String, Tile>>>);
 
 impl<'f> Files<'f> {
     fn new(folder: &'f Folder) -> Self {
-        let open = HashMap::new();
-        Self { folder, open }
+        Self {
+            folder,
+            open: HashMap::new(),
+            last: None,
+        }
     }
 
     fn part(&mut self, item: &Item<'_>) -> Result<Part> {
-        let (file, tiles) = match self.open.get(item.file) {
-            Some(opened) => opened.clone(),
-            None => {
-                let opened = open(self.folder, item.file)?;
-                self.open.insert(item.file.to_owned(), opened.clone());
-                opened
-            }
-        };
+        let (file, tiles) = self.file(item.file)?;
         let section = Section::new(file.clone(), item.start, item.length)
             .map_err(|error| named(error, file.path(), item.name))?;
         Ok(match tiles {
-            Some(tiles) => Part::Safetensors(file, tiles),
+            Some(tiles) => Part::Safetensors(file.clone(), tiles.clone()),
             None => Part::Zip(section),
         })
+    }
+
+    fn file(&mut self, name: &str) -> Result<&Opened> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != name) {
+            let opened = match self.open.get(name) {
+                Some(opened) => opened.clone(),
+                None => open(self.folder, name)?,
+            };
+            self.open.insert(name.to_owned(), opened.clone());
+            self.last = Some((name.to_owned(), opened));
+        }
+        let opened = self.last.as_ref().map(|(_, opened)| opened);
+        opened.ok_or_else(|| Error::checkpoint(self.folder.path(), "has no data file"))
     }
 }
 
@@ -143,32 +160,30 @@ fn open(folder: &Folder, name: &str) -> Result<Opened> {
     Ok((file, tiles))
 }
 
-fn tensor(entry: &Entry<'_>, items: &Items<'_>) -> Result<Tensor> {
+fn tensor(name: &Arc<str>, entry: &Entry<'_>, items: &mut Items<'_>) -> Result<Tensor> {
     let (dtype, shape) = (entry.dtype()?, entry.shape()?);
     let mut tiles = Vec::new();
     for chunk in entry.chunks() {
         let (offsets, size) = chunk?;
-        if size.elements() > 0 || shape.elements() == 0 {
-            let part = part(entry.name, &offsets, items)?;
-            let tensor = chunk_tensor(entry.name, dtype, size, &offsets, part)?;
-            let offsets = offsets.into();
-            tiles.push(Tile { offsets, tensor });
+        if size.elements() == 0 && shape.elements() > 0 {
+            continue;
         }
+        let key = (entry.name, offsets);
+        let part = items.remove(&key);
+        let offsets = key.1.into_boxed_slice();
+        let part = part.ok_or_else(|| {
+            Error::Mapping(format!(
+                "no item holds its chunk at {offsets:?}: an incomplete checkpoint"
+            ))
+        })?;
+        let tensor = chunk_tensor(name, dtype, size, &offsets, part)?;
+        tiles.push(Tile { offsets, tensor });
     }
     Tensor::tiled(shape, distinct(tiles))
 }
 
-fn part(name: &str, offsets: &[u64], items: &Items<'_>) -> Result<Part> {
-    match items.get(&(name, Some(offsets.to_vec()))) {
-        Some(part) => Ok(part.clone()),
-        None => Err(Error::Mapping(format!(
-            "no item holds its chunk at {offsets:?}: an incomplete checkpoint"
-        ))),
-    }
-}
-
 fn chunk_tensor(
-    name: &str,
+    name: &Arc<str>,
     dtype: Dtype,
     shape: Shape,
     offsets: &[u64],
@@ -177,10 +192,15 @@ fn chunk_tensor(
     match part {
         Part::Zip(section) => {
             let file = section.file().clone();
-            let chunk = Chunk::new(name, dtype, shape.clone(), section);
+            let chunk = Chunk {
+                name: name.clone(),
+                dtype,
+                shape: shape.clone(),
+                section,
+            };
             Tensor::deferred(file, dtype, shape, Box::new(chunk))
         }
-        Part::Safetensors(file, tiles) => match tiles.get(name) {
+        Part::Safetensors(file, tiles) => match tiles.get(&**name) {
             Some(tile)
                 if *tile.offsets == *offsets
                     && tile.tensor.dtype() == dtype

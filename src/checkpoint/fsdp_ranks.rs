@@ -32,7 +32,8 @@ pub fn read(folder: &Folder) -> Result<Vec<SourceTensor>> {
     }
     let whole = |name: String| {
         let values = ranks.remove(&name).unwrap_or_default();
-        let tensor = join(values, names.len()).map_err(|error| named(error, folder.path(), &name))?;
+        let tensor =
+            join(values, names.len()).map_err(|error| named(error, folder.path(), &name))?;
         Ok(SourceTensor::whole(name, tensor))
     };
     order.into_iter().map(whole).collect()
@@ -40,7 +41,10 @@ pub fn read(folder: &Folder) -> Result<Vec<SourceTensor>> {
 
 fn join(values: Vec<Value>, ranks: usize) -> Result<Tensor> {
     if values.len() != ranks {
-        let reason = format!("is in the files of {} of {ranks} ranks; they are not of one save", values.len());
+        let reason = format!(
+            "is in the files of {} of {ranks} ranks; they are not of one save",
+            values.len()
+        );
         return Err(Error::Mapping(reason));
     }
     assemble(values)
@@ -59,21 +63,32 @@ fn rank_files(folder: &Folder) -> Result<Vec<String>> {
     };
     if !worlds.is_empty() {
         let sizes = sizes.join(" and ");
-        return refuse(format!("holds files of world sizes {sizes}; move those of one save to their own folder"));
+        return refuse(format!(
+            "holds files of world sizes {sizes}; move those of one save to their own folder"
+        ));
     }
     if world > RANK_LIMIT {
         return refuse(format!("names a world of {world} ranks"));
     }
-    let missing: Vec<String> = (0..world).filter(|rank| !ranks.contains(rank)).map(|rank| rank.to_string()).collect();
+    let missing: Vec<String> = (0..world)
+        .filter(|rank| !ranks.contains(rank))
+        .map(|rank| rank.to_string())
+        .collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");
-        return refuse(format!("the files of rank {missing} of {world} are missing: an incomplete checkpoint"));
+        return refuse(format!(
+            "the files of rank {missing} of {world} are missing: an incomplete checkpoint"
+        ));
     }
-    Ok((0..world).map(|rank| format!("model_world_size_{world}_rank_{rank}.pt")).collect())
+    Ok((0..world)
+        .map(|rank| format!("model_world_size_{world}_rank_{rank}.pt"))
+        .collect())
 }
 
 fn parse(name: &str) -> Option<(u64, u64)> {
-    let numbers = name.strip_prefix("model_world_size_")?.strip_suffix(".pt")?;
+    let numbers = name
+        .strip_prefix("model_world_size_")?
+        .strip_suffix(".pt")?;
     let (world, rank) = numbers.split_once("_rank_")?;
     Some((world.parse().ok()?, rank.parse().ok()?))
 }

@@ -24,7 +24,10 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
         for (virtual_stage, stage) in stages_of(folder, name)? {
             let parts = stages.entry((virtual_stage, *pipeline_rank)).or_default();
             if parts.len() as u64 != *tensor_rank {
-                return Err(Error::checkpoint(folder.path(), format!("{name} has a stage that other ranks lack")));
+                return Err(Error::checkpoint(
+                    folder.path(),
+                    format!("{name} has a stage that other ranks lack"),
+                ));
             }
             parts.push(stage);
         }
@@ -33,7 +36,10 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
     let mut first_layer = 0;
     for ((_, pipeline_rank), parts) in &stages {
         if parts.len() as u64 != tensor_ranks || *pipeline_rank >= pipeline_ranks {
-            return Err(Error::checkpoint(folder.path(), "the tensor-parallel ranks hold different stages"));
+            return Err(Error::checkpoint(
+                folder.path(),
+                "the tensor-parallel ranks hold different stages",
+            ));
         }
         first_layer = add(folder, parts, first_layer, &mut tensors)?;
     }
@@ -52,16 +58,30 @@ fn add(
         return Ok(next);
     };
     if let Some(other) = rest.iter().find(|part| !part.keys().eq(first.keys())) {
-        let odd = other.keys().chain(first.keys()).find(|name| other.contains_key(*name) != first.contains_key(*name));
+        let odd = other
+            .keys()
+            .chain(first.keys())
+            .find(|name| other.contains_key(*name) != first.contains_key(*name));
         let name = odd.map_or("", String::as_str);
-        return Err(Error::tensor(folder.path(), name, "is in the files of some tensor-parallel ranks only"));
+        return Err(Error::tensor(
+            folder.path(),
+            name,
+            "is in the files of some tensor-parallel ranks only",
+        ));
     }
     for name in first.keys() {
-        let parts: Vec<Tensor> = parts.iter().filter_map(|part| part.get(name)).cloned().collect();
+        let parts: Vec<Tensor> = parts
+            .iter()
+            .filter_map(|part| part.get(name))
+            .cloned()
+            .collect();
         let (name, layer) = renumbered(name, first_layer);
         next = next.max(layer.map_or(0, |layer| layer + 1));
         // The last stage keeps a copy of a tied embedding for its own use of it.
-        tensors.entry(name.clone()).or_insert_with(|| SourceTensor { name: name.into(), parts });
+        tensors.entry(name.clone()).or_insert_with(|| SourceTensor {
+            name: name.into(),
+            parts,
+        });
     }
     Ok(next)
 }
@@ -69,9 +89,15 @@ fn add(
 /// The name with its layer counted from the model's first, and that layer.
 fn renumbered(name: &str, first_layer: u64) -> (String, Option<u64>) {
     let mut components: Vec<String> = name.split('.').map(str::to_owned).collect();
-    let at = components.iter().position(|component| component == "layers").map(|at| at + 1);
+    let at = components
+        .iter()
+        .position(|component| component == "layers")
+        .map(|at| at + 1);
     let number = at.and_then(|at| components.get(at)?.parse::<u64>().ok());
-    match (at, number.and_then(|number| number.checked_add(first_layer))) {
+    match (
+        at,
+        number.and_then(|number| number.checked_add(first_layer)),
+    ) {
         (Some(at), Some(layer)) => {
             components[at] = layer.to_string();
             (components.join("."), Some(layer))
@@ -85,18 +111,44 @@ fn stages_of(folder: &Folder, name: &str) -> Result<BTreeMap<u64, Stage>> {
     let rank = folder.subfolder(name)?;
     let known = ["model_optim_rng.pt", "model.pt", "model_rng.pt"];
     let Some(file) = known.iter().find(|file| rank.exists(file)) else {
-        return Err(Error::checkpoint(rank.path(), format!("holds none of {}", known.join(", "))));
+        return Err(Error::checkpoint(
+            rank.path(),
+            format!("holds none of {}", known.join(", ")),
+        ));
     };
     let torch_file = TorchFile::open(rank.open_file(file)?)?;
+    refuse_old_order(&torch_file)
+        .map_err(|reason| Error::malformed(&rank.path().join(file), reason))?;
     let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
     for (path, value) in torch_file.tensors(&|path| is_weight(&path.join(".")))? {
         let (stage, tensor_name) = stage_of(&path);
         match value? {
             Value::Plain(tensor) => stages.entry(stage).or_default().insert(tensor_name, tensor),
-            _ => return Err(Error::tensor(&rank.path().join(file), &tensor_name, "is sharded inside of a rank's file")),
+            _ => {
+                return Err(Error::tensor(
+                    &rank.path().join(file),
+                    &tensor_name,
+                    "is sharded inside of a rank's file",
+                ));
+            }
         };
     }
     Ok(stages)
+}
+
+/// Before version 2.0 the rows of query_key_value lay in another order (Megatron-LM, checkpointing.py, fix_query_key_value_ordering).
+fn refuse_old_order(file: &TorchFile) -> std::result::Result<(), String> {
+    let version = file.get(&["checkpoint_version"]);
+    match version.and_then(|version| {
+        version
+            .as_f64()
+            .or(version.as_i64().map(|version| version as f64))
+    }) {
+        Some(version) if version < 2.0 => Err(format!(
+            "checkpoint_version {version} orders query_key_value as Megatron did before 2.0; load and save it with a newer Megatron-LM"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// `model`, `model0`, `model1` or the index of a list tell the virtual stage.
@@ -117,7 +169,10 @@ fn stage_of(path: &[String]) -> (u64, String) {
 /// Tensor-parallel and pipeline-parallel rank of each folder.
 fn ranks(folder: &Folder, names: &[String]) -> Result<BTreeMap<(u64, u64), String>> {
     let parse = |name: &String| {
-        let mut numbers = name.strip_prefix("mp_rank_")?.split('_').map(str::parse::<u64>);
+        let mut numbers = name
+            .strip_prefix("mp_rank_")?
+            .split('_')
+            .map(str::parse::<u64>);
         let tensor = numbers.next()?.ok()?;
         let pipeline = numbers.next().unwrap_or(Ok(0)).ok()?;
         numbers.next().is_none().then_some((tensor, pipeline))
@@ -125,7 +180,9 @@ fn ranks(folder: &Folder, names: &[String]) -> Result<BTreeMap<(u64, u64), Strin
     let mut ranks = BTreeMap::new();
     for name in names {
         let Some(rank) = parse(name) else {
-            let reason = format!("{name} is no mp_rank_TT or mp_rank_TT_PPP; expert-parallel ranks are not supported");
+            let reason = format!(
+                "{name} is no mp_rank_TT or mp_rank_TT_PPP; expert-parallel ranks are not supported"
+            );
             return Err(Error::checkpoint(folder.path(), reason));
         };
         ranks.insert(rank, name.clone());
@@ -142,7 +199,9 @@ fn extent(folder: &Folder, ranks: &BTreeMap<(u64, u64), String>) -> Result<(u64,
         None => Ok((tensor, pipeline)),
         Some((t, p)) => Err(Error::checkpoint(
             folder.path(),
-            format!("the folder of tensor rank {t}, pipeline rank {p} is missing: the checkpoint is incomplete"),
+            format!(
+                "the folder of tensor rank {t}, pipeline rank {p} is missing: the checkpoint is incomplete"
+            ),
         )),
     }
 }

@@ -15,20 +15,21 @@ pub struct Place {
     pub beside: Vec<Folder>,
 }
 
-/// Folders that hold a checkpoint's weights inside the folder that stands for it, and from there the folder with its
-/// config and tokenizer files: verl's Megatron layouts (0.9.1), Accelerate's, Megatron's, Meta's in Hugging Face
-/// repositories, Lingua's consolidated form.
-const INNER: [(&str, &str); 9] = [
-    ("model/dist_ckpt", "model/huggingface"),
-    ("dist_ckpt", "huggingface"),
-    ("model", "model/huggingface"),
-    ("weights", "."),
-    ("pytorch_model_fsdp_0", "."),
-    ("original", "."),
-    ("consolidated", "consolidated"),
-    ("actor", "actor/huggingface"),
-    ("critic", "critic/huggingface"),
+/// Folders that hold a checkpoint's weights inside the folder that stands for it: verl's layouts (0.9.1), Megatron
+/// Bridge's, Accelerate's, Meta's in Hugging Face repositories, Lingua's consolidated form.
+const INNER: [&str; 8] = [
+    "dist_ckpt",
+    "model",
+    "weights",
+    "pytorch_model_fsdp_0",
+    "original",
+    "consolidated",
+    "actor",
+    "critic",
 ];
+
+/// Most folders between the one named and the weights.
+const DEPTH: usize = 3;
 
 /// Finds the checkpoint at `source`: a folder, or a single file.
 ///
@@ -39,60 +40,87 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
         return single_file(source);
     }
     let folder = Folder::open(source)?;
-    let found = layouts(&folder)?;
-    if !found.is_empty() {
-        let layout = choose(&folder, found, system)?;
-        let beside = beside(&folder, "huggingface")?;
-        return Ok(Place {
-            layout,
-            weights: folder,
-            beside,
-        });
-    }
-    inner(&folder, system)
-}
-
-fn inner(folder: &Folder, system: Option<&str>) -> Result<Place> {
     let mut found = Vec::new();
-    for (weights, side) in INNER {
-        if folder.exists(weights) && folder.path().join(weights).is_dir() {
-            let weights_folder = folder.subfolder(weights)?;
-            let layouts = layouts(&weights_folder)?;
-            if !layouts.is_empty() {
-                found.push((weights, side, weights_folder, layouts));
-            }
+    search(&folder, "", DEPTH, &mut found)?;
+    if found.is_empty() {
+        for name in folder.folders()? {
+            search(&folder, &name, DEPTH, &mut found)?;
         }
     }
-    match found.len() {
-        0 => Err(nothing_here(folder)?),
-        1 => {
-            let (_, side, weights, layouts) = found.swap_remove(0);
-            let mut beside = beside(folder, side)?;
-            beside.insert(0, weights.clone());
-            Ok(Place {
-                layout: choose(&weights, layouts, system)?,
-                weights,
-                beside,
-            })
-        }
-        _ => {
-            let names: Vec<&str> = found.iter().map(|(name, ..)| *name).collect();
+    match &mut *found {
+        [] => Err(Error::checkpoint(
+            folder.path(),
+            "holds no checkpoint that is known: no .metadata, *.safetensors, *.bin, *.pt, *.pth, mp_rank_*",
+        )),
+        [relative] => at(&folder, relative, system),
+        several => {
+            const SHOWN: usize = 5;
+            let names = several[..several.len().min(SHOWN)].join(", ");
+            let more = if several.len() > SHOWN { ", ..." } else { "" };
             let reason = format!(
-                "holds several checkpoints; name one of them: {}",
-                names.join(", ")
+                "holds {} checkpoints; name one of them: {names}{more}",
+                several.len()
             );
             Err(Error::checkpoint(folder.path(), reason))
         }
     }
 }
 
-/// The folder itself, and where systems put the Hugging Face files of a checkpoint in it.
-fn beside(folder: &Folder, side: &str) -> Result<Vec<Folder>> {
-    let mut folders = vec![folder.clone()];
-    if side != "." && folder.exists(side) {
-        folders.insert(0, folder.subfolder(side)?);
+/// Adds the checkpoints at or below `relative`: the folder itself, or else its known inner folders.
+fn search(root: &Folder, relative: &str, depth: usize, found: &mut Vec<String>) -> Result<()> {
+    let folder = inner(root, relative)?;
+    if !layouts(&folder)?.is_empty() {
+        found.push(relative.to_owned());
+    } else if depth > 0 {
+        for name in INNER
+            .into_iter()
+            .filter(|name| folder.path().join(name).is_dir())
+        {
+            search(root, &join(relative, name), depth - 1, found)?;
+        }
     }
-    Ok(folders)
+    Ok(())
+}
+
+fn at(root: &Folder, relative: &str, system: Option<&str>) -> Result<Place> {
+    let weights = inner(root, relative)?;
+    Ok(Place {
+        layout: choose(&weights, layouts(&weights)?, system)?,
+        beside: beside(root, relative)?,
+        weights,
+    })
+}
+
+/// The folder of the weights and those above it up to the root, each after its own `huggingface`.
+fn beside(root: &Folder, relative: &str) -> Result<Vec<Folder>> {
+    let mut folders = Vec::new();
+    let mut relative = relative;
+    loop {
+        let side = join(relative, "huggingface");
+        if root.exists(&side) {
+            folders.push(root.subfolder(&side)?);
+        }
+        folders.push(inner(root, relative)?);
+        match relative.rsplit_once('/') {
+            Some((above, _)) => relative = above,
+            None if relative.is_empty() => return Ok(folders),
+            None => relative = "",
+        }
+    }
+}
+
+fn inner(root: &Folder, relative: &str) -> Result<Folder> {
+    match relative {
+        "" => Ok(root.clone()),
+        relative => root.subfolder(relative),
+    }
+}
+
+fn join(above: &str, name: &str) -> String {
+    match above {
+        "" => name.to_owned(),
+        above => format!("{above}/{name}"),
+    }
 }
 
 fn single_file(source: &Path) -> Result<Place> {
@@ -144,25 +172,4 @@ fn choose(folder: &Folder, mut found: Vec<Layout>, system: Option<&str>) -> Resu
         choices.join(", ")
     );
     Err(Error::checkpoint(folder.path(), reason))
-}
-
-/// What to tell of a folder without a checkpoint: the folders in it that have one.
-fn nothing_here(folder: &Folder) -> Result<Error> {
-    const SHOWN: usize = 5;
-    let mut inside = Vec::new();
-    for name in folder.folders()? {
-        let inner = folder.subfolder(&name).and_then(|inner| layouts(&inner));
-        if inner.is_ok_and(|found| !found.is_empty()) {
-            inside.push(name);
-        }
-    }
-    let reason = match inside.len() {
-        0 => "holds no checkpoint that is known: no .metadata, *.safetensors, *.bin, *.pt, *.pth, mp_rank_*".to_owned(),
-        count => {
-            let shown = inside[..count.min(SHOWN)].join(", ");
-            let more = if count > SHOWN { ", ..." } else { "" };
-            format!("holds no checkpoint itself; name one of the {count} inside: {shown}{more}")
-        }
-    };
-    Ok(Error::checkpoint(folder.path(), reason))
 }

@@ -127,7 +127,9 @@ impl Field {
         match &self.value {
             FieldValue::Constant(value) => Ok(Some(value.clone())),
             FieldValue::Copied(path) => {
-                let (name, inner) = path.split_once('.').map_or((&**path, None), |(name, inner)| (name, Some(inner)));
+                let (name, inner) = path
+                    .split_once('.')
+                    .map_or((&**path, None), |(name, inner)| (name, Some(inner)));
                 let value = params.get(name);
                 Ok(inner.map_or(value, |inner| value?.get(inner)).cloned())
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::View;
+use super::{DtypeChoice, Options, View, dtype};
 use crate::checkpoint::{Adapter, Checkpoint};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor};
@@ -12,7 +12,7 @@ use crate::repo::{self, Attributes, Naming, VirtualFile, Weights};
 
 const CONFIG: &str = "adapter_config.json";
 
-pub fn view(checkpoint: Checkpoint) -> Result<View> {
+pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let Adapter {
         tensors,
         config,
@@ -21,7 +21,16 @@ pub fn view(checkpoint: Checkpoint) -> Result<View> {
     if tensors.is_empty() {
         return Err(Error::Mapping("holds no adapter".to_owned()));
     }
-    let outcome = mapping::pass_through(tensors)?;
+    let mut outcome = mapping::pass_through(tensors)?;
+    match options.dtype {
+        DtypeChoice::Keep => {}
+        DtypeChoice::To(to) => outcome.tensors = dtype::cast(outcome.tensors, Some(to), None)?,
+        DtypeChoice::Config => {
+            return Err(Error::Mapping(
+                "an adapter's config names no dtype; pass --dtype bf16, f16 or f32".to_owned(),
+            ));
+        }
+    }
     let weights = Weights {
         naming: Naming::Adapter,
         max_shard_size: u64::MAX,

@@ -10,22 +10,13 @@ use crate::tensor::{Dtype, Layout, Locate, Shape};
 
 #[derive(Debug)]
 pub struct Chunk {
-    name: Arc<str>,
-    dtype: Dtype,
-    shape: Shape,
-    section: Section,
+    pub name: Arc<str>,
+    pub dtype: Dtype,
+    pub shape: Shape,
+    pub section: Section,
 }
 
 impl Chunk {
-    pub fn new(name: &str, dtype: Dtype, shape: Shape, section: Section) -> Self {
-        Self {
-            name: name.into(),
-            dtype,
-            shape,
-            section,
-        }
-    }
-
     fn layout(&self) -> Result<Layout> {
         let tensor = TorchFile::in_section(self.section.clone())?.tensor()?;
         if (tensor.dtype(), tensor.shape()) != (self.dtype, &self.shape) {

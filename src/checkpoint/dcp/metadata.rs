@@ -88,16 +88,15 @@ impl Metadata {
         Ok(entries)
     }
 
+    /// How many items there are.
+    pub fn count(&self) -> Result<usize> {
+        Ok(self.table("storage_data")?.entries().count())
+    }
+
     pub fn items(&self) -> impl Iterator<Item = Result<Item<'_>>> {
-        let table = self.table("storage_data");
-        let broken = table
-            .as_ref()
-            .err()
-            .map(|_| Err(self.broken("a DCP metadata without storage_data")));
-        let entries = table.ok().into_iter().flat_map(Object::entries);
-        broken
-            .into_iter()
-            .chain(entries.map(|(index, info)| self.item(index, info)))
+        let table = self.table("storage_data").ok();
+        let entries = table.into_iter().flat_map(Object::entries);
+        entries.map(|(index, info)| self.item(index, info))
     }
 
     fn item<'a>(&self, index: Object<'a>, info: Object<'a>) -> Result<Item<'a>> {

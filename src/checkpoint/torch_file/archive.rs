@@ -5,7 +5,7 @@
 mod crc;
 mod directory;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use self::directory::{Entry, Fields};
@@ -35,8 +35,8 @@ struct Member {
 impl Archive {
     pub fn open(section: Section) -> Result<Self> {
         let (directory, entries) = directory::read(&section)?;
+        let root = root(&entries).map_err(|reason| section.refuse(reason))?;
         let members = disjoint(&section, directory, entries)?;
-        let root = root(&members).map_err(|reason| section.refuse(reason))?;
         let archive = Self {
             section,
             members,
@@ -148,6 +148,13 @@ fn disjoint(
     let mut members = HashMap::with_capacity(entries.len());
     for (mut entry, end) in entries.into_iter().zip(ends) {
         let name = std::mem::take(&mut entry.name);
+        if entry.method != 0 {
+            let method = directory::compression(entry.method);
+            let reason = format!(
+                "zip member {name} is compressed ({method}); save it again with torch.save"
+            );
+            return Err(section.refuse(reason));
+        }
         let least = (LOCAL_HEADER + name.len() as u64).checked_add(entry.size);
         if least
             .and_then(|length| length.checked_add(entry.header))
@@ -167,16 +174,19 @@ fn disjoint(
 }
 
 /// The only folder with a `data.pkl`, with a slash.
-fn root(members: &HashMap<String, Member>) -> std::result::Result<String, String> {
-    let folder = |name: &String| {
+fn root(entries: &[Entry]) -> std::result::Result<String, String> {
+    let names = || entries.iter().map(|entry| entry.name.as_str());
+    let roots = names().filter_map(|name| {
         name.strip_suffix("data.pkl")
             .filter(|root| root.ends_with('/'))
-            .map(str::to_owned)
-    };
-    let mut roots: Vec<String> = members.keys().filter_map(folder).collect();
-    roots.sort_unstable();
-    let root = match roots.as_slice() {
-        [root] => root.clone(),
+    });
+    let root = match roots
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        [root] => (*root).to_owned(),
         [] => return Err("a zip archive without data.pkl: not written by torch.save".to_owned()),
         [one, other, ..] => {
             return Err(format!(
@@ -184,13 +194,14 @@ fn root(members: &HashMap<String, Member>) -> std::result::Result<String, String
             ));
         }
     };
-    let code = format!("{root}code/");
-    if members.contains_key(&format!("{root}constants.pkl"))
-        || members.keys().any(|name| name.starts_with(&code))
-    {
-        return Err(
-            "is TorchScript, a program; save the state_dict of the model instead".to_owned(),
-        );
+    let program = |name: &str| {
+        name.strip_prefix(&*root)
+            .is_some_and(|own| own == "constants.pkl" || own.starts_with("code/"))
+    };
+    match names().any(program) {
+        true => {
+            Err("is TorchScript, a program; save the state_dict of the model instead".to_owned())
+        }
+        false => Ok(root),
     }
-    Ok(root)
 }

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 /// Most levels of dictionaries and lists. A list that contains itself has no end.
 const DEPTH_LIMIT: usize = 64;
-/// Most values that are looked at, however often lists share lists.
-const STEP_LIMIT: usize = 1 << 24;
+/// Most dictionaries, lists and objects that are looked at, however often lists share lists.
+const STEP_LIMIT: usize = 1 << 22;
 
 /// A tensor's path of keys and indices, and what is known of it.
 pub type Found = (Vec<String>, Result<Value>);
@@ -54,22 +54,22 @@ impl<'a> Walk<'a, '_> {
             for (index, value) in object.items().enumerate() {
                 self.enter(|| index.to_string(), value)?;
             }
-        } else if (self.keep)(&self.path)
-            && let Some(value) = self.leaf(object).transpose()
-        {
-            self.found.push((self.path.clone(), value));
+        } else if (self.keep)(&self.path) {
+            let value = self.leaf(object).transpose();
+            self.found
+                .extend(value.map(|value| (self.path.clone(), value)));
         }
         Ok(())
     }
 
     fn enter(&mut self, name: impl FnOnce() -> String, object: Object<'a>) -> Result<()> {
-        self.steps += 1;
-        if self.path.len() > DEPTH_LIMIT || self.steps > STEP_LIMIT {
-            let reason = format!("is nested deeper than {DEPTH_LIMIT} levels, or contains itself");
-            return Err(Error::malformed(self.storages.file().path(), reason));
-        }
         if object.is_scalar() {
             return Ok(());
+        }
+        self.steps += 1;
+        if self.path.len() > DEPTH_LIMIT || self.steps > STEP_LIMIT {
+            let reason = format!("nests lists deeper than {DEPTH_LIMIT} levels, or in themselves");
+            return Err(Error::malformed(self.storages.file().path(), reason));
         }
         self.path.push(name());
         self.visit(object)?;

@@ -18,12 +18,15 @@ const PLAIN_FLAGS: u64 = 0b110 | SIZES_FOLLOW | 1 << 11;
 /// Flags of encryption and patches.
 const ENCRYPTED_FLAGS: u64 = 1 | 1 << 5 | 1 << 6 | 1 << 13;
 
-/// A stored member as the directory tells it.
+/// A member as the directory tells it.
 #[derive(Debug)]
 pub struct Entry {
     pub name: String,
     pub flags: u64,
+    /// How it is compressed: 0 for stored.
+    pub method: u64,
     pub crc: u32,
+    /// Bytes that it takes in the file.
     pub size: u64,
     /// Where its local header starts.
     pub header: u64,
@@ -254,29 +257,20 @@ fn checked_name(name: &[u8]) -> Checked<String> {
     }
 }
 
-fn check_stored(name: &str, flags: u64, method: u64, sizes: &Sizes) -> Checked<()> {
+fn check_flags(name: &str, flags: u64, disk: u64) -> Checked<()> {
     if flags & ENCRYPTED_FLAGS != 0 {
         return Err(format!("zip member {name} is encrypted"));
     }
-    if flags & !PLAIN_FLAGS != 0 || sizes.disk != 0 {
-        return Err(format!(
+    match flags & !PLAIN_FLAGS == 0 && disk == 0 {
+        true => Ok(()),
+        false => Err(format!(
             "zip member {name} has unknown flags 0x{flags:04x} or lies on another disk"
-        ));
+        )),
     }
-    if method != 0 {
-        let method = compression(method);
-        return Err(format!(
-            "zip member {name} is compressed ({method}); save it again with torch.save"
-        ));
-    }
-    if sizes.compressed != sizes.size {
-        return Err(format!("zip member {name} is stored with two sizes"));
-    }
-    Ok(())
 }
 
 /// Names of compression methods (APPNOTE 6.3.10, section 4.4.5).
-fn compression(method: u64) -> String {
+pub fn compression(method: u64) -> String {
     match method {
         8 => "deflate".to_owned(),
         9 => "deflate64".to_owned(),

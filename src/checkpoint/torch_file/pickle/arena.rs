@@ -67,6 +67,8 @@ pub enum Node {
 pub struct Global {
     pub module: Span,
     pub name: Span,
+    /// A class whose objects are made from one sequence and are that sequence: torch.Size, set.
+    pub is_sequence: bool,
 }
 
 /// A recorded call or construction, and what was done to its result.
@@ -80,7 +82,7 @@ pub struct Instance {
     pub entries: Chain,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Arena {
     nodes: Vec<Node>,
     items: Vec<Id>,
@@ -89,13 +91,43 @@ pub struct Arena {
     instances: Vec<Instance>,
 }
 
+/// Values that pickles repeat, each kept once: None, False, True, `()` and the integers of a byte.
+const COMMON: u32 = 4;
+
 impl Arena {
+    /// An arena for a pickle of `length` bytes, which is about a value for each six.
+    pub fn for_input(length: usize) -> Self {
+        let values = (length / 6).min(1 << 22);
+        let mut nodes = Vec::with_capacity(COMMON as usize + 256 + values);
+        nodes.extend([
+            Node::None,
+            Node::Bool(false),
+            Node::Bool(true),
+            Node::Tuple(Span { start: 0, end: 0 }),
+        ]);
+        nodes.extend((0..=255).map(Node::Int));
+        Self {
+            nodes,
+            items: Vec::with_capacity(values),
+            batches: Vec::with_capacity(values / 4),
+            globals: Vec::new(),
+            instances: Vec::with_capacity(values / 4),
+        }
+    }
+
     /// How many values and items the arena holds.
     pub fn size(&self) -> usize {
         self.nodes.len().max(self.items.len() / 2)
     }
 
     pub fn add(&mut self, node: Node) -> Id {
+        match node {
+            Node::None => return Id(0),
+            Node::Bool(value) => return Id(1 + u32::from(value)),
+            Node::Tuple(span) if span.start == span.end => return Id(3),
+            Node::Int(value @ 0..=255) => return Id(COMMON + value as u32),
+            _ => {}
+        }
         let id = Id(self.nodes.len() as u32);
         self.nodes.push(node);
         id

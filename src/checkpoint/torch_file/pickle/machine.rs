@@ -21,7 +21,7 @@ pub fn run(input: &[u8], limit: usize) -> Step<Finished> {
     let mut machine = Machine {
         input: Reader::new(input),
         limit,
-        arena: Arena::default(),
+        arena: Arena::for_input(input.len()),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: Vec::new(),
@@ -38,6 +38,9 @@ pub fn run(input: &[u8], limit: usize) -> Step<Finished> {
         length: machine.input.at,
     })
 }
+
+/// Names of the classes of [`Global::is_sequence`].
+const SEQUENCES: [&str; 6] = ["Size", "set", "frozenset", "list", "tuple", "deque"];
 
 struct Machine<'a> {
     input: Reader<'a>,
@@ -198,7 +201,11 @@ impl Machine<'_> {
                 module.escape_debug(),
                 name.escape_debug()
             )),
-            Some(_) => Ok(self.arena.add_global(Global { module, name })),
+            Some((_, text)) => Ok(self.arena.add_global(Global {
+                module,
+                name,
+                is_sequence: SEQUENCES.contains(&text),
+            })),
         }
     }
 
@@ -254,11 +261,12 @@ impl Machine<'_> {
             return refuse(format!("memo index {index} out of order"));
         }
         let id = self.peek()?;
-        if index >= self.memo.len() {
-            self.memo.resize(index + 1, Id::UNSET);
+        if index > self.memo.len() {
+            self.memo.resize(index, Id::UNSET);
         }
-        if let Some(slot) = self.memo.get_mut(index) {
-            *slot = id;
+        match self.memo.get_mut(index) {
+            Some(slot) => *slot = id,
+            None => self.memo.push(id),
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::slice;
 
 use super::Pickle;
-use super::arena::{Chain, Id, Instance, NO_BATCH, Node};
+use super::arena::{Chain, Global, Id, Instance, NO_BATCH, Node};
 
 /// A Python value, as data.
 #[derive(Debug, Clone, Copy)]
@@ -85,16 +85,11 @@ impl<'a> Object<'a> {
 
     /// Module and name of a class or function.
     pub fn global(self) -> Option<(&'a str, &'a str)> {
-        match self.node() {
-            Node::Global(index) => {
-                let global = self.pickle.arena.global(index)?;
-                Some((
-                    self.pickle.text(global.module),
-                    self.pickle.text(global.name),
-                ))
-            }
-            _ => None,
-        }
+        let global = self.named()?;
+        Some((
+            self.pickle.text(global.module),
+            self.pickle.text(global.name),
+        ))
     }
 
     /// What made an object: its class, or the function that was to be called.
@@ -105,8 +100,8 @@ impl<'a> Object<'a> {
     /// The last component of a class's path, or of the path of an object's class. Paths change from one torch to the
     /// next; names do not.
     pub fn class_name(self) -> Option<&'a str> {
-        let (_, name) = self.callable().unwrap_or(self).global()?;
-        name.rsplit('.').next()
+        let global = self.callable().unwrap_or(self).named()?;
+        self.pickle.text(global.name).rsplit('.').next()
     }
 
     /// The arguments that an object is made from.
@@ -131,10 +126,10 @@ impl<'a> Object<'a> {
 
     /// An attribute in a state, which is a dictionary, or a pair of one and another for `__slots__`.
     pub fn attribute(self, name: &str) -> Option<Self> {
-        [self.item(1), self.item(0), Some(self)]
-            .into_iter()
-            .flatten()
-            .find_map(|attributes| attributes.get(name))
+        match self.node() {
+            Node::Tuple(_) => self.items().filter_map(|part| part.get(name)).last(),
+            _ => self.get(name),
+        }
     }
 
     /// The id of something kept outside the pickle: a storage.
@@ -200,10 +195,12 @@ impl<'a> Object<'a> {
 
     /// The value under a key of a dictionary: the last one written, as in Python.
     pub fn get(self, key: &str) -> Option<Self> {
-        let mine = self
-            .entries()
-            .filter(|(name, _)| name.as_str() == Some(key));
+        let mine = self.entries().filter(|(name, _)| name.is_text(key));
         mine.last().map(|(_, value)| value)
+    }
+
+    fn is_text(self, text: &str) -> bool {
+        matches!(self.node(), Node::Text(span) if self.pickle.span(span) == text.as_bytes())
     }
 
     /// Every value that this one refers to.
@@ -218,20 +215,23 @@ impl<'a> Object<'a> {
             .chain(entries)
     }
 
-    /// The node, where torch.Size, set and the like, made from one sequence, count as that sequence.
+    /// The node, where an object that is a sequence counts as the one that it is made from.
     fn plain(self) -> Node {
-        match (self.node(), self.class_name()) {
-            (
-                Node::Instance(_),
-                Some("Size" | "set" | "frozenset" | "list" | "tuple" | "deque"),
-            ) => {
-                let args = self
-                    .instance()
-                    .map(|instance| self.of(instance.args).node());
-                let only = args.and_then(|args| self.items_of(args).next());
-                only.map_or(self.node(), Self::node)
+        let node = self.node();
+        let class = self.callable().and_then(Self::named);
+        match self.instance() {
+            Some(instance) if class.is_some_and(|class| class.is_sequence) => {
+                let only = self.items_of(self.of(instance.args).node()).next();
+                only.map_or(node, Self::node)
             }
-            (node, _) => node,
+            _ => node,
+        }
+    }
+
+    fn named(self) -> Option<&'a Global> {
+        match self.node() {
+            Node::Global(index) => self.pickle.arena.global(index),
+            _ => None,
         }
     }
 

@@ -1,0 +1,4 @@
+//! What tests share.
+
+pub mod mounts;
+pub mod programs;

@@ -1,0 +1,216 @@
+//! The program itself, run on a small checkpoint.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use safetensors::tensor::{Dtype, TensorView};
+use tempfile::TempDir;
+
+/// Longest time that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A checkpoint, a mount point, and a program to run on them.
+pub struct Stage {
+    root: TempDir,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("point")).unwrap();
+        fs::create_dir(root.path().join("source")).unwrap();
+        checkpoint(&root.path().join("source"));
+        Self { root }
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.root.path().join("source")
+    }
+
+    pub fn point(&self) -> PathBuf {
+        self.root.path().join("point")
+    }
+
+    pub fn weights(&self) -> PathBuf {
+        self.point().join("model.safetensors")
+    }
+
+    pub fn other(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// `ckptfs` with `arguments`, to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command.current_dir(self.root.path()).args(arguments);
+        command.output().unwrap()
+    }
+
+    /// `ckptfs mount source point` in the foreground, once it is ready.
+    pub fn mount(&self) -> Foreground {
+        self.mount_by(Command::new(env!("CARGO_BIN_EXE_ckptfs")))
+    }
+
+    pub fn mount_by(&self, mut command: Command) -> Foreground {
+        command.current_dir(self.root.path());
+        command.args(["mount", "source", "point"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut ready = String::new();
+        let stdout = child.stdout.as_mut().unwrap();
+        BufReader::new(stdout).read_line(&mut ready).unwrap();
+        assert!(ready.contains("is mounted at"), "{ready:?}");
+        Foreground { child }
+    }
+
+    pub fn is_mounted(&self) -> bool {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.contains(self.point().to_str().unwrap())
+    }
+
+    /// A reader that keeps a file of the mount open for `time`, and ends well if it could read it at the end.
+    pub fn reader(&self, time: Duration) -> Child {
+        let script = format!(
+            "exec 5<{}; echo open; sleep {}; cat <&5 | wc -c",
+            self.weights().display(),
+            time.as_secs_f32()
+        );
+        let mut child = Command::new("bash")
+            .args(["-c", &script])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = [0; 5];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut line)
+            .unwrap();
+        child
+    }
+}
+
+impl Drop for Stage {
+    /// A test that failed may leave a mount in the directory to be removed.
+    fn drop(&mut self) {
+        if self.is_mounted() {
+            Command::new("umount")
+                .arg("-l")
+                .arg(self.point())
+                .status()
+                .ok();
+        }
+    }
+}
+
+/// A program in the foreground, killed with the test.
+pub struct Foreground {
+    child: Child,
+}
+
+impl Foreground {
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill takes numbers alone; the child has not been waited for, so that its id is its own.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// Exit status and all that was written to standard error.
+    pub fn wait(mut self) -> (Option<i32>, String) {
+        let status = within(|| self.child.try_wait().unwrap());
+        let mut complaint = String::new();
+        let stderr = self.child.stderr.as_mut().unwrap();
+        stderr.read_to_string(&mut complaint).unwrap();
+        (status.code(), complaint)
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub fn is_root() -> bool {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// What `ask` answers in the end.
+pub fn within<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        match ask() {
+            Some(answer) => return answer,
+            None => assert!(start.elapsed() < PATIENCE, "nothing happened"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The one line of an error.
+pub fn complaint(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("ckptfs: "), "{text}");
+    text
+}
+
+/// A Llama of one layer, as `save_pretrained` writes it. One block of noise gives all weights their bytes.
+fn checkpoint(folder: &Path) {
+    let (hidden, vocabulary, layer) = (512, 4096, "model.layers.0");
+    let square = || vec![hidden, hidden];
+    let tensors = [
+        (
+            "model.embed_tokens.weight".to_owned(),
+            vec![vocabulary, hidden],
+        ),
+        ("lm_head.weight".to_owned(), vec![vocabulary, hidden]),
+        ("model.norm.weight".to_owned(), vec![hidden]),
+        (format!("{layer}.input_layernorm.weight"), vec![hidden]),
+        (
+            format!("{layer}.post_attention_layernorm.weight"),
+            vec![hidden],
+        ),
+        (format!("{layer}.self_attn.q_proj.weight"), square()),
+        (format!("{layer}.self_attn.k_proj.weight"), square()),
+        (format!("{layer}.self_attn.v_proj.weight"), square()),
+        (format!("{layer}.self_attn.o_proj.weight"), square()),
+        (format!("{layer}.mlp.gate_proj.weight"), square()),
+        (format!("{layer}.mlp.up_proj.weight"), square()),
+        (format!("{layer}.mlp.down_proj.weight"), square()),
+    ];
+    let bytes = super::mounts::noise(2 * vocabulary * hidden, 1);
+    let views = tensors.map(|(name, shape)| {
+        let size = 2 * shape.iter().product::<usize>();
+        (
+            name,
+            TensorView::new(Dtype::BF16, shape, &bytes[..size]).unwrap(),
+        )
+    });
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let file = folder.join("model.safetensors");
+    safetensors::serialize_to_file(views, Some(metadata), &file).unwrap();
+    fs::write(folder.join("config.json"), CONFIG).unwrap();
+}
+
+const CONFIG: &str = r#"{
+  "architectures": ["LlamaForCausalLM"],
+  "model_type": "llama",
+  "hidden_size": 512,
+  "intermediate_size": 512,
+  "vocab_size": 4096,
+  "num_hidden_layers": 1,
+  "num_attention_heads": 8,
+  "num_key_value_heads": 8,
+  "tie_word_embeddings": false,
+  "dtype": "bfloat16"
+}
+"#;

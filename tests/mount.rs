@@ -1,0 +1,16 @@
+//! The mount as its users meet it: every test works on a real one.
+
+mod common;
+
+#[path = "mount/command.rs"]
+mod command;
+#[path = "mount/failing.rs"]
+mod failing;
+#[path = "mount/life.rs"]
+mod life;
+#[path = "mount/listing.rs"]
+mod listing;
+#[path = "mount/reading.rs"]
+mod reading;
+#[path = "mount/writing.rs"]
+mod writing;

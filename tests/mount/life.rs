@@ -1,0 +1,158 @@
+//! How a mount ends: by signals, by others, by force.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::programs::*;
+use crate::need_fuse;
+
+#[test]
+fn every_stop_signal_unmounts() {
+    need_fuse!();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let stage = Stage::new();
+        let program = stage.mount();
+        assert!(fs::read(stage.weights()).unwrap().len() > 8 << 20);
+        program.signal(signal);
+        assert_eq!(program.wait(), (Some(0), String::new()), "signal {signal}");
+        assert!(!stage.is_mounted());
+        assert!(fs::read_dir(stage.point()).unwrap().next().is_none());
+    }
+}
+
+#[test]
+fn an_open_file_is_served_to_its_end() {
+    need_fuse!();
+    let stage = Stage::new();
+    let size = fs::metadata(stage.source().join("model.safetensors"))
+        .unwrap()
+        .len();
+    let program = stage.mount();
+    let mut reader = stage.reader(Duration::from_secs(1));
+    program.signal(libc::SIGTERM);
+    let mut count = String::new();
+    reader
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_to_string(&mut count)
+        .unwrap();
+    assert_eq!(count.trim(), size.to_string());
+    reader.wait().unwrap();
+    let (status, said) = program.wait();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(
+        said.contains("in use") && said.lines().count() == 1,
+        "{said}"
+    );
+    assert!(!stage.is_mounted());
+}
+
+#[test]
+fn a_reader_that_stays_is_left_after_the_grace() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let mut file = File::open(stage.weights()).unwrap();
+    let start = Instant::now();
+    program.signal(libc::SIGTERM);
+    let (status, said) = program.wait();
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("was still in use"), "{said}");
+    assert!((4..8).contains(&start.elapsed().as_secs()));
+    assert!(!stage.is_mounted());
+    let error = file.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let _file = File::open(stage.weights()).unwrap();
+    let start = Instant::now();
+    program.signal(libc::SIGINT);
+    within(|| (!stage.is_mounted()).then_some(()));
+    program.signal(libc::SIGINT);
+    assert_eq!(program.wait().0, Some(3));
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn readers_inside_do_not_hold_the_signal_up() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            // Reads succeed, or fail once the mount is gone; none hangs.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    fs::read(stage.weights()).ok();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        program.signal(libc::SIGTERM);
+        assert_eq!(program.wait().0, Some(0));
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(!stage.is_mounted());
+}
+
+#[test]
+fn someone_else_may_unmount() {
+    need_fuse!();
+    let stage = Stage::new();
+    for flags in [&[][..], &["-l"]] {
+        let program = stage.mount();
+        let status = Command::new("umount")
+            .args(flags)
+            .arg(stage.point())
+            .status();
+        assert!(status.unwrap().success());
+        assert_eq!(program.wait(), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn nohup_outlives_the_terminal() {
+    need_fuse!();
+    let stage = Stage::new();
+    let mut nohup = Command::new("nohup");
+    nohup.arg(env!("CARGO_BIN_EXE_ckptfs"));
+    let program = stage.mount_by(nohup);
+    program.signal(libc::SIGHUP);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(fs::metadata(stage.weights()).is_ok());
+    program.signal(libc::SIGTERM);
+    assert_eq!(program.wait().0, Some(0));
+}
+
+#[test]
+fn what_a_kill_leaves_is_named_and_removed() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    fs::metadata(stage.weights()).unwrap();
+    program.signal(libc::SIGKILL);
+    program.wait();
+    let again = stage.run(&["mount", "source", "point"]);
+    assert_eq!(again.status.code(), Some(3));
+    let said = complaint(&again);
+    let command = said.trim_end().split_once("to remove it: ").unwrap().1;
+    let arguments: Vec<_> = command.split(' ').skip(1).collect();
+    assert!(
+        said.contains("process died") && command.starts_with("ckptfs umount /"),
+        "{said}"
+    );
+    assert_eq!(stage.run(&arguments).status.code(), Some(0));
+    let program = stage.mount();
+    program.signal(libc::SIGTERM);
+    assert_eq!(program.wait().0, Some(0));
+}
