@@ -38,7 +38,7 @@ pub struct LeftAlone {
 /// Reads the directory's `.metadata` and locates the tensors that `keep` wants. No chunk is read.
 pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
     let metadata = Metadata::open(folder)?;
-    let mut items = items(&metadata, folder, keep)?;
+    let items = items(&metadata, folder, keep)?;
     let mut dcp = Dcp {
         tensors: Vec::new(),
         left_alone: LeftAlone::default(),
@@ -46,7 +46,7 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
     for entry in metadata.entries()? {
         if keep(entry.name) {
             let name: Arc<str> = entry.name.into();
-            let tensor = tensor(&name, &entry, &mut items)
+            let tensor = tensor(&name, &entry, &items)
                 .map_err(|error| named(error, metadata.path(), &name))?;
             dcp.tensors.push(SourceTensor::whole(name, tensor));
         } else {
@@ -160,7 +160,7 @@ fn open(folder: &Folder, name: &str) -> Result<Opened> {
     Ok((file, tiles))
 }
 
-fn tensor(name: &Arc<str>, entry: &Entry<'_>, items: &mut Items<'_>) -> Result<Tensor> {
+fn tensor<'a>(name: &Arc<str>, entry: &Entry<'a>, items: &Items<'a>) -> Result<Tensor> {
     let (dtype, shape) = (entry.dtype()?, entry.shape()?);
     let mut tiles = Vec::new();
     for chunk in entry.chunks() {
@@ -169,7 +169,7 @@ fn tensor(name: &Arc<str>, entry: &Entry<'_>, items: &mut Items<'_>) -> Result<T
             continue;
         }
         let key = (entry.name, offsets);
-        let part = items.remove(&key);
+        let part = items.get(&key).cloned();
         let offsets = key.1.into_boxed_slice();
         let part = part.ok_or_else(|| {
             Error::Mapping(format!(

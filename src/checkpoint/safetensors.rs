@@ -38,7 +38,7 @@ impl Header {
             let [begin, end] = entry.data_offsets;
             tensors.push((name.into_owned(), dtype, shape, begin..end));
         }
-        tensors.sort_by(|a, b| (a.3.start, a.3.end).cmp(&(b.3.start, b.3.end)));
+        tensors.sort_by_key(|tensor| (tensor.3.start, tensor.3.end));
         check_cover(&tensors, file.size() - data).map_err(refuse)?;
         for tensor in &mut tensors {
             tensor.3 = data + tensor.3.start..data + tensor.3.end;

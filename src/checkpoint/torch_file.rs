@@ -7,6 +7,8 @@ mod legacy;
 pub mod pickle;
 mod rebuild;
 pub mod section;
+#[cfg(test)]
+pub(crate) mod testing;
 mod walk;
 
 use std::sync::Arc;
@@ -151,3 +153,6 @@ fn foreign(front: &[u8]) -> Option<&'static str> {
             .or(Some("is no file of torch.save")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! `.metadata`: records of the tensors and of the items that hold their chunks, each read by the names of its fields, so
 //! that fields which come and go between releases do not matter.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::folder::Folder;
@@ -74,11 +75,14 @@ impl Metadata {
 
     /// The tensors. Other values are stored as bytes, which nobody here reads.
     pub fn entries(&self) -> Result<Vec<Entry<'_>>> {
-        let mut entries = Vec::new();
+        let (mut entries, mut names) = (Vec::new(), HashSet::new());
         for (name, record) in self.table("state_dict_metadata")?.entries() {
             let name = name
                 .as_str()
                 .ok_or_else(|| self.broken("a tensor without a name"))?;
+            if !names.insert(name) {
+                return Err(self.refuse(name, "is listed twice"));
+            }
             match record.class_name() {
                 Some("TensorStorageMetadata") => entries.push(Entry { name, record }),
                 Some("BytesStorageMetadata") => {}

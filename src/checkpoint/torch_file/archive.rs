@@ -2,7 +2,7 @@
 //!
 //! Format: PKWARE APPNOTE 6.3.10; torch 2.15.0 `torch/serialization.py` and `caffe2/serialize/inline_container.cc`.
 
-mod crc;
+pub(super) mod crc;
 mod directory;
 
 use std::collections::{BTreeSet, HashMap};
@@ -205,3 +205,6 @@ fn root(entries: &[Entry]) -> std::result::Result<String, String> {
         false => Ok(root),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,3 +188,6 @@ pub fn distinct(mut tiles: Vec<Tile>) -> Vec<Tile> {
 fn refuse<T>(reason: impl Into<String>) -> Result<T> {
     Err(Error::Mapping(reason.into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,7 +89,18 @@ impl<'a> Walk<'a, '_> {
             Ok(None) if self.holds_storage(object) => Err(Error::Mapping(unknown())),
             value => value,
         };
-        value.map_err(|error| named(error, self.storages.file().path(), &self.path.join(".")))
+        value.map_err(|error| self.about_this(error))
+    }
+
+    /// The error of the tensor at the path, or of the file if it holds no more than this.
+    fn about_this(&self, error: Error) -> Error {
+        let file = self.storages.file().path();
+        match error {
+            Error::Mapping(reason) if self.path.is_empty() => {
+                Error::malformed(file, format!("the one tensor {reason}; save a state_dict()"))
+            }
+            error => named(error, file, &self.path.join(".")),
+        }
     }
 
     /// Whether a storage, which no rule made a tensor of, can be reached from `object`.

@@ -199,14 +199,17 @@ fn entry(fields: &mut Fields<'_>) -> Option<Checked<Entry>> {
     .widened(extra);
     Some(checked_name(name).and_then(|name| {
         let sizes = sizes.ok_or_else(|| format!("zip member {name} lacks its zip64 sizes"))?;
-        check_stored(&name, flags, method, &sizes)?;
-        let Sizes { size, header, .. } = sizes;
+        check_flags(&name, flags, sizes.disk)?;
+        if method == 0 && sizes.compressed != sizes.size {
+            return Err(format!("zip member {name} is stored with two sizes"));
+        }
         Ok(Entry {
             name,
             flags,
+            method,
             crc,
-            size,
-            header,
+            size: sizes.compressed,
+            header: sizes.header,
         })
     }))
 }
