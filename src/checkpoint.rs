@@ -71,6 +71,10 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
         Layout::Dcp => dcp(folder, &mut notes)?,
         Layout::HfSharded => dcp::hf_sharded(folder)?,
         Layout::FsdpRanks => fsdp_ranks::read(folder)?,
+        Layout::TorchCheckpointing => {
+            let reason = "was written by torch_checkpointing, torchtitan's second backend, whose layout is not read; save with the DCP backend";
+            return Err(Error::checkpoint(folder.path(), reason));
+        }
         Layout::MegatronRanks(names) => megatron_ranks::read(folder, names)?,
     };
     let (tensors, own_adapter) = lora::split(tensors);
@@ -103,7 +107,7 @@ impl Checkpoint {
         match (&self.layout, names) {
             (Layout::Dcp, "meta") if self.params.is_some() => "lingua",
             (Layout::Dcp, "meta") => "torchtitan",
-            (Layout::Dcp, "huggingface") => "dcp",
+            (Layout::Dcp | Layout::HfSharded, "huggingface") => "dcp",
             (_, "megatron") if !self.side_files.is_empty() => "verl-megatron",
             (Layout::Torch(_), "meta") => "meta",
             (_, "torchtitan" | "torchtune" | "megatron") => names,

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 mod daemon;
+mod exec;
 mod inspect;
 mod mount;
 mod size;
@@ -39,6 +40,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Mount(mount::Arguments),
+    Exec(exec::Arguments),
     Inspect(inspect::Arguments),
     Umount(umount::Arguments),
 }
@@ -49,6 +51,7 @@ pub fn run() -> ExitCode {
     start_log();
     let result = match command {
         Command::Mount(arguments) => mount::run(arguments),
+        Command::Exec(arguments) => exec::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Umount(arguments) => umount::run(arguments),
     };

@@ -12,7 +12,7 @@ mod table;
 mod unmount;
 
 pub use session::Mounted;
-pub use signals::StopSignals;
+pub use signals::{StopSignals, is_ignored};
 pub use unmount::{When, unmount};
 
 use crate::error::Result;

@@ -3,6 +3,7 @@
 mod dtype;
 mod file;
 mod named;
+mod residency;
 mod runs;
 mod shape;
 mod stored;
@@ -10,7 +11,7 @@ mod tiling;
 mod view;
 
 pub use dtype::Dtype;
-pub use file::SourceFile;
+pub use file::{Rows, SourceFile};
 pub use named::SourceTensor;
 pub use runs::{Loop, Nest, each_offset, nests};
 pub use shape::{MAX_RANK, Shape};

@@ -116,13 +116,23 @@ fn model(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     files.extend(others.map(|SideFile { path, file }| repo::source_file(&path, file)));
     Ok(View {
         system: checkpoint.system_with(&table).to_owned(),
-        evidence: checkpoint.layout.evidence(),
+        evidence: evidence(&checkpoint),
         family: config.model_type().to_owned(),
         tensors,
         dropped: outcome.dropped,
         notes,
         files,
     })
+}
+
+/// What was seen: the layout's files, and how the system spells its names.
+fn evidence(checkpoint: &Checkpoint) -> String {
+    let mut tensors = checkpoint.tensors.iter();
+    let example = tensors.find(|tensor| tensor.name.contains("layers"));
+    match example.or(checkpoint.tensors.first()) {
+        Some(tensor) => format!("{}, names like {}", checkpoint.layout.evidence(), tensor.name),
+        None => checkpoint.layout.evidence(),
+    }
 }
 
 /// The side files of `--config-from`, then those of the source that it lacks.

@@ -215,3 +215,6 @@ fn chunk_tensor(
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,3 +92,67 @@ fn parse(name: &str) -> Option<(u64, u64)> {
     let (world, rank) = numbers.split_once("_rank_")?;
     Some((world.parse().ok()?, rank.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::checkpoint::torch_file::testing::*;
+
+    /// A file that holds a replicated tensor of `rows` bytes under `name`.
+    fn rank(name: &str, rows: i64) -> Vec<u8> {
+        let bytes = storage("ByteStorage", "0", rows);
+        saved(
+            dict(&[(name, rebuilt(bytes, 0, &[rows], &[1]))]),
+            &[("0", &vec![0; rows as usize])],
+        )
+    }
+
+    fn read_files(files: &[(&str, Vec<u8>)]) -> Result<Vec<SourceTensor>> {
+        let root = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            fs::write(root.path().join(name), bytes).unwrap();
+        }
+        read(&Folder::open(root.path()).unwrap())
+    }
+
+    fn refusal(files: &[(&str, Vec<u8>)]) -> String {
+        read_files(files).unwrap_err().to_string()
+    }
+
+    const FIRST: &str = "model_world_size_2_rank_0.pt";
+    const SECOND: &str = "model_world_size_2_rank_1.pt";
+
+    #[test]
+    fn replicated_tensors_are_kept_once() {
+        let tensors = read_files(&[
+            (FIRST, rank("w", 3)),
+            (SECOND, rank("w", 3)),
+            ("optim_x.pt", vec![]),
+        ])
+        .unwrap();
+        assert_eq!(tensors.len(), 1);
+        assert_eq!(tensors[0].parts[0].shape().dims(), [3]);
+    }
+
+    #[test]
+    fn missing_ranks_are_named() {
+        assert!(refusal(&[(SECOND, rank("w", 3))]).contains("rank 0 of 2"));
+        assert!(
+            refusal(&[("model_world_size_99999999_rank_1.pt", rank("w", 3))]).contains("world of")
+        );
+        assert!(refusal(&[]).contains("model_world_size_W_rank_R.pt"));
+    }
+
+    #[test]
+    fn files_of_two_saves_are_refused() {
+        let other = ("model_world_size_1_rank_0.pt", rank("w", 3));
+        assert!(refusal(&[(FIRST, rank("w", 3)), other]).contains("world sizes 1 and 2"));
+        assert!(refusal(&[(FIRST, rank("w", 3)), (SECOND, rank("v", 3))]).contains("1 of 2 ranks"));
+        assert!(
+            refusal(&[(FIRST, rank("w", 3)), (SECOND, rank("w", 4))])
+                .contains("shape [3] on one rank")
+        );
+    }
+}

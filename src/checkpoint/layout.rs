@@ -24,6 +24,8 @@ pub enum Layout {
     Adapter,
     /// `mp_rank_00` or `mp_rank_00_000` folders of Megatron.
     MegatronRanks(Vec<String>),
+    /// `model_0.pt` beside `train_state_0.pt` of torch_checkpointing, torchtitan's second backend.
+    TorchCheckpointing,
 }
 
 /// The names of files with whole tensors, and of the index that says what they hold.
@@ -48,6 +50,7 @@ impl Layout {
             Self::Consolidated(_) => "meta",
             Self::Adapter => "peft",
             Self::MegatronRanks(_) => "megatron",
+            Self::TorchCheckpointing => "torch_checkpointing",
         }
     }
 
@@ -62,6 +65,7 @@ impl Layout {
             Self::Dcp => ".metadata of torch.distributed.checkpoint".to_owned(),
             Self::HfSharded => "shard-*-model-*.safetensors of HuggingFaceStorageWriter".to_owned(),
             Self::Adapter => "adapter_model.safetensors".to_owned(),
+            Self::TorchCheckpointing => "files of torch_checkpointing".to_owned(),
             Self::FsdpRanks => "model_world_size_*_rank_*.pt".to_owned(),
             Self::Safetensors(own) | Self::Torch(own) => files(&own.names),
             Self::Consolidated(names) | Self::MegatronRanks(names) => files(names),
@@ -80,6 +84,9 @@ pub fn layouts(folder: &Folder) -> Result<Vec<Layout>> {
     };
     let has = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
     let mut found = Vec::new();
+    if is_torch_checkpointing(&names) {
+        return Ok(vec![Layout::TorchCheckpointing]);
+    }
     if has(&|name| name == ".metadata" || name.ends_with(".distcp")) {
         found.push(Layout::Dcp);
     }
@@ -173,6 +180,14 @@ fn index(folder: &Folder, names: &[String], end: &str, files: &[String]) -> Resu
         }
         (index, _) => Ok(index.cloned()),
     }
+}
+
+/// torch_checkpointing 0.1.1 writes `metadata.pkl` and, for each rank, a file for each entry of the state.
+fn is_torch_checkpointing(names: &[String]) -> bool {
+    let has = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
+    let other_entry = |name: &str| name.ends_with("_0.pt") && name != "model_0.pt";
+    has(&|name| name == "metadata.pkl")
+        || has(&|name| name == "model_0.pt") && has(&other_entry)
 }
 
 fn is_hf_shard(name: &str) -> bool {

@@ -4,6 +4,7 @@
 //! a dict or a list of dicts, one for each virtual stage (scripts/legacy_model_merger.py).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::SourceTensor;
 use super::folder::Folder;
@@ -19,6 +20,14 @@ type Stage = BTreeMap<String, Tensor>;
 pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
     let ranks = ranks(folder, names)?;
     let (tensor_ranks, pipeline_ranks) = extent(folder, &ranks)?;
+    if let Some((tensor, pipeline)) = stated_extent(folder, names)?
+        && (tensor, pipeline) != (tensor_ranks, pipeline_ranks)
+    {
+        let reason = format!(
+            "holds mp_rank_* of {tensor_ranks} tensor-parallel and {pipeline_ranks} pipeline-parallel ranks, where its args say {tensor} and {pipeline}: the checkpoint is incomplete"
+        );
+        return Err(Error::checkpoint(folder.path(), reason));
+    }
     let mut stages: BTreeMap<(u64, u64), Vec<Stage>> = BTreeMap::new();
     for ((tensor_rank, pipeline_rank), name) in &ranks {
         for (virtual_stage, stage) in stages_of(folder, name)? {
@@ -106,19 +115,33 @@ fn renumbered(name: &str, first_layer: u64) -> (String, Option<u64>) {
     }
 }
 
-/// The weights of one rank's file, by virtual stage.
-fn stages_of(folder: &Folder, name: &str) -> Result<BTreeMap<u64, Stage>> {
+/// How many ranks of each kind the arguments of the training state, where Megatron-LM saved them.
+fn stated_extent(folder: &Folder, names: &[String]) -> Result<Option<(u64, u64)>> {
+    let Some(name) = names.first() else {
+        return Ok(None);
+    };
+    let (_, file) = rank_file(folder, name)?;
+    let size = |key: &str| file.get(&["args", key]).and_then(|size| size.as_u64());
+    let pipeline = size("pipeline_model_parallel_size").unwrap_or(1);
+    Ok(size("tensor_model_parallel_size").map(|tensor| (tensor, pipeline)))
+}
+
+/// The path and content of the file in one rank's folder.
+fn rank_file(folder: &Folder, name: &str) -> Result<(PathBuf, TorchFile)> {
     let rank = folder.subfolder(name)?;
     let known = ["model_optim_rng.pt", "model.pt", "model_rng.pt"];
     let Some(file) = known.iter().find(|file| rank.exists(file)) else {
-        return Err(Error::checkpoint(
-            rank.path(),
-            format!("holds none of {}", known.join(", ")),
-        ));
+        let reason = format!("holds none of {}", known.join(", "));
+        return Err(Error::checkpoint(rank.path(), reason));
     };
-    let torch_file = TorchFile::open(rank.open_file(file)?)?;
-    refuse_old_order(&torch_file)
-        .map_err(|reason| Error::malformed(&rank.path().join(file), reason))?;
+    let path = rank.path().join(file);
+    Ok((path, TorchFile::open(rank.open_file(file)?)?))
+}
+
+/// The weights of one rank's file, by virtual stage.
+fn stages_of(folder: &Folder, name: &str) -> Result<BTreeMap<u64, Stage>> {
+    let (file, torch_file) = rank_file(folder, name)?;
+    refuse_old_order(&torch_file).map_err(|reason| Error::malformed(&file, reason))?;
     let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
     for (path, value) in torch_file.tensors(&|path| is_weight(&path.join(".")))? {
         let (stage, tensor_name) = stage_of(&path);
@@ -126,7 +149,7 @@ fn stages_of(folder: &Folder, name: &str) -> Result<BTreeMap<u64, Stage>> {
             Value::Plain(tensor) => stages.entry(stage).or_default().insert(tensor_name, tensor),
             _ => {
                 return Err(Error::tensor(
-                    &rank.path().join(file),
+                    &file,
                     &tensor_name,
                     "is sharded inside of a rank's file",
                 ));

@@ -28,6 +28,9 @@ const INNER: [&str; 8] = [
     "critic",
 ];
 
+/// Folders beside or above the weights in which verl keeps config and tokenizer files.
+const SIDES: [&str; 2] = ["huggingface", "hf_config_and_tokenizer"];
+
 /// Most folders between the one named and the weights.
 const DEPTH: usize = 3;
 
@@ -91,14 +94,16 @@ fn at(root: &Folder, relative: &str, system: Option<&str>) -> Result<Place> {
     })
 }
 
-/// The folder of the weights and those above it up to the root, each after its own `huggingface`.
+/// The folder of the weights and those above it up to the root, each after its own [`SIDES`].
 fn beside(root: &Folder, relative: &str) -> Result<Vec<Folder>> {
     let mut folders = Vec::new();
     let mut relative = relative;
     loop {
-        let side = join(relative, "huggingface");
-        if root.exists(&side) {
-            folders.push(root.subfolder(&side)?);
+        for name in SIDES {
+            let side = join(relative, name);
+            if root.exists(&side) {
+                folders.push(root.subfolder(&side)?);
+            }
         }
         folders.push(inner(root, relative)?);
         match relative.rsplit_once('/') {

@@ -7,6 +7,7 @@ mod legacy;
 pub mod pickle;
 mod rebuild;
 pub mod section;
+mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 mod walk;

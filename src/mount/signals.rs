@@ -17,7 +17,7 @@ pub struct StopSignals(Signals);
 
 impl StopSignals {
     pub fn take() -> Result<Self> {
-        let hangup = (!ignored(SIGHUP)).then_some(SIGHUP);
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
         let wanted = [SIGINT, SIGTERM].into_iter().chain(hangup);
         let signals = Signals::new(wanted);
         signals
@@ -38,7 +38,7 @@ impl StopSignals {
 }
 
 /// Whether whoever started the process asked it to ignore `signal`, as nohup does with SIGHUP.
-fn ignored(signal: c_int) -> bool {
+pub fn is_ignored(signal: c_int) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: sigaction with a null new action only fills the struct that it is given; it is read only on success.
     unsafe {

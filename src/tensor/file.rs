@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lru::LruCache;
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
+use super::residency::Residency;
 use crate::error::{Error, Result};
 
 /// What identifies the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
@@ -66,6 +67,15 @@ pub struct SourceFile {
     path: PathBuf,
     stamp: Stamp,
     map: OnceLock<Option<Mmap>>,
+    residency: Residency,
+}
+
+/// Equally long rows of a file, `step` bytes apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    pub offset: u64,
+    pub length: usize,
+    pub step: u64,
 }
 
 impl SourceFile {
@@ -79,6 +89,7 @@ impl SourceFile {
             path: path.to_owned(),
             stamp: Stamp::of(&metadata),
             map: OnceLock::new(),
+            residency: Residency::default(),
         });
         pool().put(this.id, Arc::new(file));
         Ok(this)
@@ -126,6 +137,49 @@ impl SourceFile {
         let file = self.handle()?;
         scatter(&file, slices, offset).map_err(|error| self.failed(error))?;
         self.check(&file)
+    }
+
+    /// Fills the front of each `pitch` bytes of `buffer` with the next row.
+    pub fn read_rows(&self, rows: Rows, buffer: &mut [u8], pitch: usize) -> Result<()> {
+        let file = self.handle()?;
+        if rows.length == pitch && rows.step == pitch as u64 {
+            return self.read_exact_at(buffer, rows.offset);
+        }
+        for (row, place) in buffer.chunks_mut(pitch).enumerate() {
+            let (place, _) = place.split_at_mut(rows.length);
+            file.read_exact_at(place, rows.offset + row as u64 * rows.step)
+                .map_err(|error| self.failed(error))?;
+        }
+        self.check(&file)
+    }
+
+    /// Has the kernel start to read a range that is about to be asked for in small pieces. Best effort.
+    pub fn read_ahead(&self, offset: u64, length: u64) {
+        if let Ok(file) = self.handle() {
+            advise(&file, offset, length, libc::POSIX_FADV_WILLNEED);
+        }
+    }
+
+    /// Counts `bytes` out of `offset .. offset + span` as handed on to the kernel, which keeps them under the mount's own
+    /// name, and gives the page cache of what is thereby complete back. Best effort.
+    pub fn handed_on(&self, offset: u64, span: u64, bytes: u64) {
+        let Ok(file) = self.handle() else { return };
+        let counted = (offset, span, bytes);
+        self.residency
+            .count(&file, self.size(), counted, &mut |start, length| {
+                self.unmap(start, length);
+                advise(&file, start, length, libc::POSIX_FADV_DONTNEED);
+            });
+    }
+
+    /// Mapped pages stay in the page cache.
+    fn unmap(&self, offset: u64, length: u64) {
+        let map = self.map.get().and_then(Option::as_ref);
+        if let (Some(map), Ok(start)) = (map, usize::try_from(offset)) {
+            // SAFETY: the map is of a file and read-only: its pages come back as they were when the kernel needs them.
+            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length as usize) }
+                .ok();
+        }
     }
 
     /// `length` bytes as they lie in the file, for the kernel alone: a truncated source makes the pages unreadable, and
@@ -180,6 +234,14 @@ impl SourceFile {
             _ => Error::io(&self.path, error),
         }
     }
+}
+
+fn advise(file: &File, offset: u64, length: u64, advice: libc::c_int) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return;
+    };
+    // SAFETY: the call takes a descriptor and numbers.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, advice) };
 }
 
 fn open_regular(path: &Path) -> Result<File> {

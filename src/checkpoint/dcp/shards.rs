@@ -156,3 +156,6 @@ fn check_complete(folder: &Folder, shards: &[(ShardName, &String)]) -> Result<()
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,10 +37,11 @@ pub fn dtensor(args: Object<'_>, storages: &Storages) -> Result<DTensor> {
     })
 }
 
-/// FSDP1's ShardedTensor: its state is `(local shards, metadata, ...)` (torch 2.15.0 `_shard/sharded_tensor/api.py`).
-pub fn sharded(object: Object<'_>, storages: &Storages) -> Result<ShardedTensor> {
-    let state = object
-        .state()
+/// FSDP1's ShardedTensor from the same arguments. Its state is `(local shards, metadata, ...)` (torch 2.15.0
+/// `_shard/sharded_tensor/api.py`).
+pub fn sharded(args: Object<'_>, storages: &Storages) -> Result<ShardedTensor> {
+    let state = args
+        .item(3)
         .ok_or_else(|| broken("a ShardedTensor without a state"))?;
     let size = state.item(1).and_then(|metadata| metadata.field("size"));
     let shards = state

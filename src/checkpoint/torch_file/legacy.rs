@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::pickle::{Fault, Object, Pickle};
-use super::rebuild::Storage;
+use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::tensor::SourceFile;
 
@@ -166,3 +166,6 @@ fn element_sizes(pickle: &Pickle) -> std::result::Result<HashMap<&str, u64>, Str
     }
     Ok(units)
 }
+
+#[cfg(test)]
+mod tests;

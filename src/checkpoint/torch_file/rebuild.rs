@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::dtensor::Value;
 use super::pickle::Object;
+use super::storage::{Place, Storage};
 use super::{Storages, distributed};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
@@ -30,56 +31,70 @@ impl<'a> Call<'a> {
         let (module, name) = function.global()?;
         Some(Self { module, name, args })
     }
-}
 
-/// The tensor that `object` is, `None` if it is something else.
-pub fn value(object: Object<'_>, storages: &Storages) -> Result<Option<Value>> {
-    if object.class_name() == Some("ShardedTensor") {
-        return distributed::sharded(object, storages).map(|value| Some(Value::Sharded(value)));
-    }
-    let Some(mut call) = Call::of(object) else {
-        return Ok(None);
-    };
-    for _ in 0..WRAPPERS {
-        let inner = match (call.module, call.name) {
-            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => {
-                return plain(call, storages).map(|tensor| Some(Value::Plain(tensor)));
-            }
-            ("torch._tensor", "_rebuild_from_type_v2") if is_dtensor(call) => {
-                return distributed::dtensor(call.args, storages)
-                    .map(|value| Some(Value::Distributed(value)));
-            }
-            ("torch._tensor", "_rebuild_from_type_v2") => call
-                .args
-                .item(0)
-                .zip(call.args.item(2))
-                .and_then(|(function, args)| Call::new(function, args)),
-            ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor") => {
-                check_moved(call)?;
-                call.args.item(0).and_then(Call::of)
-            }
+    /// The call that this one only wraps.
+    fn wrapped(self) -> Result<Option<Self>> {
+        let inner = match (self.module, self.name) {
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")
             | ("torch.nn.parameter", "Parameter" | "Buffer") => {
-                call.args.item(0).and_then(Call::of)
+                self.args.item(0).and_then(Self::of)
             }
-            ("torch._utils" | "torch._tensor", name) if name.starts_with("_rebuild") => {
-                return refuse(format!(
-                    "is made by {}.{name}, which is not served",
-                    call.module
-                ));
+            ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor") => {
+                check_moved(self)?;
+                self.args.item(0).and_then(Self::of)
+            }
+            ("torch._tensor", "_rebuild_from_type_v2") if !self.is_distributed() => {
+                let parts = self.args.item(0).zip(self.args.item(2));
+                parts.and_then(|(function, args)| Self::new(function, args))
             }
             _ => return Ok(None),
         };
         match inner {
+            Some(inner) => Ok(Some(inner)),
+            None => refuse(format!("is made by {} from no tensor", self.name)),
+        }
+    }
+
+    /// The class that `_rebuild_from_type_v2` is given.
+    fn class(self) -> Option<&'a str> {
+        self.args.item(1).and_then(Object::class_name)
+    }
+
+    fn is_distributed(self) -> bool {
+        matches!(self.class(), Some("DTensor" | "ShardedTensor"))
+    }
+
+    fn value(self, storages: &Storages) -> Result<Option<Value>> {
+        match (self.module, self.name) {
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => {
+                plain(self, storages).map(|tensor| Some(Value::Plain(tensor)))
+            }
+            ("torch._tensor", "_rebuild_from_type_v2") if self.class() == Some("DTensor") => {
+                distributed::dtensor(self.args, storages).map(|part| Some(Value::Distributed(part)))
+            }
+            ("torch._tensor", "_rebuild_from_type_v2") => {
+                distributed::sharded(self.args, storages).map(|part| Some(Value::Sharded(part)))
+            }
+            ("torch._utils" | "torch._tensor", name) if name.starts_with("_rebuild") => refuse(
+                format!("is made by {}.{name}, which is not served", self.module),
+            ),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The tensor that `object` is, `None` if it is something else.
+pub fn value(object: Object<'_>, storages: &Storages) -> Result<Option<Value>> {
+    let Some(mut call) = Call::of(object) else {
+        return Ok(None);
+    };
+    for _ in 0..WRAPPERS {
+        match call.wrapped()? {
             Some(inner) => call = inner,
-            None => return refuse(format!("is made by {} from no tensor", call.name)),
+            None => return call.value(storages),
         }
     }
     refuse("is wrapped too many times")
-}
-
-fn is_dtensor(call: Call<'_>) -> bool {
-    call.args.item(1).and_then(Object::class_name) == Some("DTensor")
 }
 
 /// A tensor of an accelerator is stored as a CPU tensor, which may have another type.
@@ -155,122 +170,6 @@ pub fn dtype(object: Object<'_>) -> Result<Dtype> {
             name.unwrap_or("unknown").escape_debug()
         )),
     }
-}
-
-/// A range of bytes in a file.
-#[derive(Clone, Copy)]
-struct Place {
-    start: u64,
-    size: u64,
-}
-
-/// A storage as a persistent id names it: `("storage", class, key, location, count)`, and in the legacy stream a view
-/// `(key, offset, count)` or None.
-pub struct Storage<'a> {
-    pub key: &'a str,
-    /// `None` for a storage of bytes whose type the tensor tells.
-    pub dtype: Option<Dtype>,
-    location: &'a str,
-    count: u64,
-    view: Option<(u64, u64)>,
-}
-
-impl<'a> Storage<'a> {
-    pub fn of(object: Object<'a>) -> Result<Self> {
-        let Some(id) = object.persistent_id() else {
-            return refuse("is made from no storage");
-        };
-        let text = |index| id.item(index).and_then(Object::as_str);
-        let count = id.item(4).and_then(Object::as_u64);
-        let (Some("storage"), Some(class), Some(key), Some(location), Some(count)) = (
-            text(0),
-            id.item(1).and_then(Object::class_name),
-            text(2),
-            text(3),
-            count,
-        ) else {
-            return refuse("is made from a storage that is not one");
-        };
-        let dtype = storage_dtype(class)?;
-        let view = id
-            .item(5)
-            .filter(|view| !view.is_none())
-            .map(view)
-            .transpose()?;
-        Ok(Self {
-            key,
-            dtype,
-            location,
-            count,
-            view,
-        })
-    }
-
-    /// Bytes of an element of the storage.
-    pub fn unit(&self) -> u64 {
-        self.dtype.and_then(Dtype::bytes).unwrap_or(1)
-    }
-
-    /// Bytes of the storage, or of the view on one that it is.
-    fn locate(&self, storages: &Storages) -> Result<Place> {
-        if self.location == "meta" {
-            return refuse("has no data: it was on the meta device when saved");
-        }
-        let (start, size) = storages.locate(self.key)?;
-        let unit = self.unit();
-        let (offset, count) = self.view.unwrap_or((0, self.count));
-        let inner = offset.checked_mul(unit).zip(count.checked_mul(unit));
-        let whole = self.view.is_some() || self.count.checked_mul(unit) == Some(size);
-        match inner {
-            Some((offset, bytes))
-                if whole && offset.checked_add(bytes).is_some_and(|end| end <= size) =>
-            {
-                Ok(Place {
-                    start: start + offset,
-                    size: bytes,
-                })
-            }
-            _ => refuse(format!(
-                "claims {} elements of {unit} bytes in storage {:?}, which has {size} bytes",
-                self.count, self.key
-            )),
-        }
-    }
-}
-
-fn view(object: Object<'_>) -> Result<(u64, u64)> {
-    match object
-        .item(1)
-        .and_then(Object::as_u64)
-        .zip(object.item(2).and_then(Object::as_u64))
-    {
-        Some(view) => Ok(view),
-        None => refuse("is made from a broken view of a storage"),
-    }
-}
-
-/// Classes of `torch/storage.py`, of `torch` and, in old files, of `torch.cuda`.
-fn storage_dtype(class: &str) -> Result<Option<Dtype>> {
-    Ok(Some(match class {
-        "UntypedStorage" | "_UntypedStorage" => return Ok(None),
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::BF16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::Bool,
-        "ComplexFloatStorage" => Dtype::C64,
-        other => {
-            return refuse(format!(
-                "has a storage of class {}, which safetensors lacks",
-                other.escape_debug()
-            ));
-        }
-    }))
 }
 
 /// What a tensor shows of a storage: offset and strides in elements.

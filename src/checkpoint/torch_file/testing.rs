@@ -106,7 +106,12 @@ pub fn pickle(object: Vec<u8>) -> Vec<u8> {
 }
 
 pub fn text(text: &str) -> Vec<u8> {
-    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+    [
+        b"X",
+        &(text.len() as u32).to_le_bytes()[..],
+        text.as_bytes(),
+    ]
+    .concat()
 }
 
 pub fn int(value: i64) -> Vec<u8> {
@@ -126,13 +131,22 @@ pub fn list(items: &[Vec<u8>]) -> Vec<u8> {
 }
 
 pub fn dict(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let entries = entries.iter().map(|(key, value)| (text(key), value.clone()));
+    let entries = entries
+        .iter()
+        .map(|(key, value)| (text(key), value.clone()));
     table(&entries.collect::<Vec<_>>())
 }
 
 pub fn table(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let items = entries.iter().flat_map(|(key, value)| [key.clone(), value.clone()]);
-    [b"}(".to_vec(), items.collect::<Vec<_>>().concat(), b"u".to_vec()].concat()
+    let items = entries
+        .iter()
+        .flat_map(|(key, value)| [key.clone(), value.clone()]);
+    [
+        b"}(".to_vec(),
+        items.collect::<Vec<_>>().concat(),
+        b"u".to_vec(),
+    ]
+    .concat()
 }
 
 pub fn global(module: &str, name: &str) -> Vec<u8> {
@@ -145,7 +159,13 @@ pub fn call(module: &str, name: &str, args: &[Vec<u8>]) -> Vec<u8> {
 
 /// An object with attributes.
 pub fn object(module: &str, name: &str, state: Vec<u8>) -> Vec<u8> {
-    [global(module, name), b")\x81".to_vec(), state, b"b".to_vec()].concat()
+    [
+        global(module, name),
+        b")\x81".to_vec(),
+        state,
+        b"b".to_vec(),
+    ]
+    .concat()
 }
 
 pub fn sizes(values: &[i64]) -> Vec<u8> {
@@ -153,13 +173,26 @@ pub fn sizes(values: &[i64]) -> Vec<u8> {
 }
 
 pub fn storage(class: &str, key: &str, count: i64) -> Vec<u8> {
-    let id = [text("storage"), global("torch", class), text(key), text("cpu"), int(count)];
+    let id = [
+        text("storage"),
+        global("torch", class),
+        text(key),
+        text("cpu"),
+        int(count),
+    ];
     [tuple(&id), b"Q".to_vec()].concat()
 }
 
 /// A call of `_rebuild_tensor_v2`.
-pub fn tensor(storage: Vec<u8>, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
+pub fn rebuilt(storage: Vec<u8>, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
     let hooks = call("collections", "OrderedDict", &[]);
-    let args = [storage, int(offset), sizes(shape), sizes(strides), b"\x89".to_vec(), hooks];
+    let args = [
+        storage,
+        int(offset),
+        sizes(shape),
+        sizes(strides),
+        b"\x89".to_vec(),
+        hooks,
+    ];
     call("torch._utils", "_rebuild_tensor_v2", &args)
 }

@@ -97,7 +97,7 @@ impl<'a> Walk<'a, '_> {
         let file = self.storages.file().path();
         match error {
             Error::Mapping(reason) if self.path.is_empty() => {
-                Error::malformed(file, format!("the one tensor {reason}; save a state_dict()"))
+                Error::malformed(file, format!("its only value {reason}; save a state_dict"))
             }
             error => named(error, file, &self.path.join(".")),
         }

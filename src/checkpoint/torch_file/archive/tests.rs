@@ -31,9 +31,16 @@ fn members_lie_behind_their_local_headers() {
     let archive = Archive::open(section).unwrap();
     let (start, size) = archive.storage("0").unwrap();
     let mut data = vec![0; size as usize];
-    archive.section().file().read_exact_at(&mut data, start).unwrap();
+    archive
+        .section()
+        .file()
+        .read_exact_at(&mut data, start)
+        .unwrap();
     assert_eq!(data, b"12345678");
-    assert_eq!(archive.read("data.pkl", 100).unwrap().unwrap(), b"\x80\x02N.");
+    assert_eq!(
+        archive.read("data.pkl", 100).unwrap().unwrap(),
+        b"\x80\x02N."
+    );
     assert_eq!(archive.read("version", 100).unwrap(), None);
     assert!(archive.read("data.pkl", 3).is_err());
     for key in ["1", "", "../data.pkl", "0\0", "/0"] {
@@ -69,16 +76,29 @@ fn the_pickle_is_checked_against_its_checksum() {
     members[0].crc ^= 1;
     let (_temporary, file) = file(&zip(&members));
     let archive = Archive::open(Section::whole(file)).unwrap();
-    assert!(archive.read("data.pkl", 100).unwrap_err().to_string().contains("checksum"));
+    assert!(
+        archive
+            .read("data.pkl", 100)
+            .unwrap_err()
+            .to_string()
+            .contains("checksum")
+    );
 }
 
 #[test]
 fn one_root_with_a_pickle_and_no_program_is_needed() {
-    assert!(refusal(|members| members.push(Member::new("b/data.pkl", b""))).contains("two pickles"));
+    assert!(
+        refusal(|members| members.push(Member::new("b/data.pkl", b""))).contains("two pickles")
+    );
     assert!(refusal(|members| members[0].name = "a/other".into()).contains("without data.pkl"));
     assert!(refusal(|members| members[0].name = "data.pkl".into()).contains("without data.pkl"));
-    assert!(refusal(|members| members.push(Member::new("a/constants.pkl", b""))).contains("TorchScript"));
-    assert!(refusal(|members| members.push(Member::new("a/code/x.py", b""))).contains("TorchScript"));
+    assert!(
+        refusal(|members| members.push(Member::new("a/constants.pkl", b"")))
+            .contains("TorchScript")
+    );
+    assert!(
+        refusal(|members| members.push(Member::new("a/code/x.py", b""))).contains("TorchScript")
+    );
     let big = |members: &mut Vec<Member>| members[2] = Member::new("a/byteorder", b"big");
     assert!(refusal(big).contains("has big byte order"));
 }

@@ -16,7 +16,13 @@ fn local(dims: &[u64]) -> Tensor {
     Tensor::stored(file, Dtype::U8, shape, layout).unwrap()
 }
 
-fn part(whole: &[u64], own: &[u64], placements: &[Placement], mesh: &[u64], coordinate: &[u64]) -> DTensor {
+fn part(
+    whole: &[u64],
+    own: &[u64],
+    placements: &[Placement],
+    mesh: &[u64],
+    coordinate: &[u64],
+) -> DTensor {
     DTensor {
         local: local(own),
         shape: Shape::new(whole).unwrap(),
@@ -27,8 +33,18 @@ fn part(whole: &[u64], own: &[u64], placements: &[Placement], mesh: &[u64], coor
     }
 }
 
-fn offsets(whole: &[u64], own: &[u64], placements: &[Placement], mesh: &[u64], coordinate: &[u64]) -> Vec<u64> {
-    part(whole, own, placements, mesh, coordinate).tile().unwrap().offsets.to_vec()
+fn offsets(
+    whole: &[u64],
+    own: &[u64],
+    placements: &[Placement],
+    mesh: &[u64],
+    coordinate: &[u64],
+) -> Vec<u64> {
+    part(whole, own, placements, mesh, coordinate)
+        .tile()
+        .unwrap()
+        .offsets
+        .to_vec()
 }
 
 #[test]
@@ -41,23 +57,51 @@ fn chunks_are_rounded_up_and_the_last_may_be_empty() {
 fn plain_shards_split_from_left_to_right() {
     let of = |i, j| offsets(&[16], &[4], &[ROWS, ROWS], &[2, 2], &[i, j])[0];
     assert_eq!([of(0, 0), of(0, 1), of(1, 0), of(1, 1)], [0, 4, 8, 12]);
-    assert_eq!(offsets(&[4, 6], &[2, 3], &[ROWS, Shard { dim: 1 }], &[2, 2], &[1, 1]), [2, 3]);
+    assert_eq!(
+        offsets(
+            &[4, 6],
+            &[2, 3],
+            &[ROWS, Shard { dim: 1 }],
+            &[2, 2],
+            &[1, 1]
+        ),
+        [2, 3]
+    );
 }
 
 /// 16 rows, measured with torch 2.15 on a 2 x 2 mesh of FSDP over TP; 258 rows with torch 2.9 to 2.15.
 #[test]
 fn strided_shards_split_what_tensor_parallelism_has_split() {
-    let placements = [StridedShard { dim: 0, split_factor: 2 }, ROWS];
+    let placements = [
+        StridedShard {
+            dim: 0,
+            split_factor: 2,
+        },
+        ROWS,
+    ];
     let of = |i, j| offsets(&[16], &[4], &placements, &[2, 2], &[i, j])[0];
     assert_eq!([of(0, 0), of(0, 1), of(1, 0), of(1, 1)], [0, 8, 4, 12]);
     let of = |i, j, rows| offsets(&[258], &[rows], &placements, &[2, 2], &[i, j])[0];
-    assert_eq!([of(0, 0, 65), of(0, 1, 65), of(1, 0, 64), of(1, 1, 64)], [0, 129, 65, 194]);
+    assert_eq!(
+        [of(0, 0, 65), of(0, 1, 65), of(1, 0, 64), of(1, 1, 64)],
+        [0, 129, 65, 194]
+    );
 }
 
 #[test]
 fn a_split_factor_that_no_mesh_dimension_has_is_refused() {
-    let placements = [StridedShard { dim: 0, split_factor: 3 }, ROWS];
-    assert!(part(&[16], &[4], &placements, &[2, 2], &[0, 0]).tile().is_err());
+    let placements = [
+        StridedShard {
+            dim: 0,
+            split_factor: 3,
+        },
+        ROWS,
+    ];
+    assert!(
+        part(&[16], &[4], &placements, &[2, 2], &[0, 0])
+            .tile()
+            .is_err()
+    );
 }
 
 #[test]
@@ -68,7 +112,11 @@ fn what_contradicts_the_mesh_is_refused() {
     assert!(part(&[4], &[2], &[ROWS], &[], &[0]).tile().is_err());
     assert!(part(&[4], &[2], &[ROWS], &[0], &[0]).tile().is_err());
     assert!(part(&[4], &[4], &[Partial], &[2], &[0]).tile().is_err());
-    assert!(part(&[4], &[2], &[Shard { dim: 1 }], &[2], &[0]).tile().is_err());
+    assert!(
+        part(&[4], &[2], &[Shard { dim: 1 }], &[2], &[0])
+            .tile()
+            .is_err()
+    );
 }
 
 #[test]
@@ -92,5 +140,8 @@ fn plain_tensors_are_replicas() {
 #[test]
 fn tensors_without_elements_stay() {
     let rank = |j| Value::Distributed(part(&[0, 3], &[0, 3], &[ROWS], &[2], &[j]));
-    assert_eq!(assemble(vec![rank(0), rank(1)]).unwrap().shape().dims(), [0, 3]);
+    assert_eq!(
+        assemble(vec![rank(0), rank(1)]).unwrap().shape().dims(),
+        [0, 3]
+    );
 }

@@ -1,5 +1,7 @@
 //! The values of a pickle as a flat arena: plain records without pointers, so that cycles and depth cost nothing.
 
+use super::globals::Kind;
+
 /// The place of a value in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Id(u32);
@@ -67,8 +69,7 @@ pub enum Node {
 pub struct Global {
     pub module: Span,
     pub name: Span,
-    /// A class whose objects are made from one sequence and are that sequence: torch.Size, set.
-    pub is_sequence: bool,
+    pub kind: Kind,
 }
 
 /// A recorded call or construction, and what was done to its result.

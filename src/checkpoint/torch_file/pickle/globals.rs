@@ -77,17 +77,36 @@ const BUILTINS: &[&str] = &[
 
 const COPYREG: &[&str] = &["__newobj__", "__newobj_ex__", "_reconstructor"];
 
-/// Whether a pickle may name `module.name`: anything of a third-party module, since it stays inert, and what is known
-/// to be harmless of the standard library.
-pub fn is_allowed(module: &str, name: &str) -> bool {
+/// Classes whose objects are made from one sequence and are that sequence.
+const SEQUENCES: [&str; 6] = ["Size", "set", "frozenset", "list", "tuple", "deque"];
+
+/// What a class or function means to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Plain,
+    /// torch.Size, set and the like.
+    Sequence,
+    /// Python's `getattr`, by which old protocols name a class inside a class. Good for nothing else here.
+    Getattr,
+}
+
+/// What `module.name` means, `None` if a pickle may not name it. Anything of a third-party module may be named, since it
+/// stays inert, and what is known to be harmless of the standard library.
+pub fn kind(module: &str, name: &str) -> Option<Kind> {
     let top = module.split('.').next().unwrap_or(module);
+    let plain = if SEQUENCES.contains(&name) {
+        Kind::Sequence
+    } else {
+        Kind::Plain
+    };
     if !STANDARD_LIBRARY.contains(top) {
-        return true;
+        return Some(plain);
     }
-    HARMLESS
-        .iter()
-        .find(|(known, _)| *known == module)
-        .is_some_and(|(_, names)| names.is_empty() || names.contains(&name))
+    if matches!((module, name), ("builtins" | "__builtin__", "getattr")) {
+        return Some(Kind::Getattr);
+    }
+    let (_, names) = HARMLESS.iter().find(|(known, _)| *known == module)?;
+    (names.is_empty() || names.contains(&name)).then_some(plain)
 }
 
 #[cfg(test)]
@@ -102,7 +121,7 @@ mod tests {
             ("nt", "system"),
             ("subprocess", "Popen"),
             ("builtins", "eval"),
-            ("builtins", "getattr"),
+            ("builtins", "dict.get"),
             ("__builtin__", "exec"),
             ("importlib", "import_module"),
             ("pkgutil", "resolve_name"),
@@ -115,7 +134,7 @@ mod tests {
             ("runpy", "_run_code"),
             ("asyncio.unix_events", "_UnixSubprocessTransport._start"),
         ] {
-            assert!(!is_allowed(module, name), "{module}.{name}");
+            assert!(kind(module, name).is_none(), "{module}.{name}");
         }
     }
 
@@ -129,7 +148,7 @@ mod tests {
             ("__main__", "Config"),
             ("typing", "Any"),
         ] {
-            assert!(is_allowed(module, name), "{module}.{name}");
+            assert!(kind(module, name).is_some(), "{module}.{name}");
         }
     }
 }

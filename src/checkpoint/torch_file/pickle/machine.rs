@@ -1,7 +1,10 @@
 //! The stack machine of pickles on a closed set of opcodes. It records what a pickle asks for and does none of it.
 
-use super::arena::{Arena, Chain, Global, Id, Node};
-use super::globals::is_allowed;
+mod calls;
+mod grow;
+mod stack;
+
+use super::arena::{Arena, Chain, Id, Node};
 use super::opcode as op;
 use super::reader::{Fault, Reader, Step, refuse};
 
@@ -38,9 +41,6 @@ pub fn run(input: &[u8], limit: usize) -> Step<Finished> {
         length: machine.input.at,
     })
 }
-
-/// Names of the classes of [`Global::is_sequence`].
-const SEQUENCES: [&str; 6] = ["Size", "set", "frozenset", "list", "tuple", "deque"];
 
 struct Machine<'a> {
     input: Reader<'a>,
@@ -183,61 +183,6 @@ impl Machine<'_> {
         Ok(Node::Tuple(items))
     }
 
-    fn global(&mut self, opcode: u8) -> Step<Id> {
-        let (module, name) = match opcode {
-            op::GLOBAL => (self.input.line()?, self.input.line()?),
-            _ => {
-                let (name, module) = (self.pop()?, self.pop()?);
-                match (self.arena.node(module), self.arena.node(name)) {
-                    (Node::Text(module), Node::Text(name)) => (module, name),
-                    _ => return refuse("names a class by something that is no text"),
-                }
-            }
-        };
-        match self.input.text(module).zip(self.input.text(name)) {
-            None => refuse("names a class by something that is no text"),
-            Some((module, name)) if !is_allowed(module, name) => refuse(format!(
-                "names {}.{}, which no checkpoint needs; nothing was executed",
-                module.escape_debug(),
-                name.escape_debug()
-            )),
-            Some((_, text)) => Ok(self.arena.add_global(Global {
-                module,
-                name,
-                is_sequence: SEQUENCES.contains(&text),
-            })),
-        }
-    }
-
-    fn call(&mut self) -> Step<Id> {
-        let (args, callable) = (self.pop()?, self.pop()?);
-        match (self.arena.node(callable), self.arena.node(args)) {
-            (Node::Global(_) | Node::Persistent(_), Node::Tuple(_)) => {
-                Ok(self.arena.add_instance(callable, args))
-            }
-            (Node::Global(_) | Node::Persistent(_), _) => {
-                refuse("calls with something that is no tuple")
-            }
-            _ => refuse("calls something that is no class or function"),
-        }
-    }
-
-    fn build(&mut self) -> Step {
-        let state = self.pop()?;
-        let object = self.peek()?;
-        let instance = match self.arena.node(object) {
-            Node::Instance(index) => self.arena.instance_mut(index),
-            _ => None,
-        };
-        match instance {
-            Some(instance) if instance.state == Id::UNSET => {
-                instance.state = state;
-                Ok(())
-            }
-            _ => refuse("gives a state to something that takes none"),
-        }
-    }
-
     fn shuffle(&mut self, opcode: u8) -> Step {
         match opcode {
             op::DUP => {
@@ -248,145 +193,5 @@ impl Machine<'_> {
             _ => self.marked(|_, _| ())?,
         }
         Ok(())
-    }
-
-    fn put(&mut self, opcode: u8) -> Step {
-        let index = match opcode {
-            op::BINPUT => usize::from(self.input.byte()?),
-            op::LONG_BINPUT => self.input.uint::<4>()? as usize,
-            _ => self.memo.len(),
-        };
-        // Picklers count from zero or one, and every value took at least a byte.
-        if index > self.input.at {
-            return refuse(format!("memo index {index} out of order"));
-        }
-        let id = self.peek()?;
-        if index > self.memo.len() {
-            self.memo.resize(index, Id::UNSET);
-        }
-        match self.memo.get_mut(index) {
-            Some(slot) => *slot = id,
-            None => self.memo.push(id),
-        }
-        Ok(())
-    }
-
-    fn get(&mut self, opcode: u8) -> Step {
-        let index = match opcode {
-            op::BINGET => usize::from(self.input.byte()?),
-            _ => self.input.uint::<4>()? as usize,
-        };
-        match self.memo.get(index) {
-            Some(id) if *id != Id::UNSET => {
-                self.stack.push(*id);
-                Ok(())
-            }
-            _ => refuse(format!("memo index {index} was never set")),
-        }
-    }
-
-    fn grow_by_one(&mut self, opcode: u8) -> Step {
-        let start = self.top(if opcode == op::APPEND { 1 } else { 2 })?;
-        self.grow(opcode, start)
-    }
-
-    fn grow_from_mark(&mut self, opcode: u8) -> Step {
-        let start = self.unmark()?;
-        self.grow(opcode, start)
-    }
-
-    /// Moves the values from `start` on into the container below them.
-    fn grow(&mut self, opcode: u8, start: usize) -> Step {
-        let items = self.stack.get(start..).unwrap_or(&[]);
-        let odd = !items.len().is_multiple_of(2);
-        let below = start
-            .checked_sub(1)
-            .filter(|at| self.marks.last().is_none_or(|mark| at >= mark));
-        let Some(container) = below.and_then(|at| self.stack.get(at)).copied() else {
-            return refuse("adds items to nothing");
-        };
-        let grown = match (opcode, self.arena.node(container)) {
-            (op::SETITEM | op::SETITEMS, _) if odd => return refuse("a key without a value"),
-            (op::APPEND | op::APPENDS, Node::List(chain)) => {
-                Node::List(self.arena.extended(chain, items))
-            }
-            (op::SETITEM | op::SETITEMS, Node::Dict(chain)) => {
-                Node::Dict(self.arena.extended(chain, items))
-            }
-            (op::ADDITEMS, Node::Set(chain)) => Node::Set(self.arena.extended(chain, items)),
-            (_, Node::Instance(index)) => self.grow_instance(opcode, index, start)?,
-            _ => return refuse("adds items to something that holds none"),
-        };
-        if let Some(node) = self.arena.node_mut(container) {
-            *node = grown;
-        }
-        self.stack.truncate(start);
-        Ok(())
-    }
-
-    fn grow_instance(&mut self, opcode: u8, index: u32, start: usize) -> Step<Node> {
-        let items = self.stack.get(start..).unwrap_or(&[]);
-        let Some(mut instance) = self.arena.instance(index).copied() else {
-            return refuse("adds items to nothing");
-        };
-        if self.is_rebuilt(instance.callable) {
-            return refuse("adds items to a tensor");
-        }
-        match opcode {
-            op::SETITEM | op::SETITEMS => {
-                instance.entries = self.arena.extended(instance.entries, items)
-            }
-            _ => instance.items = self.arena.extended(instance.items, items),
-        }
-        if let Some(slot) = self.arena.instance_mut(index) {
-            *slot = instance;
-        }
-        Ok(Node::Instance(index))
-    }
-
-    /// Whether a call makes a tensor, which is no container whatever torch's own reader lets pass (CVE-2026-24747).
-    fn is_rebuilt(&self, callable: Id) -> bool {
-        let Node::Global(index) = self.arena.node(callable) else {
-            return true;
-        };
-        let module = self
-            .arena
-            .global(index)
-            .map_or(&b""[..], |global| self.input.bytes(global.module));
-        matches!(module, b"torch._utils" | b"torch._tensor")
-    }
-
-    /// Where the topmost `count` values start, none of them below the last mark.
-    fn top(&self, count: usize) -> Step<usize> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        match self.stack.len().checked_sub(count) {
-            Some(start) if start >= floor => Ok(start),
-            _ => refuse("takes more values than there are"),
-        }
-    }
-
-    fn pop(&mut self) -> Step<Id> {
-        self.top(1)?;
-        self.stack.pop().ok_or(Fault::Truncated)
-    }
-
-    fn peek(&self) -> Step<Id> {
-        let start = self.top(1)?;
-        self.stack.get(start).copied().ok_or(Fault::Truncated)
-    }
-
-    fn unmark(&mut self) -> Step<usize> {
-        match self.marks.pop() {
-            Some(start) => Ok(start),
-            None => refuse("a missing mark"),
-        }
-    }
-
-    /// Takes everything above the last mark.
-    fn marked<T>(&mut self, take: impl FnOnce(&mut Arena, &[Id]) -> T) -> Step<T> {
-        let start = self.unmark()?;
-        let taken = take(&mut self.arena, self.stack.get(start..).unwrap_or(&[]));
-        self.stack.truncate(start);
-        Ok(taken)
     }
 }

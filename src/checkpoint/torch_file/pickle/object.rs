@@ -5,6 +5,7 @@ use std::slice;
 
 use super::Pickle;
 use super::arena::{Chain, Global, Id, Instance, NO_BATCH, Node};
+use super::globals::Kind;
 
 /// A Python value, as data.
 #[derive(Debug, Clone, Copy)]
@@ -220,7 +221,7 @@ impl<'a> Object<'a> {
         let node = self.node();
         let class = self.callable().and_then(Self::named);
         match self.instance() {
-            Some(instance) if class.is_some_and(|class| class.is_sequence) => {
+            Some(instance) if class.is_some_and(|class| class.kind == Kind::Sequence) => {
                 let only = self.items_of(self.of(instance.args).node()).next();
                 only.map_or(node, Self::node)
             }

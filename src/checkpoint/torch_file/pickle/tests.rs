@@ -69,6 +69,22 @@ fn a_named_system_function_is_refused_however_it_is_spelled() {
 }
 
 #[test]
+fn getattr_names_a_class_inside_a_class_and_does_nothing_else() {
+    let nested = parse(b"c__builtin__\ngetattr\ncm\nA\nX\x01\0\0\0B\x86R)\x81.").unwrap();
+    assert_eq!(nested.root().class_name(), Some("B"));
+    for body in [
+        &b"cbuiltins\ngetattr\nX\x02\0\0\0osX\x06\0\0\0system\x86R."[..],
+        b"cbuiltins\ngetattr\ncm\nA\n)R\x85R.",
+        b"cbuiltins\ngetattr\n)R.",
+        b"cbuiltins\ngetattr\ncm\nA\n)RX\x01\0\0\0B\x86R.",
+    ] {
+        assert!(refusal(body).contains("names builtins.getattr"));
+    }
+    let method = b"cbuiltins\ngetattr\ncbuiltins\ndict\nX\x03\0\0\0get\x86R.";
+    assert!(refusal(method).contains("names builtins.dict.get"));
+}
+
+#[test]
 fn opcodes_that_no_checkpoint_needs_are_refused_by_name() {
     for (body, name) in [
         (&b"(iposix\nsystem\n."[..], "INST"),

@@ -1,0 +1,97 @@
+//! Opcodes that name classes, call them and give states to objects. Calls are recorded; none is made.
+
+use super::super::arena::{Global, Id, Node, Span};
+use super::super::globals::{Kind, kind};
+use super::super::opcode as op;
+use super::super::reader::{Step, refuse};
+use super::Machine;
+
+impl Machine<'_> {
+    pub(super) fn global(&mut self, opcode: u8) -> Step<Id> {
+        let (module, name) = match opcode {
+            op::GLOBAL => (self.input.line()?, self.input.line()?),
+            _ => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                match (self.arena.node(module), self.arena.node(name)) {
+                    (Node::Text(module), Node::Text(name)) => (module, name),
+                    _ => return refuse("names a class by something that is no text"),
+                }
+            }
+        };
+        self.allowed(module, name, "")
+    }
+
+    /// The class or function `name`, which may be inside the class `outer`, if a pickle may name it.
+    fn allowed(&mut self, module: Span, name: Span, outer: &str) -> Step<Id> {
+        let Some((path, last)) = self.input.text(module).zip(self.input.text(name)) else {
+            return refuse("names a class by something that is no text");
+        };
+        match kind(path, &format!("{outer}{last}")) {
+            Some(kind) => Ok(self.arena.add_global(Global { module, name, kind })),
+            None => refuse_name(path, &format!("{outer}{last}")),
+        }
+    }
+
+    pub(super) fn call(&mut self) -> Step<Id> {
+        let (args, callable) = (self.pop()?, self.pop()?);
+        let Node::Tuple(span) = self.arena.node(args) else {
+            return refuse("calls with something that is no tuple");
+        };
+        match self.arena.node(callable) {
+            Node::Global(index) if self.is_getattr(index) => self.nested(span),
+            Node::Global(_) | Node::Persistent(_) => Ok(self.arena.add_instance(callable, args)),
+            _ => refuse("calls something that is no class or function"),
+        }
+    }
+
+    fn is_getattr(&self, index: u32) -> bool {
+        self.arena
+            .global(index)
+            .is_some_and(|global| global.kind == Kind::Getattr)
+    }
+
+    /// A class inside a class, which protocols below 4 spell `getattr(outer class, name)`.
+    fn nested(&mut self, args: Span) -> Step<Id> {
+        let (outer, name) = match *self.arena.items(args) {
+            [outer, name] => (self.arena.node(outer), self.arena.node(name)),
+            _ => return refuse_name("builtins", "getattr"),
+        };
+        let (Node::Global(outer), Node::Text(name)) = (outer, name) else {
+            return refuse_name("builtins", "getattr");
+        };
+        let Some(&Global {
+            module,
+            name: outer,
+            ..
+        }) = self.arena.global(outer)
+        else {
+            return refuse_name("builtins", "getattr");
+        };
+        let outer = self.input.text(outer).unwrap_or_default();
+        self.allowed(module, name, &format!("{outer}."))
+    }
+
+    pub(super) fn build(&mut self) -> Step {
+        let state = self.pop()?;
+        let object = self.peek()?;
+        let instance = match self.arena.node(object) {
+            Node::Instance(index) => self.arena.instance_mut(index),
+            _ => None,
+        };
+        match instance {
+            Some(instance) if instance.state == Id::UNSET => {
+                instance.state = state;
+                Ok(())
+            }
+            _ => refuse("gives a state to something that takes none"),
+        }
+    }
+}
+
+fn refuse_name<T>(module: &str, name: &str) -> Step<T> {
+    refuse(format!(
+        "names {}.{}, which no checkpoint needs; nothing was executed",
+        module.escape_debug(),
+        name.escape_debug()
+    ))
+}

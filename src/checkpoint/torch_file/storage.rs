@@ -1,0 +1,126 @@
+//! Storages: the flat arrays that tensors are views of.
+
+use super::Storages;
+use super::pickle::Object;
+use crate::error::{Error, Result};
+use crate::tensor::Dtype;
+
+/// A range of bytes in a file.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub start: u64,
+    pub size: u64,
+}
+
+/// A storage as a persistent id names it: `("storage", class, key, location, count)`, and in the legacy stream a view
+/// `(key, offset, count)` or None.
+pub struct Storage<'a> {
+    pub key: &'a str,
+    /// `None` for a storage of bytes whose type the tensor tells.
+    pub dtype: Option<Dtype>,
+    location: &'a str,
+    count: u64,
+    view: Option<(u64, u64)>,
+}
+
+impl<'a> Storage<'a> {
+    pub fn of(object: Object<'a>) -> Result<Self> {
+        let Some(id) = object.persistent_id() else {
+            return refuse("is made from no storage");
+        };
+        let text = |index| id.item(index).and_then(Object::as_str);
+        let count = id.item(4).and_then(Object::as_u64);
+        let (Some("storage"), Some(class), Some(key), Some(location), Some(count)) = (
+            text(0),
+            id.item(1).and_then(Object::class_name),
+            text(2),
+            text(3),
+            count,
+        ) else {
+            return refuse("is made from a storage that is not one");
+        };
+        let dtype = storage_dtype(class)?;
+        let view = id
+            .item(5)
+            .filter(|view| !view.is_none())
+            .map(view)
+            .transpose()?;
+        Ok(Self {
+            key,
+            dtype,
+            location,
+            count,
+            view,
+        })
+    }
+
+    /// Bytes of an element of the storage.
+    pub fn unit(&self) -> u64 {
+        self.dtype.and_then(Dtype::bytes).unwrap_or(1)
+    }
+
+    /// Bytes of the storage, or of the view on one that it is.
+    pub fn locate(&self, storages: &Storages) -> Result<Place> {
+        if self.location == "meta" {
+            return refuse("has no data: it was on the meta device when saved");
+        }
+        let (start, size) = storages.locate(self.key)?;
+        let unit = self.unit();
+        let (offset, count) = self.view.unwrap_or((0, self.count));
+        let inner = offset.checked_mul(unit).zip(count.checked_mul(unit));
+        let whole = self.view.is_some() || self.count.checked_mul(unit) == Some(size);
+        match inner {
+            Some((offset, bytes))
+                if whole && offset.checked_add(bytes).is_some_and(|end| end <= size) =>
+            {
+                Ok(Place {
+                    start: start + offset,
+                    size: bytes,
+                })
+            }
+            _ => refuse(format!(
+                "claims {} elements of {unit} bytes in storage {:?}, which has {size} bytes",
+                self.count, self.key
+            )),
+        }
+    }
+}
+
+fn view(object: Object<'_>) -> Result<(u64, u64)> {
+    match object
+        .item(1)
+        .and_then(Object::as_u64)
+        .zip(object.item(2).and_then(Object::as_u64))
+    {
+        Some(view) => Ok(view),
+        None => refuse("is made from a broken view of a storage"),
+    }
+}
+
+/// Classes of `torch/storage.py`, of `torch` and, in old files, of `torch.cuda`.
+fn storage_dtype(class: &str) -> Result<Option<Dtype>> {
+    Ok(Some(match class {
+        "UntypedStorage" | "_UntypedStorage" => return Ok(None),
+        "DoubleStorage" => Dtype::F64,
+        "FloatStorage" => Dtype::F32,
+        "HalfStorage" => Dtype::F16,
+        "BFloat16Storage" => Dtype::BF16,
+        "LongStorage" => Dtype::I64,
+        "IntStorage" => Dtype::I32,
+        "ShortStorage" => Dtype::I16,
+        "CharStorage" => Dtype::I8,
+        "ByteStorage" => Dtype::U8,
+        "BoolStorage" => Dtype::Bool,
+        "ComplexFloatStorage" => Dtype::C64,
+        other => {
+            return refuse(format!(
+                "has a storage of class {}, which safetensors lacks",
+                other.escape_debug()
+            ));
+        }
+    }))
+}
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T> {
+    Err(Error::Mapping(reason.into()))
+}

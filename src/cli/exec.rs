@@ -1,0 +1,94 @@
+//! `ckptfs exec`.
+
+mod child;
+mod place;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::view;
+use crate::mount::Options;
+use child::Signals;
+use place::Place;
+
+/// What stands for the path of the mount.
+const PATH: &[u8] = b"{}";
+
+/// Mount a checkpoint for the time of one command: ckptfs exec step-4000 -- vllm serve {}
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The checkpoint: a directory or a file
+    source: PathBuf,
+    /// The command; {} in its arguments becomes the path of the mount
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    view: view::ViewOptions,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if !arguments.command.iter().any(|word| names_path(word)) {
+        bail!("the command names no {{}}, which stands for the path of the mount");
+    }
+    let view = view::open(&arguments.source, &arguments.view)?;
+    let signals = Signals::take()?;
+    let place = Place::make(&arguments.source)?;
+    let options = Options::new(&arguments.source);
+    let mounted = crate::mount::mount(view.files, place.path(), &options)?;
+    let code = child::run(command(&arguments.command, mounted.point()), signals);
+    // The command's own status says more than what hinders the unmounting.
+    if let Err(error) = mounted.unmount() {
+        tracing::warn!("{error}");
+    }
+    Ok(ExitCode::from(code?))
+}
+
+fn command(words: &[OsString], path: &Path) -> Command {
+    let mut words = words.iter().map(|word| with_path(word, path));
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
+    command
+}
+
+fn names_path(word: &OsStr) -> bool {
+    word.as_bytes()
+        .windows(PATH.len())
+        .any(|part| part == PATH)
+}
+
+fn with_path(word: &OsStr, path: &Path) -> OsString {
+    let mut rest = word.as_bytes();
+    let mut replaced = Vec::new();
+    while let Some((first, after)) = rest.split_first() {
+        match rest.strip_prefix(PATH) {
+            Some(after) => {
+                replaced.extend(path.as_os_str().as_bytes());
+                rest = after;
+            }
+            None => {
+                replaced.push(*first);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_braces_becomes_the_path() {
+        let with = |word: &str| with_path(OsStr::new(word), Path::new("/m"));
+        assert_eq!(with("{}"), "/m");
+        assert_eq!(with("--model={}/x:{}"), "--model=/m/x:/m");
+        assert_eq!(with("{ } {"), "{ } {");
+        assert!(names_path(OsStr::new("a{}")) && !names_path(OsStr::new("{")));
+    }
+}

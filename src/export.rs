@@ -1,0 +1,110 @@
+//! A view as real files: complete under its name, or not there at all.
+
+mod fingerprint;
+mod pieces;
+mod runs;
+mod share;
+mod staging;
+mod sums;
+mod target;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::fs::Tree;
+use crate::parallel;
+use crate::repo::VirtualFile;
+
+use pieces::{Piece, Range};
+use staging::Staging;
+use target::Target;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    pub threads: NonZeroUsize,
+    /// Whether `SHA256SUMS` is written beside the files.
+    pub checksum: bool,
+    /// Whether files may share the blocks of the source. Their headers are then longer.
+    pub reflink: bool,
+}
+
+/// What of an export is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Copy,
+    Sum,
+}
+
+/// Who wants to know how far an export is. Called from several threads.
+pub trait Progress: Sync {
+    /// `done` of `total` bytes need no work any more.
+    fn begin(&self, step: Step, total: u64, done: u64);
+    fn advance(&self, bytes: u64);
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exported {
+    pub files: usize,
+    pub bytes: u64,
+    /// Bytes that lie in blocks of the source.
+    pub shared: u64,
+    /// Bytes that an earlier, interrupted export had written.
+    pub resumed: u64,
+}
+
+/// Writes `files` to the new directory `destination`. What is there after a failure or a kill is continued by the next
+/// export of the same view to the same place.
+pub fn export(
+    files: Vec<VirtualFile>,
+    source: &Path,
+    destination: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Exported> {
+    let target = Target::check(destination, source)?;
+    let tree = Tree::new(files)?;
+    let mut staging = Staging::open(&target)?;
+    let mut files: Vec<VirtualFile> = tree.into_files().collect();
+    let mut shared = Vec::new();
+    if options.reflink {
+        (files, shared) = share::plan(files, &staging)?;
+    }
+    staging.resume(&fingerprint::of(&files)?)?;
+    staging.make(&files)?;
+    shared.retain(|range| share::share(range, &files, &staging));
+    let exported = copy(&files, &shared, &target, &staging, options, progress)?;
+    if options.checksum {
+        sums::write(&files, &staging, options.threads, progress)?;
+    }
+    staging.commit(&target)?;
+    Ok(exported)
+}
+
+fn copy(
+    files: &[VirtualFile],
+    shared: &[share::Shared],
+    target: &Target,
+    staging: &Staging,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Exported> {
+    let pieces = pieces::except(files, shared.iter().map(|shared| shared.range));
+    let (done, rest): (Vec<Piece>, Vec<Piece>) =
+        pieces.into_iter().partition(|piece| staging.has(piece));
+    let bytes = |pieces: &[Range]| pieces.iter().map(Range::length).sum::<u64>();
+    let exported = Exported {
+        files: files.len(),
+        bytes: files.iter().map(VirtualFile::size).sum(),
+        shared: shared.iter().map(|shared| shared.range.length()).sum(),
+        resumed: bytes(&done),
+    };
+    target.check_space(bytes(&rest))?;
+    progress.begin(Step::Copy, exported.bytes, exported.bytes - bytes(&rest));
+    parallel::try_each(options.threads, &rest, |piece| {
+        staging.write(piece, &files[piece.file], progress)
+    })?;
+    staging.sync(files)?;
+    Ok(exported)
+}

@@ -1,0 +1,182 @@
+//! The temporary directory of an export: its files, and the journal of the pieces that are safe on disk.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExtExt};
+use std::path::{Path, PathBuf};
+
+use super::pieces::Piece;
+use super::target::Target;
+use super::{Progress, parallel};
+use crate::error::{Error, Result};
+use crate::read;
+use crate::repo::VirtualFile;
+
+/// Bytes read and written at a time.
+const BLOCK: usize = 4 << 20;
+
+/// One process' hold on the temporary directory. It lies in a private directory until it gets its name.
+#[derive(Debug)]
+pub struct Staging {
+    root: PathBuf,
+    journal: File,
+    done: HashSet<Piece>,
+}
+
+impl Staging {
+    /// The directory, made where it is not there yet. Held by one process at a time.
+    pub fn open(target: &Target) -> Result<Self> {
+        let root = &target.staging;
+        let failed = |error: io::Error| Error::target(root, error.to_string());
+        match DirBuilder::new().mode(0o700).create(root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result.map_err(failed)?,
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        let journal = options.open(root.join("journal")).map_err(failed)?;
+        // SAFETY: flock takes numbers alone, and the descriptor is open.
+        if unsafe { libc::flock(journal.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            return Err(Error::target(&target.path, "another export to it is under way"));
+        }
+        let done = HashSet::new();
+        Ok(Self { root: root.clone(), journal, done })
+    }
+
+    /// Keeps what an interrupted export of this fingerprint left, and nothing else.
+    pub fn resume(&mut self, fingerprint: &str) -> Result<()> {
+        let mut text = String::new();
+        self.journal.read_to_string(&mut text).map_err(|error| self.fault(error))?;
+        match text.split_once('\n') {
+            Some((first, pieces)) if first == fingerprint => {
+                self.done = pieces.split_inclusive('\n').filter_map(piece).collect();
+                Ok(())
+            }
+            _ => self.start(fingerprint),
+        }
+    }
+
+    fn start(&mut self, fingerprint: &str) -> Result<()> {
+        let cleared = match fs::remove_dir_all(self.files()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        cleared
+            .and_then(|()| self.journal.set_len(0))
+            .and_then(|()| writeln!(self.journal, "{fingerprint}"))
+            .map_err(|error| self.fault(error))
+    }
+
+    /// Makes every file in its size, readable to no more users than in the view.
+    pub fn make(&self, files: &[VirtualFile]) -> Result<()> {
+        for file in files {
+            let path = self.path(file);
+            let made = directories(&path).and_then(|()| {
+                let mode = u32::from(file.attributes().mode) | 0o600;
+                let mut options = OpenOptions::new();
+                options.write(true).create(true).truncate(false).mode(mode);
+                options.open(&path)?.set_len(file.size())
+            });
+            made.map_err(|error| Error::target(&path, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the piece is on disk since an earlier export.
+    pub fn has(&self, piece: &Piece) -> bool {
+        self.done.contains(piece)
+    }
+
+    /// Writes a piece, and remembers it once it is safe.
+    pub fn write(&self, piece: &Piece, file: &VirtualFile, progress: &dyn Progress) -> Result<()> {
+        let path = self.path(file);
+        let failed = |error: io::Error| Error::target(&path, error.to_string());
+        let target = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+        let mut block = vec![0; BLOCK.min(piece.length() as usize)];
+        for start in (piece.start..piece.end).step_by(BLOCK) {
+            let block = &mut block[..BLOCK.min((piece.end - start) as usize)];
+            read::read_at(file, start, block)?;
+            target.write_all_at(block, start).map_err(failed)?;
+            progress.advance(block.len() as u64);
+        }
+        target.sync_data().map_err(failed)?;
+        let line = format!("{} {} {}\n", piece.file, piece.start, piece.end);
+        (&self.journal).write_all(line.as_bytes()).map_err(|error| self.fault(error))
+    }
+
+    /// What was written stays, sizes and names included.
+    pub fn sync(&self, files: &[VirtualFile]) -> Result<()> {
+        parallel::try_each(parallel::usual_threads(), files, |file| {
+            let path = self.path(file);
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(|error| Error::target(&path, error.to_string()))
+        })
+    }
+
+    /// Gives the finished directory its name.
+    pub fn commit(self, target: &Target) -> Result<()> {
+        let failed = |error: io::Error| Error::target(&target.path, error.to_string());
+        sync_directories(&self.files()).map_err(failed)?;
+        fs::rename(self.files(), &target.path).map_err(failed)?;
+        fs::remove_dir_all(&self.root).map_err(failed)?;
+        File::open(&target.parent).and_then(|parent| parent.sync_all()).map_err(failed)
+    }
+
+    pub fn path(&self, file: &VirtualFile) -> PathBuf {
+        self.files().join(file.path())
+    }
+
+    /// The directory that becomes the target.
+    pub fn files(&self) -> PathBuf {
+        self.root.join("files")
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn fault(&self, error: io::Error) -> Error {
+        Error::target(&self.root, error.to_string())
+    }
+}
+
+/// A whole line of the journal; a torn one at its end tells nothing.
+fn piece(line: &str) -> Option<Piece> {
+    let mut numbers = line.strip_suffix('\n')?.split(' ');
+    let piece = Piece {
+        file: numbers.next()?.parse().ok()?,
+        start: numbers.next()?.parse().ok()?,
+        end: numbers.next()?.parse().ok()?,
+    };
+    numbers.next().is_none().then_some(piece)
+}
+
+fn directories(file: &Path) -> io::Result<()> {
+    file.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+fn sync_directories(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
+    }
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torn_lines_of_the_journal_tell_nothing() {
+        let whole = Piece { file: 1, start: 2, end: 30 };
+        assert_eq!(piece("1 2 30\n"), Some(whole));
+        for line in ["1 2 30", "1 2\n", "1 2 x\n", "1 2 3 4\n", "\n", ""] {
+            assert_eq!(piece(line), None, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Blocks of transposed tensors. A small piece of one touches as much of the source as a large piece does, so blocks are
+//! produced whole, once, and kept while there is room.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use lru::LruCache;
+
+use super::read_direct;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Bytes of a source row that a block takes at a time, where that many rows of output fit a block: reads of a page.
+const PIECE: u64 = 4096;
+
+/// A block takes at most this part of the cache.
+const SHARE: u64 = 8;
+
+static LIMIT: AtomicU64 = AtomicU64::new(128 << 20);
+
+/// How many bytes of produced blocks are kept; with 0 every request is produced by itself.
+pub fn set_cache_size(bytes: u64) {
+    LIMIT.store(bytes, Ordering::Relaxed);
+}
+
+/// Fills `target` with the bytes of `tensor` from `offset` on. `false`, and nothing done, where blocks of it do not fit
+/// the cache.
+pub(super) fn read(tensor: &Tensor, offset: u64, target: &mut [u8]) -> Result<bool> {
+    let Some(size) = block_size(tensor) else {
+        return Ok(false);
+    };
+    let end = offset + target.len() as u64;
+    let mut done = 0;
+    for number in offset / size..end.div_ceil(size) {
+        let block = cache().block(tensor, number, size);
+        let from = offset.max(block.range.start);
+        let length = (end.min(block.range.end) - from) as usize;
+        let skipped = (from - block.range.start) as usize;
+        let bytes = block.bytes()?;
+        target[done..done + length].copy_from_slice(&bytes[skipped..skipped + length]);
+        done += length;
+    }
+    produce_ahead(tensor, end, size);
+    Ok(true)
+}
+
+/// Bytes of a block: as many whole rows of output as make the pieces of source rows long enough.
+fn block_size(tensor: &Tensor) -> Option<u64> {
+    let limit = LIMIT.load(Ordering::Relaxed) / SHARE;
+    let sizes = tensor.shape().dims();
+    let row = sizes.last()? * tensor.unit();
+    let matrix = sizes.iter().rev().take(2).product::<u64>() * tensor.unit();
+    let wanted = (PIECE / tensor.unit()).saturating_mul(row).min(limit);
+    let part = if matrix <= wanted { matrix } else { row };
+    (part > 0 && part <= limit).then(|| part * (wanted / part).max(1))
+}
+
+/// Starts on the next block where a reader goes through the tensor from front to back.
+fn produce_ahead(tensor: &Tensor, end: u64, size: u64) {
+    let (number, inside) = (end / size, end % size);
+    let next = number + 1;
+    if inside < size / 2 || next * size >= tensor.bytes() || !cache().is_read_through(tensor, number) {
+        return;
+    }
+    let block = cache().block(tensor, next, size);
+    thread::spawn(move || block.bytes().map(drop));
+}
+
+/// A stretch of a tensor's bytes, produced by the first who needs them.
+struct Block {
+    tensor: Tensor,
+    range: Range<u64>,
+    bytes: Mutex<Option<Arc<[u8]>>>,
+}
+
+impl Block {
+    fn bytes(&self) -> Result<Arc<[u8]>> {
+        let mut produced = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = &*produced {
+            return Ok(bytes.clone());
+        }
+        let mut bytes = vec![0; (self.range.end - self.range.start) as usize];
+        read_direct(&self.tensor, self.range.start, &mut bytes)?;
+        Ok(produced.insert(bytes.into()).clone())
+    }
+}
+
+/// A tensor's identity and the number of a block. The block keeps the tensor alive, and so its identity its own.
+type Key = (usize, u64);
+
+struct Cache {
+    blocks: LruCache<Key, Arc<Block>>,
+    held: u64,
+}
+
+impl Cache {
+    fn block(&mut self, tensor: &Tensor, number: u64, size: u64) -> Arc<Block> {
+        let key = (tensor.identity(), number);
+        if let Some(block) = self.blocks.get(&key) {
+            return block.clone();
+        }
+        let start = number * size;
+        let block = Arc::new(Block {
+            tensor: tensor.clone(),
+            range: start..tensor.bytes().min(start + size),
+            bytes: Mutex::new(None),
+        });
+        self.held += block.range.end - start;
+        self.blocks.put(key, block.clone());
+        self.shrink();
+        block
+    }
+
+    fn shrink(&mut self) {
+        let limit = LIMIT.load(Ordering::Relaxed);
+        while self.held > limit
+            && let Some((_, block)) = self.blocks.pop_lru()
+        {
+            self.held -= block.range.end - block.range.start;
+        }
+    }
+
+    /// Whether the block before is there as well and the next is not.
+    fn is_read_through(&self, tensor: &Tensor, number: u64) -> bool {
+        let has = |number| self.blocks.contains(&(tensor.identity(), number));
+        (number == 0 || has(number - 1)) && !has(number + 1)
+    }
+}
+
+fn cache() -> MutexGuard<'static, Cache> {
+    static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(|| {
+        let blocks = LruCache::unbounded();
+        Mutex::new(Cache { blocks, held: 0 })
+    });
+    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+}
