@@ -15,7 +15,7 @@ def tensors_of(directory):
         raise ValueError("a second index")
     tensors = {}
     for file in files:
-        metadata, some = read_file(directory / file)
+        metadata, some = parse((directory / file).read_bytes())
         if metadata != {"format": "pt"}:
             raise ValueError(f"{file}: __metadata__ is {metadata}")
         if index and {name for name, shard in index["weight_map"].items() if shard == file} != set(some):
@@ -27,9 +27,8 @@ def tensors_of(directory):
     return tensors
 
 
-def read_file(path):
+def parse(raw):
     """The metadata and the tensors of one safetensors file that has no hole, no overlap and no trailing byte."""
-    raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
     metadata = header.pop("__metadata__", None)
@@ -37,32 +36,19 @@ def read_file(path):
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = entry["data_offsets"]
         if start != end:
-            raise ValueError(f"{path.name}: {name} starts at {start}, the one before ends at {end}")
+            raise ValueError(f"{name} starts at {start}, the one before ends at {end}")
         tensors[name] = (entry["dtype"], entry["shape"], raw[8 + length + start : 8 + length + stop])
         end = stop
     if 8 + length + end != len(raw):
-        raise ValueError(f"{path.name}: {len(raw)} bytes, the header promises {8 + length + end}")
+        raise ValueError(f"{len(raw)} bytes, the header promises {8 + length + end}")
     return metadata, tensors
 
 
 def from_torch(state_dict):
     """A torch state dict in the form that tensors_of returns."""
-    from safetensors.torch import _tobytes
+    from safetensors.torch import save
 
-    import torch
-
-    names = {
-        torch.float32: "F32",
-        torch.bfloat16: "BF16",
-        torch.float16: "F16",
-        torch.float8_e4m3fn: "F8_E4M3",
-        torch.int64: "I64",
-        torch.uint8: "U8",
-    }
-    return {
-        name: (names[tensor.dtype], list(tensor.shape), bytes(_tobytes(tensor.detach().contiguous(), name)))
-        for name, tensor in state_dict.items()
-    }
+    return parse(save({name: tensor.detach().clone().contiguous() for name, tensor in state_dict.items()}))[1]
 
 
 def assert_equal_bitwise(got, want):

@@ -2,13 +2,16 @@
 
 As a script: dcp.py OUT LAYOUT...  writes OUT/LAYOUT/source and OUT/LAYOUT/config for each.
 """
-import contextlib
+import dataclasses
+import functools
 import pathlib
 import sys
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import SerializationFormat
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, StateDictType, fully_shard
@@ -17,34 +20,22 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 import tiny
 
-WORLDS = {
-    "plain": 1,
-    "file-per-tensor-alone": 1,
-    "even": 2,
-    "dim1": 2,
-    "adam": 2,
-    "compiled": 2,
-    "fsdp1": 2,
-    "fsdp1-local-tensors": 2,
-    "hf-writer": 2,
-    "safetensors": 2,
-    "file-per-tensor": 2,
-    "uneven": 3,
-    "empty-shards": 3,
-    "tp-fsdp": 4,
-    "hsdp": 4,
-}
-SHAPES = {
-    "uneven": {"dtype": "bfloat16", "vocab_size": 130, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-    "empty-shards": {"vocab_size": 4},
-    "hsdp": {"dtype": "bfloat16"},
-    "safetensors": {"dtype": "bfloat16"},
-}
+
+@dataclasses.dataclass
+class Layout:
+    world: int
+    state: Callable
+    writer: Callable = dcp.FileSystemWriter
+    shape: dict = dataclasses.field(default_factory=dict)
 
 
 def shard(model, mesh, placement=None):
     for module in [*model.model.layers, model]:
         fully_shard(module, mesh=mesh, shard_placement_fn=placement)
+
+
+def plain(model):
+    return model.state_dict()
 
 
 def even(model):
@@ -77,8 +68,12 @@ def compiled(model):
     return {"model": model.state_dict()}
 
 
-def fsdp1(model, mesh=True):
-    mesh = {"device_mesh": init_device_mesh("cpu", (dist.get_world_size(),))} if mesh else {}
+def fsdp1(model):
+    return fsdp1_sharded_tensor(model, device_mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+
+
+def fsdp1_sharded_tensor(model, **mesh):
+    """Without a mesh FSDP1 saves ShardedTensors, with one DTensors."""
     wrapped = FullyShardedDataParallel(model, device_id=torch.device("cpu"), use_orig_params=True, **mesh)
     with FullyShardedDataParallel.state_dict_type(wrapped, StateDictType.SHARDED_STATE_DICT):
         return {"model": wrapped.state_dict()}
@@ -101,38 +96,37 @@ def hsdp(model):
     return get_model_state_dict(model)
 
 
-STATES = {
-    "plain": lambda model: model.state_dict(),
-    "file-per-tensor-alone": lambda model: model.state_dict(),
-    "dim1": dim1,
-    "adam": adam,
-    "compiled": compiled,
-    "fsdp1": fsdp1,
-    "fsdp1-local-tensors": lambda model: fsdp1(model, mesh=False),
-    "tp-fsdp": tp_fsdp,
-    "hsdp": hsdp,
+file_per_tensor = functools.partial(dcp.FileSystemWriter, single_file_per_rank=False)
+hf_writer = functools.partial(dcp.HuggingFaceStorageWriter, save_distributed=True)
+as_safetensors = functools.partial(dcp.FileSystemWriter, serialization_format=SerializationFormat.SAFETENSORS)
+bf16 = {"dtype": "bfloat16"}
+small = {"vocab_size": 130, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+LAYOUTS = {
+    "plain": Layout(1, plain),
+    "plain-file-per-tensor": Layout(1, plain, file_per_tensor),
+    "even": Layout(2, even),
+    "dim1": Layout(2, dim1),
+    "adam": Layout(2, adam),
+    "compiled": Layout(2, compiled),
+    "fsdp1": Layout(2, fsdp1),
+    "fsdp1-sharded-tensor": Layout(2, fsdp1_sharded_tensor),
+    "hf-writer": Layout(2, even, hf_writer),
+    "safetensors": Layout(2, even, as_safetensors, bf16),
+    "file-per-tensor": Layout(2, even, file_per_tensor, bf16),
+    "uneven": Layout(3, even, shape=small | bf16),
+    "empty-shards": Layout(3, even, shape={"vocab_size": 4}),
+    "tp-fsdp": Layout(4, tp_fsdp),
+    "hsdp": Layout(4, hsdp, shape=bf16),
 }
 
 
-def writer(layout, folder):
-    match layout:
-        case "hf-writer":
-            return dcp.HuggingFaceStorageWriter(folder, save_distributed=True)
-        case "safetensors":
-            return dcp.FileSystemWriter(folder, serialization_format=dcp.filesystem.SerializationFormat.SAFETENSORS)
-        case "file-per-tensor" | "file-per-tensor-alone":
-            return dcp.FileSystemWriter(folder, single_file_per_rank=False)
-        case _:
-            return dcp.FileSystemWriter(folder)
-
-
-def save(layout, out):
-    shape = SHAPES.get(layout, {})
-    state = STATES.get(layout, even)(tiny.model(**shape))
-    with contextlib.redirect_stdout(sys.stderr):
-        dcp.save(state, storage_writer=writer(layout, out / layout / "source"))
+def save(name, out):
+    layout = LAYOUTS[name]
+    state = layout.state(tiny.model(**layout.shape))
+    dcp.save(state, storage_writer=layout.writer(out / name / "source"))
     if dist.get_rank() == 0:
-        tiny.write_config(out / layout / "config", **shape)
+        tiny.write_config(out / name / "config", **layout.shape)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ import sys
 
 import torch
 import torch.nn as nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 import hf
 import ranks
 from case import Case, same
+from titan_parts import GptOssExperts, TrainState, bias_experts, fill, shard, whole
 from torchtitan.components.checkpointer.dcp import CheckpointManager
 from torchtitan.components.optimizer.lr_scheduler import LRSchedulersContainer
 from torchtitan.components.optimizer.optimizer import OptimizersContainer, default_adamw
@@ -29,6 +27,7 @@ logging.disable(logging.WARNING)
 PACKAGES = ("torch", "torchtitan", "transformers")
 H, F, V, L = hf.SHAPE["hidden_size"], hf.SHAPE["intermediate_size"], hf.SHAPE["vocab_size"], hf.SHAPE["num_hidden_layers"]
 HEADS, KV = hf.SHAPE["num_attention_heads"], hf.SHAPE["num_key_value_heads"]
+EXPORT = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHT = {"weight": nn.init.normal_}
 
 
@@ -81,64 +80,26 @@ def gpt_oss_config():
     return frame(gpt_oss.GptOssModel.Config, layers), gpt_oss.GptOssStateDictAdapter
 
 
-EXPERTS = "layers.{}.moe.routed_experts.inner_experts."
-
-
-def gpt_oss_experts(state):
-    """What its adapter drops: the bf16 parameters of transformers hold the last two axes the other way round."""
-    out = {}
-    for i in range(L):
-        here, there = EXPERTS.format(i), f"model.layers.{i}.mlp.experts."
-        for mine, theirs, turned in (("mlp1_weight_EGD", "gate_up_proj", True), ("mlp1_bias_EG", "gate_up_proj_bias", False),
-                                     ("mlp2_weight_EDF", "down_proj", True), ("mlp2_bias_ED", "down_proj_bias", False)):
-            value = state[here + mine]
-            out[there + theirs] = value.transpose(-1, -2).contiguous() if turned else value
-    return out
-
-
-def gpt_oss_experts_back(tensors):
-    out = {}
-    for i in range(L):
-        here, there = f"model.layers.{i}.mlp.experts.", EXPERTS.format(i)
-        out[there + "mlp1_weight_EGD"] = tensors[here + "gate_up_proj"].transpose(-1, -2).contiguous()
-        out[there + "mlp1_bias_EG"] = tensors[here + "gate_up_proj_bias"]
-        out[there + "mlp2_weight_EDF"] = tensors[here + "down_proj"].transpose(-1, -2).contiguous()
-        out[there + "mlp2_bias_ED"] = tensors[here + "down_proj_bias"]
-    return out
-
-
-class TrainState:
-    def state_dict(self):
-        return {"step": torch.tensor(10), "ntokens_seen": torch.tensor(4096)}
-
-    def load_state_dict(self, state):
-        pass
-
-
-def whole(tensor):
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+EXPERTS = GptOssExperts("layers.{}.moe.routed_experts.inner_experts.", ("mlp1_weight_EGD", "mlp1_bias_EG", "mlp2_weight_EDF", "mlp2_bias_ED"))
 
 
 def train_and_save(rank, folder, make, tensors, native, mesh_shape, dtype, save, seen):
-    """One process of the run: shard, fill, one optimizer step, save; rank 0 leaves the full native state in `seen`."""
+    """One process of the run: shard, fill, save; rank 0 leaves the native state and the adapter's answer in `seen`."""
     config, adapter_class = make()
     torch.manual_seed(1)
     torch.set_default_dtype(dtype)
     model = config.build()
-    mesh = init_device_mesh("cpu", mesh_shape, mesh_dim_names=("replicate", "shard")[-len(mesh_shape):])
-    for layer in model.layers.values():
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    shard(model, mesh_shape)
     adapter = adapter_class(config, save.get("assets"))
-    model.load_state_dict(sharded(model, {**adapter.from_hf(dict(tensors)), **native}), strict=True)
-    for name, buffer in model.named_buffers():
-        if name.endswith("expert_bias_E") and save.get("bias"):
-            buffer.copy_(torch.arange(buffer.numel(), dtype=buffer.dtype) * 0.25 + 0.1)
+    known = {k: v for k, v in tensors.items() if not (native and ".mlp.experts." in k)}
+    fill(model, {**adapter.from_hf(known), **native})
+    if save.get("bias"):
+        bias_experts(model)
     optimizers = OptimizersContainer(default_adamw(lr=1e-3), model_parts=[model])
     schedulers = LRSchedulersContainer.Config().build(optimizers=optimizers, training_steps=10)
-    manager = CheckpointManager(CheckpointManager.Config(enable=True, folder="checkpoint", interval=10, **save.get("options", {})), dataloader=None,
-                                model_parts=[model], optimizers=optimizers, lr_schedulers=schedulers, states={"train_state": TrainState()},
-                                sd_adapter=adapter, base_folder=str(folder))
+    options = CheckpointManager.Config(enable=True, folder="checkpoint", interval=10, **save.get("options", {}))
+    manager = CheckpointManager(options, dataloader=None, model_parts=[model], optimizers=optimizers, lr_schedulers=schedulers,
+                                states={"train_state": TrainState()}, sd_adapter=adapter, base_folder=str(folder))
     manager.save(10, last_step=save.get("last", False))
     manager.close()
     state = {k: whole(v) for k, v in manager.states["model"].state_dict().items()}
@@ -146,45 +107,28 @@ def train_and_save(rank, folder, make, tensors, native, mesh_shape, dtype, save,
         torch.save((state, adapter_class(config, None).to_hf(dict(state))), seen)
 
 
-def sharded(model, full):
-    """The full tensors laid out as the model's own state dict has them."""
-    out = {}
-    for name, mine in model.state_dict().items():
-        value = full.get(name)
-        if value is None:
-            value = whole(mine).clone()
-        out[name] = distribute_tensor(value.to(mine.dtype), mine.device_mesh, mine.placements) if isinstance(mine, DTensor) else value.to(mine.dtype)
-    return out
-
-
 def one(out, name, make, family, *, world=2, mesh=None, dtype=torch.float32, save=None, special="", **changes):
     save = dict(save or {})
     cfg = hf.config(family, **changes)
     made = hf.model(cfg, dtype)
     tensors, config = hf.saved(made)
-    tied = cfg.tie_word_embeddings
-    if family == "deepseek_v3":
-        tensors = {k: v.float() if k.endswith("correction_bias") else v for k, v in tensors.items()}
     case = Case(out, name, system="torchtitan", family=family, packages=PACKAGES)
     case.config(config)
     seen = case.folder / "seen.pt"
-    native = gpt_oss_experts_back(tensors) if family == "gpt_oss" else {}
+    native = EXPERTS.from_hf(tensors, L) if family == "gpt_oss" else {}
     ranks.run(world, train_and_save, case.source, make, tensors, native, mesh or (world,), dtype, save, seen)
     state, reference = torch.load(seen, weights_only=False)
     os.remove(seen)
-    if family == "gpt_oss":
-        reference.update(gpt_oss_experts(state))
-    if tied:
-        reference.pop("lm_head.weight", None)
-    export = {"float32": torch.float32, "bfloat16": torch.bfloat16}[save.get("options", {}).get("export_dtype", "float32")]
-    expected = tensors if not save.get("bias") or family != "deepseek_v3" else {k: reference[k] if "correction_bias" in k else v for k, v in tensors.items()}
-    if not changes.get("mtp"):
-        same({k: v for k, v in reference.items() if "correction_bias" not in k}, {k: v for k, v in expected.items() if "correction_bias" not in k})
-    if save.get("last"):
-        reference = {k: v.to(export) for k, v in reference.items()}
     by = "its adapter's to_hf, equal to the Hugging Face model it came from"
     if family == "gpt_oss":
+        reference.update(EXPERTS.to_hf(state, L))
         by = "its adapter's to_hf and, for the expert tensors that it drops, the Hugging Face model they came from"
+    if cfg.tie_word_embeddings:
+        reference.pop("lm_head.weight", None)
+    biases = {k: v for k, v in reference.items() if "correction_bias" in k}
+    same(reference, {**tensors, **biases})
+    if save.get("last"):
+        reference = {k: v.to(EXPORT[save["options"].get("export_dtype", "float32")]) for k, v in reference.items()}
     case.done(reference, by=by, source="source/checkpoint/step-10", special=special)
 
 

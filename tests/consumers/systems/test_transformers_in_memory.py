@@ -1,0 +1,6 @@
+"""transformers models saved by torch, as they are in memory."""
+import checked
+
+
+def test_transformers_in_memory_checkpoints_equal_what_their_own_converter_makes(subtests):
+    checked.check(checked.generate("gen_transformers.py", environment="base"), subtests)
