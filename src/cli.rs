@@ -8,8 +8,10 @@ use tracing_subscriber::EnvFilter;
 
 mod daemon;
 mod exec;
+mod export;
 mod inspect;
 mod mount;
+mod progress;
 mod size;
 mod umount;
 mod view;
@@ -22,7 +24,7 @@ Exit status:
   0  success
   1  the checkpoint is refused
   2  wrong usage
-  3  the mount point or FUSE cannot be used
+  3  the mount point, FUSE or an export's destination cannot be used
   4  a source file cannot be read
 
 RUST_LOG=info or RUST_LOG=debug shows more on standard error.";
@@ -41,6 +43,7 @@ struct CommandLine {
 enum Command {
     Mount(mount::Arguments),
     Exec(exec::Arguments),
+    Export(export::Arguments),
     Inspect(inspect::Arguments),
     Umount(umount::Arguments),
 }
@@ -52,6 +55,7 @@ pub fn run() -> ExitCode {
     let result = match command {
         Command::Mount(arguments) => mount::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Umount(arguments) => umount::run(arguments),
     };
@@ -66,9 +70,13 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         Some(error) => (error.to_string(), error.exit_code()),
         None => (format!("{error:#}"), WRONG_USAGE),
     };
-    // Without standard error, the exit status alone tells.
-    writeln!(io::stderr(), "ckptfs: {}", one_line(&line)).ok();
+    complain(&line);
     ExitCode::from(code)
+}
+
+/// The one line of a failure. Without standard error, the exit status alone tells.
+fn complain(line: &str) {
+    writeln!(io::stderr(), "ckptfs: {}", one_line(line)).ok();
 }
 
 /// Warnings to standard error, more or less by RUST_LOG. Colours would also reach a log file.

@@ -33,6 +33,9 @@ pub enum Error {
     /// The mount point or FUSE itself cannot be used.
     #[error("{}: {reason}", path.display())]
     Mount { path: PathBuf, reason: String },
+    /// Where an export goes cannot be written.
+    #[error("{}: {reason}", path.display())]
+    Target { path: PathBuf, reason: String },
 }
 
 impl Error {
@@ -72,6 +75,13 @@ impl Error {
         }
     }
 
+    pub fn target(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Target {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
     /// What a reader of the mount gets. A read either succeeds whole or answers one of these.
     pub fn errno(&self) -> i32 {
         match self {
@@ -85,12 +95,13 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Mapping(_)
             | Self::Changed { .. }
-            | Self::Mount { .. } => libc::EIO,
+            | Self::Mount { .. }
+            | Self::Target { .. } => libc::EIO,
         }
     }
 
-    /// The exit status of the command line: 1 the checkpoint is refused, 3 the mount point or FUSE cannot be used,
-    /// 4 a source file cannot be read. (0 is success; 2, wrong usage, is clap's.)
+    /// The exit status of the command line: 1 the checkpoint is refused, 3 the mount point, FUSE or an export's
+    /// destination cannot be used, 4 a source file cannot be read. (0 is success; 2, wrong usage, is clap's.)
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Malformed { .. }
@@ -98,7 +109,7 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Mapping(_)
             | Self::Changed { .. } => 1,
-            Self::Mount { .. } => 3,
+            Self::Mount { .. } | Self::Target { .. } => 3,
             Self::Io { .. } => 4,
         }
     }

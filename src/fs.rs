@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fuser::{Errno, FileAttr, INodeNo, OpenAccMode, OpenFlags};
+use fuser::{Errno, FileAttr, INodeNo, OpenAccMode, OpenFlags, ReplyOpen};
 
 mod attributes;
 mod errors;
+mod passthrough;
 mod requests;
 mod tree;
 
@@ -17,6 +18,7 @@ pub use tree::{Entry, Stat, Tree, Usage};
 use crate::error::Result;
 use crate::repo::VirtualFile;
 use errors::ErrorLog;
+use passthrough::{Backing, Passthrough};
 
 /// How the bytes of a file are produced: [`crate::read::read`], or what a test puts in its place.
 pub type Read = for<'a> fn(&'a VirtualFile, u64, usize, &'a mut Vec<u8>) -> Result<&'a [u8]>;
@@ -30,6 +32,7 @@ pub struct CheckpointFs {
     tree: Tree,
     read: Read,
     errors: ErrorLog,
+    passthrough: Passthrough,
 }
 
 impl CheckpointFs {
@@ -38,6 +41,7 @@ impl CheckpointFs {
             tree,
             read,
             errors: ErrorLog::default(),
+            passthrough: Passthrough::default(),
         }
     }
 
@@ -68,12 +72,31 @@ impl CheckpointFs {
         self.tree.entries(inode.0, offset).ok_or(Errno::ENOTDIR)
     }
 
-    fn may_open(&self, inode: INodeNo, flags: OpenFlags) -> Answer<()> {
+    /// What the kernel may read in the place of the file, if anything.
+    fn opened(
+        &self,
+        inode: INodeNo,
+        flags: OpenFlags,
+        reply: &ReplyOpen,
+    ) -> Answer<Option<Backing>> {
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
         match self.tree.file(inode.0) {
             _ if writes => Err(Errno::EROFS),
-            Some(_) => Ok(()),
+            Some(file) => {
+                let backing = self.passthrough.backing(inode.0, file, reply);
+                backing
+                    .map_err(|error| self.failed(file, 0, Errno::from_i32(error.errno()), &error))
+            }
             None => Err(Errno::EISDIR),
+        }
+    }
+
+    /// After a reply: bytes that the kernel keeps for the mount need not stay in the source's page cache. A direct read
+    /// leaves nothing in the kernel.
+    fn handed_on(&self, inode: INodeNo, offset: u64, length: usize, flags: OpenFlags) {
+        let file = self.tree.file(inode.0);
+        if let Some(file) = file.filter(|_| flags.0 & libc::O_DIRECT == 0) {
+            crate::read::handed_on(file, offset, length).ok();
         }
     }
 

@@ -3,16 +3,18 @@
 //! Data flows one way through the house, and each floor uses only what lies below it:
 //!
 //! ```text
-//! checkpoint -> tensor -> mapping -> repo -> read -> fs -> mount -> cli
+//! checkpoint -> tensor -> mapping -> repo -> read -> fs -> mount, export, verify -> cli
 //! ```
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod checkpoint;
 pub mod cli;
 pub mod error;
+pub mod export;
 pub mod fs;
 pub mod mapping;
 pub mod mount;
+pub mod parallel;
 pub mod read;
 pub mod repo;
 pub mod tensor;

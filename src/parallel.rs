@@ -29,7 +29,9 @@ pub fn map<T: Sync, R: Send>(
         let count = threads.get().min(items.len());
         let workers: Vec<_> = (0..count).map(|_| scope.spawn(worker)).collect();
         let results = workers.into_iter().map(|worker| worker.join());
-        results.flat_map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        results
+            .flat_map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
     });
     done.sort_unstable_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()
@@ -63,7 +65,10 @@ mod tests {
     #[test]
     fn results_come_in_the_order_of_the_items() {
         let items: Vec<u64> = (0..100).collect();
-        assert_eq!(map(THREE, &items, |item| item * 2), (0..100).map(|i| i * 2).collect::<Vec<_>>());
+        assert_eq!(
+            map(THREE, &items, |item| item * 2),
+            (0..100).map(|i| i * 2).collect::<Vec<_>>()
+        );
         assert!(map(THREE, &[], |item: &u64| *item).is_empty());
     }
 

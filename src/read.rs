@@ -1,11 +1,15 @@
 //! `offset -> bytes` of any virtual file: pure, safe from many threads, no lock held over I/O.
 
+mod blocks;
 mod cast;
+mod passthrough;
+mod place;
 mod scatter;
 mod tiles;
 
 use std::borrow::Cow;
 use std::io;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::repo::{Segment, VirtualFile};
@@ -13,6 +17,9 @@ use crate::tensor::{Nest, Tensor, nests};
 
 use scatter::Copy;
 use tiles::Production;
+
+pub use blocks::set_cache_size;
+pub use passthrough::passthrough_source;
 
 /// Shortest contiguous run that is handed on as a map of the source instead of being copied.
 const MAPPED_FROM: usize = 16 << 10;
@@ -61,17 +68,45 @@ pub fn read_tensor_at(tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result
     plan.execute(buffer)
 }
 
+/// Counts bytes as handed on to the kernel, which keeps them: the page cache of the source need not hold them as well.
+pub fn handed_on(file: &VirtualFile, offset: u64, length: usize) -> Result<()> {
+    let mut plan = Plan::default();
+    plan.add_file(file, offset, offset.saturating_add(length as u64))?;
+    for copy in &plan.copies {
+        let length = copy.length as u64;
+        copy.file.handed_on(copy.source, length, length);
+    }
+    for production in &plan.productions {
+        let (offset, span, bytes) = production.span();
+        let file = production.nest.stored.file();
+        file.handed_on(offset, span, bytes);
+    }
+    Ok(())
+}
+
 /// What one request consists of. Destinations are byte offsets into the reply, and together cover it exactly once.
 #[derive(Default)]
 struct Plan<'a> {
     ready: Vec<(usize, Cow<'a, [u8]>)>,
     copies: Vec<Copy<'a>>,
     productions: Vec<Production<'a>>,
+    /// Transposed ranges: destination, tensor, bytes of it.
+    transposed: Vec<(usize, &'a Tensor, Range<u64>)>,
+    /// Whether transposed ranges are taken from blocks.
+    uses_blocks: bool,
 }
 
 impl<'a> Plan<'a> {
     fn new(file: &'a VirtualFile, start: u64, end: u64) -> Result<Self> {
-        let mut plan = Self::default();
+        let mut plan = Self {
+            uses_blocks: true,
+            ..Self::default()
+        };
+        plan.add_file(file, start, end)?;
+        Ok(plan)
+    }
+
+    fn add_file(&mut self, file: &'a VirtualFile, start: u64, end: u64) -> Result<()> {
         for (segment_start, segment) in file.overlapping(start, end) {
             let from = start.max(segment_start) - segment_start;
             let to = end.min(segment_start + segment.size()) - segment_start;
@@ -79,19 +114,19 @@ impl<'a> Plan<'a> {
             match segment {
                 Segment::Inline(bytes) => {
                     let bytes = bytes.get(from as usize..to as usize).unwrap_or(&[]);
-                    plan.ready.push((destination, bytes.into()));
+                    self.ready.push((destination, bytes.into()));
                 }
-                Segment::Source(file) => plan.copies.push(Copy {
+                Segment::Source(file) => self.copies.push(Copy {
                     file,
                     source: from,
                     destination,
                     length: (to - from) as usize,
                 }),
-                Segment::Tensor(tensor) => plan.add_tensor(tensor, from, to, destination)?,
+                Segment::Tensor(tensor) => self.add_tensor(tensor, from, to, destination)?,
             }
         }
-        scatter::join(&mut plan.copies);
-        Ok(plan)
+        scatter::join(&mut self.copies);
+        Ok(())
     }
 
     /// Bytes `from .. to` of a tensor. The few requests that cut through an element are served by way of whole ones.
@@ -104,10 +139,18 @@ impl<'a> Plan<'a> {
     ) -> Result<()> {
         let unit = tensor.unit();
         if from.is_multiple_of(unit) && to.is_multiple_of(unit) {
-            return nests(tensor, from / unit..to / unit, &mut |nest| {
+            let (copies, productions) = (self.copies.len(), self.productions.len());
+            nests(tensor, from / unit..to / unit, &mut |nest| {
                 self.add_nest(tensor, nest, destination);
                 Ok(())
-            });
+            })?;
+            let mut added = self.productions[productions..].iter();
+            if self.uses_blocks && added.any(Production::is_strided) {
+                self.copies.truncate(copies);
+                self.productions.truncate(productions);
+                self.transposed.push((destination, tensor, from..to));
+            }
+            return Ok(());
         }
         let (first, last) = (from / unit * unit, to.next_multiple_of(unit));
         let mut whole = vec![0; (last - first) as usize];
@@ -148,6 +191,13 @@ impl<'a> Plan<'a> {
         }
         for production in &self.productions {
             production.execute(reply)?;
+        }
+        for (destination, tensor, range) in self.transposed {
+            let length = (range.end - range.start) as usize;
+            let target = &mut reply[destination..destination + length];
+            if !blocks::read(tensor, range.start, target)? {
+                read_tensor_at(tensor, range.start, target)?;
+            }
         }
         scatter::execute(self.copies, reply)
     }

@@ -12,6 +12,7 @@ use crate::mapping::MappedTensor;
 use crate::tensor::SourceFile;
 
 pub use file::{Attributes, Segment, VirtualFile};
+pub use header::lengthened;
 pub use index::python_json;
 
 /// What the files of a directory are called.

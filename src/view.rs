@@ -130,7 +130,11 @@ fn evidence(checkpoint: &Checkpoint) -> String {
     let mut tensors = checkpoint.tensors.iter();
     let example = tensors.find(|tensor| tensor.name.contains("layers"));
     match example.or(checkpoint.tensors.first()) {
-        Some(tensor) => format!("{}, names like {}", checkpoint.layout.evidence(), tensor.name),
+        Some(tensor) => format!(
+            "{}, names like {}",
+            checkpoint.layout.evidence(),
+            tensor.name
+        ),
         None => checkpoint.layout.evidence(),
     }
 }

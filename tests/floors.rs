@@ -16,7 +16,9 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     entries
         .flat_map(|path| match path.is_dir() {
             true => sources(&path),
@@ -28,8 +30,16 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// The floor's module that a file belongs to.
 fn module(path: &Path) -> String {
-    let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
+    let inner = path
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .unwrap();
+    let first = inner
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -44,8 +54,13 @@ fn no_module_uses_one_above_or_beside_it() {
         let Some(height) = floor(&own) else { continue };
         let text = fs::read_to_string(&path).unwrap();
         for used in text.split("crate::").skip(1) {
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if used != own && let Some(other) = floor(&used) {
+            let used: String = used
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
+            if used != own
+                && let Some(other) = floor(&used)
+            {
                 assert!(other < height, "{} uses {used}", path.display());
             }
         }
@@ -57,14 +72,26 @@ fn fuser_and_clap_stay_where_they_belong() {
     for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = fs::read_to_string(&path).unwrap();
         let own = module(&path);
-        assert!(!text.contains("fuser::") || ["fs", "mount"].contains(&&*own), "{}", path.display());
-        assert!(!text.contains("clap::") || own == "cli", "{}", path.display());
+        assert!(
+            !text.contains("fuser::") || ["fs", "mount"].contains(&&*own),
+            "{}",
+            path.display()
+        );
+        assert!(
+            !text.contains("clap::") || own == "cli",
+            "{}",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn every_source_file_says_in_its_first_line_why_it_exists() {
     for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        assert!(fs::read_to_string(&path).unwrap().starts_with("//! "), "{}", path.display());
+        assert!(
+            fs::read_to_string(&path).unwrap().starts_with("//! "),
+            "{}",
+            path.display()
+        );
     }
 }

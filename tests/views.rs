@@ -9,7 +9,9 @@ use ckptfs::view::{DtypeChoice, Options, View};
 use safetensors::SafeTensors;
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }
 
 fn example() -> (PathBuf, Options) {
@@ -36,7 +38,11 @@ fn assert_equal(view: &View, expected: &Path) {
     let want = std::fs::read(expected).unwrap();
     let want = SafeTensors::deserialize(&want).unwrap();
     let mut names = Vec::new();
-    for file in view.files.iter().filter(|file| file.path().ends_with(".safetensors")) {
+    for file in view
+        .files
+        .iter()
+        .filter(|file| file.path().ends_with(".safetensors"))
+    {
         let got = bytes(file);
         let got = SafeTensors::deserialize(&got).unwrap();
         for (name, tensor) in got.tensors() {
@@ -102,11 +108,15 @@ fn any_shard_size_holds_the_same_tensors() {
         };
         let view = View::open(&source, &options).unwrap();
         assert_equal(&view, &data("torchtitan-llama3/expected.safetensors"));
-        let index: serde_json::Value = serde_json::from_slice(&bytes(file(&view, "model.safetensors.index.json"))).unwrap();
+        let index: serde_json::Value =
+            serde_json::from_slice(&bytes(file(&view, "model.safetensors.index.json"))).unwrap();
         assert_eq!(index["metadata"]["total_size"], view.bytes());
         let map = index["weight_map"].as_object().unwrap();
         assert_eq!(map.len(), view.tensors.len());
-        assert!(map.values().all(|shard| view.files.iter().any(|file| shard == file.path())));
+        assert!(
+            map.values()
+                .all(|shard| view.files.iter().any(|file| shard == file.path()))
+        );
     }
 }
 
@@ -152,12 +162,18 @@ fn a_cast_rounds_every_weight_and_says_so_in_the_config() {
         let rounded: Vec<u8> = tensor
             .data()
             .chunks(4)
-            .flat_map(|bytes| half::bf16::from_f32(f32::from_le_bytes(bytes.try_into().unwrap())).to_le_bytes())
+            .flat_map(|bytes| {
+                half::bf16::from_f32(f32::from_le_bytes(bytes.try_into().unwrap())).to_le_bytes()
+            })
             .collect();
         assert!(got.tensor(&name).unwrap().data() == rounded, "{name}");
     }
-    let config: serde_json::Value = serde_json::from_slice(&bytes(file(&view, "config.json"))).unwrap();
-    assert_eq!(config.get("dtype").or(config.get("torch_dtype")).unwrap(), "bfloat16");
+    let config: serde_json::Value =
+        serde_json::from_slice(&bytes(file(&view, "config.json"))).unwrap();
+    assert_eq!(
+        config.get("dtype").or(config.get("torch_dtype")).unwrap(),
+        "bfloat16"
+    );
 }
 
 #[test]
@@ -168,7 +184,11 @@ fn a_family_needs_a_table_and_no_code() {
     std::fs::create_dir(&config).unwrap();
     let (source, _) = example();
     let theirs = std::fs::read_to_string(source.join("../../hf_assets/config.json")).unwrap();
-    std::fs::write(config.join("config.json"), theirs.replace("\"llama\"", "\"nova\"")).unwrap();
+    std::fs::write(
+        config.join("config.json"),
+        theirs.replace("\"llama\"", "\"nova\""),
+    )
+    .unwrap();
     std::fs::write(&table, NOVA).unwrap();
     let options = Options {
         config_from: Some(config),
@@ -177,7 +197,10 @@ fn a_family_needs_a_table_and_no_code() {
     };
     let view = View::open(&source, &options).unwrap();
     let names: Vec<&str> = view.tensors.iter().map(|tensor| &*tensor.name).collect();
-    assert_eq!(names[..3], ["nova.embed", "nova.0.attn.qkv", "nova.0.attn.out"]);
+    assert_eq!(
+        names[..3],
+        ["nova.embed", "nova.0.attn.qkv", "nova.0.attn.out"]
+    );
     let shape = |at: usize| view.tensors[at].tensor.shape().dims().to_vec();
     assert_eq!(shape(1), [128, 64]);
 }

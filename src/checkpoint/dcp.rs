@@ -64,9 +64,13 @@ fn items<'a>(
 ) -> Result<Items<'a>> {
     let mut files = Files::new(folder);
     let mut items = HashMap::with_capacity(metadata.count()?);
+    let mut ranges = Vec::new();
     for item in metadata.items() {
         let item = item?;
         let part = files.part(&item)?;
+        if let Part::Zip(_) = part {
+            ranges.push((item.file, item.start, item.start + item.length, item.name));
+        }
         let Some(offsets) = item.offsets.filter(|_| keep(item.name)) else {
             continue;
         };
@@ -74,7 +78,20 @@ fn items<'a>(
             return Err(metadata.refuse(item.name, "has two items for one chunk"));
         }
     }
+    check_disjoint(metadata, ranges)?;
     Ok(items)
+}
+
+/// No two items may have a byte in common: one of them would show what is another's.
+fn check_disjoint(metadata: &Metadata, mut ranges: Vec<(&str, u64, u64, &str)>) -> Result<()> {
+    ranges.sort_unstable();
+    for (one, other) in ranges.iter().zip(ranges.iter().skip(1)) {
+        if one.0 == other.0 && other.1 < one.2 {
+            let reason = format!("shares bytes of {} with {}", other.0, one.3.escape_debug());
+            return Err(metadata.refuse(other.3, reason));
+        }
+    }
+    Ok(())
 }
 
 impl LeftAlone {

@@ -186,8 +186,7 @@ fn index(folder: &Folder, names: &[String], end: &str, files: &[String]) -> Resu
 fn is_torch_checkpointing(names: &[String]) -> bool {
     let has = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
     let other_entry = |name: &str| name.ends_with("_0.pt") && name != "model_0.pt";
-    has(&|name| name == "metadata.pkl")
-        || has(&|name| name == "model_0.pt") && has(&other_entry)
+    has(&|name| name == "metadata.pkl") || has(&|name| name == "model_0.pt") && has(&other_entry)
 }
 
 fn is_hf_shard(name: &str) -> bool {

@@ -15,6 +15,10 @@ use crate::tensor::{Dtype, Shape, SourceFile, Tensor, contiguous};
 const HEADER_LIMIT: u64 = 100_000_000;
 /// Most bytes of a tensor's name.
 const NAME_LIMIT: usize = 4096;
+/// The key of a header that is no tensor.
+const METADATA: &str = "__metadata__";
+/// What the length of a header is in a file that Git LFS has not fetched.
+const LFS: u64 = u64::from_le_bytes(*b"version ");
 
 /// What a file holds: tensors in the order of their bytes, each with its range in the file.
 #[derive(Debug)]
@@ -65,6 +69,16 @@ pub fn tensors(file: &Arc<SourceFile>) -> Result<Vec<(String, Tensor)>> {
     Header::read(file)?.tensors.into_iter().map(place).collect()
 }
 
+/// Why no tensor can be called `name` in a safetensors file.
+pub fn name_fault(name: &str) -> Option<String> {
+    let is_long = name.is_empty() || name.len() > NAME_LIMIT;
+    if is_long || name.contains(char::is_control) {
+        let fault = format!("a name must have 1 to {NAME_LIMIT} bytes and no control characters");
+        return Some(fault);
+    }
+    (name == METADATA).then(|| format!("the name {METADATA} is taken by the format itself"))
+}
+
 /// The shape in which bytes lie in the file: elements of less than a byte are stored as bytes.
 fn stored_shape(dtype: Dtype, shape: &Shape, range: &Range<u64>) -> Shape {
     match (dtype.bytes(), Shape::new(&[range.end - range.start])) {
@@ -82,6 +96,11 @@ fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
     let mut length = [0; 8];
     file.read_exact_at(&mut length, 0)?;
     let length = u64::from_le_bytes(length);
+    if length == LFS {
+        return refuse(
+            "is a Git LFS pointer; fetch the file itself with `git lfs pull`".to_owned(),
+        );
+    }
     if length > HEADER_LIMIT || length > size - 8 {
         return refuse(format!(
             "no safetensors file, or an incomplete one: a header of {length} bytes in a file of {size}"
@@ -96,10 +115,8 @@ fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
 }
 
 fn check(name: &str, entry: &Entry) -> std::result::Result<(Dtype, Shape), String> {
-    if name.is_empty() || name.len() > NAME_LIMIT || name.contains(char::is_control) {
-        return Err(format!(
-            "a name must have 1 to {NAME_LIMIT} bytes and no control characters"
-        ));
+    if let Some(fault) = name_fault(name) {
+        return Err(fault);
     }
     let dtype = Dtype::from_safetensors(&entry.dtype)
         .ok_or_else(|| format!("unknown dtype {:?}", entry.dtype))?;

@@ -56,9 +56,7 @@ fn command(words: &[OsString], path: &Path) -> Command {
 }
 
 fn names_path(word: &OsStr) -> bool {
-    word.as_bytes()
-        .windows(PATH.len())
-        .any(|part| part == PATH)
+    word.as_bytes().windows(PATH.len()).any(|part| part == PATH)
 }
 
 fn with_path(word: &OsStr, path: &Path) -> OsString {

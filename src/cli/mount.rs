@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Threads that answer requests [default: number of cores, 2 to 16]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Memory for produced blocks of transposed tensors
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = size::parse)]
+    cache_size: u64,
     #[command(flatten)]
     view: view::ViewOptions,
 }
@@ -48,6 +51,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     crate::mount::check(&arguments.mountpoint, &options)?;
     let view = view::open(&arguments.source, &arguments.view)?;
     let ready = readiness(&arguments, &view);
+    crate::read::set_cache_size(arguments.cache_size);
     let signals = StopSignals::take()?;
     let mounted = crate::mount::mount(view.files, &arguments.mountpoint, &options)?;
     writeln!(io::stdout(), "{}", one_line(&ready))?;

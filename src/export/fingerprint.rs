@@ -14,7 +14,10 @@ pub fn of(files: &[VirtualFile]) -> Result<String> {
     let mut hash = Sha256::new();
     let mut text = env!("CARGO_PKG_VERSION").to_owned();
     for file in files {
-        add(&mut text, format_args!("file {:?} {}", file.path(), file.size()));
+        add(
+            &mut text,
+            format_args!("file {:?} {}", file.path(), file.size()),
+        );
         for segment in file.segments() {
             match segment {
                 Segment::Inline(bytes) => hash.update(bytes),
@@ -26,7 +29,10 @@ pub fn of(files: &[VirtualFile]) -> Result<String> {
             add_source(&mut text, nest.stored.file());
             let types = (nest.dtype, tensor.dtype());
             let places = (nest.source, start, nest.destination);
-            add(&mut text, format_args!("{types:?} {places:?} {:?}", nest.loops()));
+            add(
+                &mut text,
+                format_args!("{types:?} {places:?} {:?}", nest.loops()),
+            );
             // Text does not pile up, however many copies make a file.
             hash.update(text.as_bytes());
             text.clear();

@@ -36,10 +36,17 @@ pub fn of(file: &VirtualFile) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for (start, segment) in file.overlapping(0, file.size()) {
         if let Segment::Source(source) = segment {
-            runs.push(Run { source: source.clone(), from: 0, to: start, length: source.size() });
+            runs.push(Run {
+                source: source.clone(),
+                from: 0,
+                to: start,
+                length: source.size(),
+            });
         }
     }
-    each_nest(file, &mut |start, tensor, nest| runs.extend(run(start, tensor.dtype(), &nest)))?;
+    each_nest(file, &mut |start, tensor, nest| {
+        runs.extend(run(start, tensor.dtype(), &nest))
+    })?;
     runs.sort_by_key(|run| run.to);
     runs.dedup_by(|next, last| join(last, next));
     Ok(runs)

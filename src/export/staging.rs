@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExtExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::pieces::Piece;
@@ -39,20 +39,33 @@ impl Staging {
         let journal = options.open(root.join("journal")).map_err(failed)?;
         // SAFETY: flock takes numbers alone, and the descriptor is open.
         if unsafe { libc::flock(journal.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            return Err(Error::target(&target.path, "another export to it is under way"));
+            return Err(Error::target(
+                &target.path,
+                "another export to it is under way",
+            ));
         }
         let done = HashSet::new();
-        Ok(Self { root: root.clone(), journal, done })
+        Ok(Self {
+            root: root.clone(),
+            journal,
+            done,
+        })
     }
 
     /// Keeps what an interrupted export of this fingerprint left, and nothing else.
     pub fn resume(&mut self, fingerprint: &str) -> Result<()> {
         let mut text = String::new();
-        self.journal.read_to_string(&mut text).map_err(|error| self.fault(error))?;
+        self.journal
+            .read_to_string(&mut text)
+            .map_err(|error| self.fault(error))?;
         match text.split_once('\n') {
             Some((first, pieces)) if first == fingerprint => {
                 self.done = pieces.split_inclusive('\n').filter_map(piece).collect();
-                Ok(())
+                // A torn line must not run into the next.
+                let end = if text.ends_with('\n') { "" } else { "\n" };
+                self.journal
+                    .write_all(end.as_bytes())
+                    .map_err(|error| self.fault(error))
             }
             _ => self.start(fingerprint),
         }
@@ -69,10 +82,13 @@ impl Staging {
             .map_err(|error| self.fault(error))
     }
 
-    /// Makes every file in its size, readable to no more users than in the view.
-    pub fn make(&self, files: &[VirtualFile]) -> Result<()> {
-        for file in files {
+    /// Makes every file in its size, readable to no more users than in the view. Pieces of a lost file are not done.
+    pub fn make(&mut self, files: &[VirtualFile]) -> Result<()> {
+        for (number, file) in files.iter().enumerate() {
             let path = self.path(file);
+            if !fs::metadata(&path).is_ok_and(|found| found.len() == file.size()) {
+                self.done.retain(|piece| piece.file != number);
+            }
             let made = directories(&path).and_then(|()| {
                 let mode = u32::from(file.attributes().mode) | 0o600;
                 let mut options = OpenOptions::new();
@@ -103,7 +119,9 @@ impl Staging {
         }
         target.sync_data().map_err(failed)?;
         let line = format!("{} {} {}\n", piece.file, piece.start, piece.end);
-        (&self.journal).write_all(line.as_bytes()).map_err(|error| self.fault(error))
+        (&self.journal)
+            .write_all(line.as_bytes())
+            .map_err(|error| self.fault(error))
     }
 
     /// What was written stays, sizes and names included.
@@ -119,9 +137,13 @@ impl Staging {
     pub fn commit(self, target: &Target) -> Result<()> {
         let failed = |error: io::Error| Error::target(&target.path, error.to_string());
         sync_directories(&self.files()).map_err(failed)?;
+        // From here on the journal tells of files that are elsewhere.
+        self.journal.set_len(0).map_err(failed)?;
         fs::rename(self.files(), &target.path).map_err(failed)?;
         fs::remove_dir_all(&self.root).map_err(failed)?;
-        File::open(&target.parent).and_then(|parent| parent.sync_all()).map_err(failed)
+        File::open(&target.parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(failed)
     }
 
     pub fn path(&self, file: &VirtualFile) -> PathBuf {
@@ -173,7 +195,11 @@ mod tests {
 
     #[test]
     fn torn_lines_of_the_journal_tell_nothing() {
-        let whole = Piece { file: 1, start: 2, end: 30 };
+        let whole = Piece {
+            file: 1,
+            start: 2,
+            end: 30,
+        };
         assert_eq!(piece("1 2 30\n"), Some(whole));
         for line in ["1 2 30", "1 2\n", "1 2 x\n", "1 2 3 4\n", "\n", ""] {
             assert_eq!(piece(line), None, "{line:?}");

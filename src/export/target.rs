@@ -23,17 +23,23 @@ impl Target {
     pub fn check(path: &Path, source: &Path) -> Result<Self> {
         let failed = |error: io::Error| Error::target(path, error.to_string());
         if fs::symlink_metadata(path).is_ok() {
-            return Err(Error::target(path, "exists already; nothing is overwritten"));
+            return Err(Error::target(
+                path,
+                "exists already; nothing is overwritten",
+            ));
         }
         let absolute = std::path::absolute(path).map_err(failed)?;
         let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
             return Err(Error::target(path, "is no name for a new directory"));
         };
-        let parent = fs::canonicalize(parent)
-            .map_err(|error| Error::target(parent, error.to_string()))?;
+        let parent =
+            fs::canonicalize(parent).map_err(|error| Error::target(parent, error.to_string()))?;
         let source = fs::canonicalize(source).map_err(|error| Error::io(source, error))?;
         if parent.starts_with(&source) {
-            return Err(Error::target(path, "lies inside the source; name a directory outside"));
+            return Err(Error::target(
+                path,
+                "lies inside the source; name a directory outside",
+            ));
         }
         Ok(Self {
             path: parent.join(name),

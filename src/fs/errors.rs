@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(30);
 
+/// Most characters of a line: more than the longest path and the longest name of a tensor.
+const LONGEST: usize = 10_000;
+
 /// What is logged and counted of failed requests.
 #[derive(Debug, Default)]
 pub struct ErrorLog {
@@ -76,12 +79,15 @@ impl Period {
 
 /// `text` without anything that could break the line or steer a terminal: names in a checkpoint are not to be trusted.
 pub fn one_line(text: &str) -> String {
+    let end = text.char_indices().nth(LONGEST).map(|(end, _)| end);
+    let (text, cut) = end.map_or((text, ""), |end| (&text[..end], " ..."));
     text.chars()
         .flat_map(|char| {
             let escaped = steers(char).then(|| char.escape_default());
             let plain = escaped.is_none().then_some(char);
             escaped.into_iter().flatten().chain(plain)
         })
+        .chain(cut.chars())
         .collect()
 }
 

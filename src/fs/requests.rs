@@ -53,6 +53,13 @@ impl Filesystem for CheckpointFs {
         config
             .set_congestion_threshold(BACKGROUND / 4 * 3)
             .map_err(refused)?;
+        let passthrough = InitFlags::FUSE_PASSTHROUGH;
+        if config.capabilities().contains(passthrough) && config.set_max_stack_depth(1).is_ok() {
+            config
+                .add_capabilities(passthrough)
+                .map_err(|_| io::Error::other("the kernel takes back a feature that it offered"))?;
+            self.passthrough.offer();
+        }
         Ok(())
     }
 
@@ -71,12 +78,12 @@ impl Filesystem for CheckpointFs {
     }
 
     fn open(&self, _: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let flags = self.guarded(|| self.may_open(inode, flags));
-        match flags {
-            Ok(()) => reply.opened(
-                FileHandle(0),
-                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
-            ),
+        const KEPT: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+        match self.guarded(|| self.opened(inode, flags, &reply)) {
+            Ok(None) => reply.opened(FileHandle(0), KEPT),
+            Ok(Some(backing)) => {
+                reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &backing.id)
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -88,16 +95,24 @@ impl Filesystem for CheckpointFs {
         _: FileHandle,
         offset: u64,
         size: u32,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            match self.guarded(|| self.bytes(inode, offset, size, scratch)) {
+        let length = SCRATCH.with_borrow_mut(|scratch| {
+            let answer = self.guarded(|| self.bytes(inode, offset, size, scratch));
+            let length = answer.map_or(0, <[u8]>::len);
+            match answer {
                 Ok(bytes) => reply.data(bytes),
                 Err(errno) => reply.error(errno),
             }
+            length
         });
+        self.guarded(|| {
+            self.handed_on(inode, offset, length, flags);
+            Ok(())
+        })
+        .ok();
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

@@ -118,6 +118,14 @@ impl Tree {
         }
     }
 
+    /// All files, in the order of their paths.
+    pub fn into_files(self) -> impl Iterator<Item = VirtualFile> {
+        self.nodes.into_iter().filter_map(|node| match node {
+            Node::File(file) => Some(file),
+            Node::Directory(_) => None,
+        })
+    }
+
     pub fn usage(&self) -> Usage {
         Usage {
             bytes: self.bytes,

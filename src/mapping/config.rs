@@ -97,6 +97,9 @@ impl Scope for ConfigScope<'_> {
                 number(value).ok_or_else(|| format!("config.json: {name} is {value}, not a number"))
             }
             (None, Some(default)) => default.evaluate(self),
+            (None, None) if name == "num_attention_heads" => {
+                Err("config.json has no num_attention_heads: pass --heads N".to_owned())
+            }
             (None, None) => Err(format!("config.json has no {name}")),
         }
     }

@@ -1,266 +1,126 @@
-//! What config.json promises: the names and shapes of a family's tensors, and whether the checkpoint keeps the promise.
+//! The table of a model family: its tensors under Hugging Face's names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use super::apply::MappedTensor;
-use super::config::{Config, ConfigScope};
-use super::expression::{Expression, Scope};
-use super::pattern::Bindings;
-use super::table::{Family, FamilyTensor, Presence};
-use crate::error::{Error, Result};
+use serde::Deserialize;
 
-/// A tensor that the family has under a config.
-#[derive(Debug, Clone)]
-pub struct Expected {
+use super::expression::Expression;
+use super::pattern::{Names, Pattern};
+use super::table::Drop;
+use super::template::Template;
+
+/// A model family as Hugging Face lays it out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Family {
     pub name: String,
-    /// `None` for a size that config.json does not tell.
-    pub shape: Vec<Option<u64>>,
-    /// Whether a checkpoint without it is wrong.
-    pub required: bool,
-    /// The expressions behind the shape, such as `vocab_size, hidden_size`.
-    meaning: String,
+    /// The values of `model_type` in config.json.
+    pub model_types: Vec<String>,
+    /// How far each variable of the names counts.
+    #[serde(default)]
+    pub variables: BTreeMap<String, Expression>,
+    /// What the model class assumes where config.json is silent.
+    #[serde(default)]
+    pub defaults: BTreeMap<String, Expression>,
+    /// In the order in which `save_pretrained` writes them.
+    pub tensors: Vec<FamilyTensor>,
+    /// Where this holds a tensor may be missing: layers that transformers neither loads nor writes.
+    pub optional: Option<Expression>,
+    /// Beginnings of names that are taken as they are: towers of a multimodal model.
+    #[serde(default)]
+    pub pass: Vec<String>,
+    /// The output head, which a tied model has not.
+    #[serde(default = "lm_head")]
+    pub head: String,
+    /// What the output head is tied to.
+    #[serde(default = "embed_tokens")]
+    pub embedding: String,
+    /// Buffers that old versions saved and no reader wants.
+    #[serde(default)]
+    pub drop: Vec<Drop>,
+    /// Tensors that a cast leaves in f32.
+    #[serde(default)]
+    pub keep_f32: Vec<Names>,
+    /// Tensors that are no parameters, which `total_parameters` leaves out.
+    #[serde(default)]
+    pub buffers: Vec<Names>,
 }
 
-impl Expected {
-    fn fits(&self, dims: &[u64]) -> bool {
-        dims.len() == self.shape.len()
-            && dims
-                .iter()
-                .zip(&self.shape)
-                .all(|(size, want)| want.is_none_or(|want| want == *size))
+fn lm_head() -> String {
+    "lm_head.weight".to_owned()
+}
+
+fn embed_tokens() -> String {
+    "model.embed_tokens.weight".to_owned()
+}
+
+impl Family {
+    /// Whether a cast leaves the tensor in f32.
+    pub fn stays_f32(&self, name: &str) -> bool {
+        self.keep_f32.iter().any(|names| names.matches(name))
     }
 
-    fn sizes(&self) -> String {
-        let size = |size: &Option<u64>| size.map_or("_".to_owned(), |size| size.to_string());
-        let sizes: Vec<String> = self.shape.iter().map(size).collect();
-        format!("[{}]", sizes.join(", "))
+    /// Whether the tensor is no parameter.
+    pub fn is_buffer(&self, name: &str) -> bool {
+        self.buffers.iter().any(|names| names.matches(name))
+    }
+
+    /// Whether a name belongs to a part that the table does not list.
+    pub fn passes(&self, name: &str) -> bool {
+        self.pass.iter().any(|prefix| name.starts_with(&**prefix))
     }
 }
 
-/// All tensors of the family, in the order in which `save_pretrained` writes them.
-///
-/// # Errors
-/// When config.json lacks a number that a shape or a condition needs.
-pub fn expected(family: &Family, config: &Config) -> Result<Vec<Expected>> {
-    let listing = Listing { family, config };
-    let mut all = Vec::new();
-    for group in family
-        .tensors
-        .chunk_by(|a, b| outer_variable(a) == outer_variable(b))
-    {
-        match outer_variable(&group[0]) {
-            None => listing.list(group, &Bindings::new(), &mut all)?,
-            Some(variable) => {
-                for i in 0..listing.count(variable)? {
-                    listing.list(group, &Bindings::from([(variable.to_owned(), i)]), &mut all)?;
-                }
-            }
-        }
-    }
-    Ok(all)
+/// `[name, shape]`, or `[name, shape, condition]`; the condition `optional` means that both are right.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct FamilyTensor {
+    pub name: Pattern,
+    pub template: Template,
+    /// `None`, spelled `_`, for a size that config.json does not tell.
+    pub shape: Vec<Option<Expression>>,
+    pub presence: Presence,
 }
 
-/// The variable that a run of tensors shares: the layer, whose tensors stand together.
-fn outer_variable(tensor: &FamilyTensor) -> Option<&str> {
-    tensor.name.variables().next()
+#[derive(Debug)]
+pub enum Presence {
+    Always,
+    When(Expression),
+    Optional,
 }
 
-struct Listing<'a> {
-    family: &'a Family,
-    config: &'a Config,
-}
+impl TryFrom<Vec<String>> for FamilyTensor {
+    type Error = String;
 
-impl Listing<'_> {
-    fn list(
-        &self,
-        group: &[FamilyTensor],
-        outer: &Bindings,
-        all: &mut Vec<Expected>,
-    ) -> Result<()> {
-        for tensor in group {
-            match tensor.name.variables().nth(1) {
-                None => self.add(tensor, outer.clone(), all)?,
-                Some(inner) => {
-                    for i in 0..self.count(inner)? {
-                        let mut bindings = outer.clone();
-                        bindings.insert(inner.to_owned(), i);
-                        self.add(tensor, bindings, all)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add(
-        &self,
-        tensor: &FamilyTensor,
-        bindings: Bindings,
-        all: &mut Vec<Expected>,
-    ) -> Result<()> {
-        let scope = self.scope(bindings);
-        if let Presence::When(condition) = &tensor.presence
-            && !condition.holds(&scope).map_err(Error::Mapping)?
-        {
-            return Ok(());
-        }
-        let size = |size: &Option<Expression>| match size {
-            None => Ok(None),
-            Some(size) => {
-                let value = size.evaluate(&scope).map_err(Error::Mapping)?;
-                u64::try_from(value)
-                    .map(Some)
-                    .map_err(|_| Error::Mapping(format!("config.json: {size} is {value}")))
+    fn try_from(fields: Vec<String>) -> std::result::Result<Self, String> {
+        let [name, shape, rest @ ..] = &*fields else {
+            return Err(format!("{fields:?} lacks a name or a shape"));
+        };
+        let [pattern] = &*Pattern::parse(name)? else {
+            return Err(format!("{name:?} stands for several names"));
+        };
+        let presence = match rest {
+            [] => Presence::Always,
+            [word] if word == "optional" => Presence::Optional,
+            [condition] => Presence::When(condition.parse()?),
+            _ => {
+                return Err(format!(
+                    "{fields:?} has more than a name, a shape and a condition"
+                ));
             }
         };
-        let optional = match (&tensor.presence, &self.family.optional) {
-            (Presence::Optional, _) => true,
-            (_, Some(condition)) if self.applies(condition, tensor) => {
-                condition.holds(&scope).map_err(Error::Mapping)?
-            }
-            _ => false,
+        let size = |text: &str| match text.trim() {
+            "_" => Ok(None),
+            text => text.parse().map(Some),
         };
-        let text = |size: &Option<Expression>| {
-            size.as_ref()
-                .map_or("_".to_owned(), |size| size.to_string())
-        };
-        let meaning: Vec<String> = tensor.shape.iter().map(text).collect();
-        all.push(Expected {
-            name: tensor.template.fill(&scope).map_err(Error::Mapping)?,
-            shape: tensor.shape.iter().map(size).collect::<Result<_>>()?,
-            required: !optional,
-            meaning: meaning.join(","),
-        });
-        Ok(())
+        Ok(Self {
+            name: pattern.clone(),
+            template: name.clone().try_into()?,
+            shape: shape
+                .split(',')
+                .map(size)
+                .collect::<std::result::Result<_, _>>()?,
+            presence,
+        })
     }
-
-    /// Whether a condition speaks of no other variable than the tensor's name does.
-    fn applies(&self, condition: &Expression, tensor: &FamilyTensor) -> bool {
-        let variables = |name: &&str| self.family.variables.contains_key(*name);
-        condition
-            .names()
-            .into_iter()
-            .filter(variables)
-            .all(|name| tensor.name.variables().any(|own| own == name))
-    }
-
-    fn count(&self, variable: &str) -> Result<u64> {
-        let expression = self.family.variables.get(variable).ok_or_else(|| {
-            Error::Mapping(format!(
-                "family {}: nothing says how far {variable} counts",
-                self.family.name
-            ))
-        })?;
-        let count = expression
-            .evaluate(&self.scope(Bindings::new()))
-            .map_err(Error::Mapping)?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    }
-
-    fn scope(&self, bindings: Bindings) -> ConfigScope<'_> {
-        ConfigScope {
-            config: self.config,
-            defaults: &self.family.defaults,
-            bindings,
-        }
-    }
-}
-
-/// Whether the family ties the output head to the embedding under this config.
-pub fn is_tied(family: &Family, config: &Config) -> Result<bool> {
-    let scope = ConfigScope {
-        config,
-        defaults: &family.defaults,
-        bindings: Bindings::new(),
-    };
-    let tied = scope
-        .number("tie_word_embeddings")
-        .map_err(Error::Mapping)?;
-    Ok(tied != 0)
-}
-
-/// Puts the tensors in the family's order.
-///
-/// # Errors
-/// One line with every kind of contradiction: missing tensors, unexpected ones, other shapes than config.json says.
-pub fn check(
-    family: &Family,
-    expected: &[Expected],
-    tensors: Vec<MappedTensor>,
-) -> Result<Vec<MappedTensor>> {
-    let (mut ordered, listed): (Vec<_>, Vec<_>) = tensors
-        .into_iter()
-        .partition(|tensor| family.passes(&tensor.name));
-    let mut found: HashMap<String, MappedTensor> = listed
-        .into_iter()
-        .map(|tensor| (tensor.name.clone(), tensor))
-        .collect();
-    let mut complaints = Complaints::default();
-    for promise in expected {
-        match found.remove(&promise.name) {
-            None if promise.required => complaints.missing.push(promise.name.clone()),
-            None => {}
-            Some(tensor) => {
-                let shape = tensor.tensor.shape().dims();
-                if !promise.fits(shape) {
-                    let (form, _) = super::pattern::form_of(&promise.name);
-                    complaints.shapes.entry(form).or_insert_with(|| {
-                        format!(
-                            "{} is {shape:?}, config.json says {} ({})",
-                            promise.name,
-                            promise.sizes(),
-                            promise.meaning
-                        )
-                    });
-                }
-                ordered.push(tensor);
-            }
-        }
-    }
-    complaints.unexpected = found.into_keys().collect();
-    complaints.unexpected.sort();
-    complaints.verdict().map(|()| ordered)
-}
-
-#[derive(Default)]
-struct Complaints {
-    missing: Vec<String>,
-    unexpected: Vec<String>,
-    /// One for each form of name.
-    shapes: BTreeMap<String, String>,
-}
-
-impl Complaints {
-    fn verdict(self) -> Result<()> {
-        let shapes: Vec<String> = self.shapes.into_values().collect();
-        let all = [
-            listed("missing", &self.missing, ", "),
-            listed(
-                "not in the model that config.json describes",
-                &self.unexpected,
-                ", ",
-            ),
-            listed("config.json contradicts the tensors", &shapes, "; "),
-        ];
-        let all: Vec<String> = all.into_iter().flatten().collect();
-        if all.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Mapping(all.join("; ")))
-        }
-    }
-}
-
-/// The first few of `items`, and how many more there are.
-fn listed(what: &str, items: &[String], separator: &str) -> Option<String> {
-    const SHOWN: usize = 8;
-    if items.is_empty() {
-        return None;
-    }
-    let shown = items[..items.len().min(SHOWN)].join(separator);
-    let more = match items.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Some(format!("{what}: {shown}{more}"))
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::family::Family;
 use super::pattern::form_of;
-use super::table::{Family, System};
+use super::table::System;
 use crate::error::{Error, Result};
 use crate::tensor::SourceTensor;
 

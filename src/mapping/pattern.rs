@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 /// The numbers that variables stand for.
 pub type Bindings = BTreeMap<String, u64>;
 
@@ -74,6 +76,28 @@ impl Pattern {
             form: components.join("."),
             places,
         }
+    }
+}
+
+/// All spellings of a name.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Names(pub Vec<Pattern>);
+
+impl Names {
+    pub fn matches(&self, name: &str) -> bool {
+        let (form, numbers) = form_of(name);
+        self.0
+            .iter()
+            .any(|pattern| pattern.form == form && pattern.bind(&numbers).is_some())
+    }
+}
+
+impl TryFrom<String> for Names {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Pattern::parse(&text).map(Self)
     }
 }
 

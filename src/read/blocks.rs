@@ -8,7 +8,7 @@ use std::thread;
 
 use lru::LruCache;
 
-use super::read_direct;
+use super::read_tensor_at;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -61,7 +61,10 @@ fn block_size(tensor: &Tensor) -> Option<u64> {
 fn produce_ahead(tensor: &Tensor, end: u64, size: u64) {
     let (number, inside) = (end / size, end % size);
     let next = number + 1;
-    if inside < size / 2 || next * size >= tensor.bytes() || !cache().is_read_through(tensor, number) {
+    if inside < size / 2
+        || next * size >= tensor.bytes()
+        || !cache().is_read_through(tensor, number)
+    {
         return;
     }
     let block = cache().block(tensor, next, size);
@@ -72,18 +75,25 @@ fn produce_ahead(tensor: &Tensor, end: u64, size: u64) {
 struct Block {
     tensor: Tensor,
     range: Range<u64>,
-    bytes: Mutex<Option<Arc<[u8]>>>,
+    bytes: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
 impl Block {
-    fn bytes(&self) -> Result<Arc<[u8]>> {
+    fn bytes(&self) -> Result<Arc<Vec<u8>>> {
         let mut produced = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bytes) = &*produced {
             return Ok(bytes.clone());
         }
         let mut bytes = vec![0; (self.range.end - self.range.start) as usize];
-        read_direct(&self.tensor, self.range.start, &mut bytes)?;
+        read_tensor_at(&self.tensor, self.range.start, &mut bytes)?;
         Ok(produced.insert(bytes.into()).clone())
+    }
+}
+
+impl Block {
+    /// Its bytes, and about what it takes to keep track of it.
+    fn cost(&self) -> u64 {
+        self.range.end - self.range.start + 512
     }
 }
 
@@ -107,7 +117,7 @@ impl Cache {
             range: start..tensor.bytes().min(start + size),
             bytes: Mutex::new(None),
         });
-        self.held += block.range.end - start;
+        self.held += block.cost();
         self.blocks.put(key, block.clone());
         self.shrink();
         block
@@ -118,7 +128,7 @@ impl Cache {
         while self.held > limit
             && let Some((_, block)) = self.blocks.pop_lru()
         {
-            self.held -= block.range.end - block.range.start;
+            self.held -= block.cost();
         }
     }
 

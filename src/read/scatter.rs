@@ -1,10 +1,20 @@
-//! Plain copies: in source order, one scattering `preadv` for each contiguous stretch of a source file.
+//! Plain copies: in source order, one scattering `preadv` for each stretch of a source file.
 
+use std::cell::RefCell;
 use std::io::IoSliceMut;
+use std::mem::take;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::tensor::{Nest, SourceFile};
+
+/// Longest gap between two copies that is read along with them: copying a page costs less than another system call.
+const GAP: u64 = 4096;
+
+thread_local! {
+    /// Where gaps go.
+    static WASTE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// `length` bytes at `source` of a file go to `destination` of the reply.
 #[derive(Clone, Copy)]
@@ -20,8 +30,18 @@ impl Copy<'_> {
         self.source + self.length as u64
     }
 
-    fn is_followed_by(&self, next: &Copy<'_>) -> bool {
-        Arc::ptr_eq(self.file, next.file) && self.source_end() == next.source
+    fn in_source(&self) -> (*const SourceFile, u64) {
+        (Arc::as_ptr(self.file), self.source)
+    }
+
+    fn is_of_file_of(&self, other: &Copy<'_>) -> bool {
+        Arc::ptr_eq(self.file, other.file)
+    }
+
+    /// Bytes between this copy and a later one of the same file, if they are so few that both are read at once.
+    fn gap_to(&self, next: &Copy<'_>) -> Option<u64> {
+        let gap = next.source.checked_sub(self.source_end())?;
+        (gap <= GAP).then_some(gap)
     }
 }
 
@@ -41,7 +61,9 @@ pub(super) fn expand<'a>(nest: &Nest<'a>, destination: usize, copies: &mut Vec<C
 /// Joins copies that continue each other in the source and in the reply, across tensors too.
 pub(super) fn join(copies: &mut Vec<Copy<'_>>) {
     copies.dedup_by(|next, last| {
-        let joins = last.is_followed_by(next) && last.destination + last.length == next.destination;
+        let joins = last.is_of_file_of(next)
+            && last.source_end() == next.source
+            && last.destination + last.length == next.destination;
         if joins {
             last.length += next.length;
         }
@@ -55,18 +77,61 @@ pub(super) fn execute(mut copies: Vec<Copy<'_>>, reply: &mut [u8]) -> Result<()>
         let target = &mut reply[copy.destination..copy.destination + copy.length];
         return copy.file.read_exact_at(target, copy.source);
     }
-    let mut slices = destinations(&mut copies, reply);
-    let mut order: Vec<usize> = (0..copies.len()).collect();
-    order.sort_by_key(|i| (Arc::as_ptr(copies[*i].file), copies[*i].source));
-    for stretch in order.chunk_by(|a, b| copies[*a].is_followed_by(&copies[*b])) {
-        let mut parts: Vec<_> = stretch
-            .iter()
-            .map(|i| IoSliceMut::new(std::mem::take(&mut slices[*i])))
-            .collect();
-        let first = &copies[stretch[0]];
-        first.file.read_scattered(&mut parts, first.source)?;
+    let mut waste = WASTE.take();
+    waste.resize(waste.len().max(gaps(&mut copies)), 0);
+    let result = read_places(copies, reply, &mut waste);
+    WASTE.set(waste);
+    result
+}
+
+fn read_places<'r>(
+    mut copies: Vec<Copy<'_>>,
+    reply: &'r mut [u8],
+    mut waste: &'r mut [u8],
+) -> Result<()> {
+    let slices = destinations(&mut copies, reply);
+    let mut places: Vec<Place> = copies.into_iter().zip(slices).collect();
+    places.sort_unstable_by_key(|(copy, _)| copy.in_source());
+    for places in places.chunk_by_mut(|(a, _), (b, _)| a.is_of_file_of(b)) {
+        let file = places[0].0.file;
+        let stretches = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b).is_some());
+        file.read_scattered(stretches.map(|stretch| slices_of(stretch, &mut waste)))?;
     }
     Ok(())
+}
+
+/// A copy and the part of the reply that it fills.
+type Place<'a, 'r> = (Copy<'a>, &'r mut [u8]);
+
+/// Where a stretch starts, and what its bytes fill one after the other.
+fn slices_of<'r>(
+    stretch: &mut [Place<'_, 'r>],
+    waste: &mut &'r mut [u8],
+) -> (u64, Vec<IoSliceMut<'r>>) {
+    let start = stretch[0].0.source;
+    let mut end = start;
+    let mut slices = Vec::with_capacity(stretch.len());
+    for (copy, target) in stretch {
+        let gap = (copy.source - end) as usize;
+        if gap > 0 {
+            let (gap, rest) = take(waste).split_at_mut(gap);
+            slices.push(IoSliceMut::new(gap));
+            *waste = rest;
+        }
+        slices.push(IoSliceMut::new(take(target)));
+        end = copy.source_end();
+    }
+    (start, slices)
+}
+
+/// Bytes of all gaps that are read along. Sorts the copies by source.
+fn gaps(copies: &mut [Copy<'_>]) -> usize {
+    copies.sort_unstable_by_key(Copy::in_source);
+    let pairs = copies.iter().zip(copies.iter().skip(1));
+    let gaps = pairs
+        .filter(|(a, b)| a.is_of_file_of(b))
+        .filter_map(|(a, b)| a.gap_to(b));
+    gaps.sum::<u64>() as usize
 }
 
 /// The part of the reply that each copy fills. Sorts the copies by destination.
@@ -76,7 +141,7 @@ fn destinations<'r>(copies: &mut [Copy<'_>], mut reply: &'r mut [u8]) -> Vec<&'r
     copies
         .iter()
         .map(|copy| {
-            let (_, rest) = std::mem::take(&mut reply).split_at_mut(copy.destination - start);
+            let (_, rest) = take(&mut reply).split_at_mut(copy.destination - start);
             let (part, rest) = rest.split_at_mut(copy.length);
             (reply, start) = (rest, copy.destination + copy.length);
             part

@@ -1,12 +1,17 @@
 //! Elements that are no plain copies: transposed ones, in cache-sized tiles, and cast ones.
 
 use crate::error::Result;
-use crate::tensor::{Dtype, Loop, Nest, each_offset};
+use crate::tensor::{Dtype, Loop, Nest, Rows, each_offset};
 
 use super::cast::cast;
+use super::place::{Grid, place};
 
 /// Bytes of source held at a time.
-const TILE_BYTES: u64 = 256 << 10;
+const TILE_BYTES: u64 = 1 << 20;
+/// Bytes of a row held at a time, where there are several rows: a page.
+const TILE_WIDTH: u64 = 4096;
+/// Rows of a tile do not follow each other at a power of two, which would crowd them into few lines of the cache.
+const PADDING: u64 = 64;
 
 /// A nest whose innermost loop is strided, or whose elements change their type.
 pub(super) struct Production<'a> {
@@ -28,7 +33,27 @@ struct Rectangle {
 }
 
 impl Production<'_> {
+    /// Whether neighbours of the reply are no neighbours of the source.
+    pub fn is_strided(&self) -> bool {
+        !self.nest.is_contiguous_inside()
+    }
+
+    /// Offset and length of what the source elements lie in, and how many bytes of that they are.
+    pub fn span(&self) -> (u64, u64, u64) {
+        let (unit, loops) = (self.nest.unit(), self.nest.loops());
+        let reach: u64 = loops
+            .iter()
+            .map(|each| (each.count - 1) * each.source)
+            .sum();
+        let count: u64 = loops.iter().map(|each| each.count).product();
+        (self.nest.source, (reach + 1) * unit, count * unit)
+    }
+
     pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
+        if self.is_strided() {
+            let (offset, length, _) = self.span();
+            self.nest.stored.file().read_ahead(offset, length);
+        }
         let (outer, rectangle) = self.rectangle();
         let mut tile = Tile::default();
         let mut result = Ok(());
@@ -73,11 +98,9 @@ impl Production<'_> {
         tile: &mut Tile,
         reply: &mut [u8],
     ) -> Result<()> {
-        let widest = (TILE_BYTES / self.nest.unit()).max(1);
-        let width = rectangle.columns.min(widest);
-        let height = (widest / width).clamp(1, rectangle.rows);
-        for row in (0..rectangle.rows).step_by(height as usize) {
-            for column in (0..rectangle.columns).step_by(width as usize) {
+        let (width, height) = self.tile_sides(rectangle);
+        for column in (0..rectangle.columns).step_by(width as usize) {
+            for row in (0..rectangle.rows).step_by(height as usize) {
                 let part = Rectangle {
                     rows: height.min(rectangle.rows - row),
                     columns: width.min(rectangle.columns - column),
@@ -92,22 +115,41 @@ impl Production<'_> {
         Ok(())
     }
 
+    /// Columns and rows of a tile.
+    fn tile_sides(&self, rectangle: &Rectangle) -> (u64, u64) {
+        let unit = self.nest.unit();
+        let is_dense = rectangle.rows == 1 || rectangle.row_step == rectangle.columns;
+        let widest = if is_dense { TILE_BYTES } else { TILE_WIDTH };
+        let width = rectangle.columns.min(widest / unit).max(1);
+        let height = TILE_BYTES / (width * unit);
+        (width, height.clamp(1, rectangle.rows))
+    }
+
     /// Reads the rectangle row after row and casts it.
     fn read_tile(&self, part: &Rectangle, from: u64, tile: &mut Tile) -> Result<()> {
         let unit = self.nest.unit();
+        let is_dense = part.row_step == part.columns || part.rows == 1;
+        let padding = if is_dense { 0 } else { PADDING / unit };
+        tile.pitch = part.columns + padding;
         let (read, produced) = if self.nest.dtype == self.dtype {
             (&mut tile.produced, None)
         } else {
             (&mut tile.read, Some(&mut tile.produced))
         };
-        read.resize((part.rows * part.columns * unit) as usize, 0);
-        for (row, bytes) in read.chunks_mut((part.columns * unit) as usize).enumerate() {
-            let offset = self.nest.source + (from + row as u64 * part.row_step) * unit;
-            self.nest.stored.file().read_exact_at(bytes, offset)?;
-        }
+        let rows = Rows {
+            offset: self.nest.source + from * unit,
+            length: (part.columns * unit) as usize,
+            step: part.row_step * unit,
+        };
+        let pitch = tile.pitch * unit;
+        let bytes = grown(read, part.rows * pitch);
+        self.nest
+            .stored
+            .file()
+            .read_rows(rows, bytes, pitch as usize)?;
         if let Some(produced) = produced {
-            produced.resize((part.rows * part.columns * self.out_unit()) as usize, 0);
-            cast(self.nest.dtype, read, self.dtype, produced);
+            let target = grown(produced, part.rows * tile.pitch * self.out_unit());
+            cast(self.nest.dtype, bytes, self.dtype, target);
         }
         Ok(())
     }
@@ -115,11 +157,18 @@ impl Production<'_> {
     fn place_tile(&self, part: &Rectangle, to: u64, tile: &Tile, reply: &mut [u8]) {
         let start = self.destination + ((self.nest.destination + to) * self.out_unit()) as usize;
         let reply = &mut reply[start..];
+        let grid = Grid {
+            rows: part.rows as usize,
+            columns: part.columns as usize,
+            pitch: tile.pitch as usize,
+            row_target: part.row_target as usize,
+            column_target: part.column_target as usize,
+        };
         match self.out_unit() {
-            1 => place::<1>(part, &tile.produced, reply),
-            2 => place::<2>(part, &tile.produced, reply),
-            4 => place::<4>(part, &tile.produced, reply),
-            _ => place::<8>(part, &tile.produced, reply),
+            1 => place::<1>(&grid, &tile.produced, reply),
+            2 => place::<2>(&grid, &tile.produced, reply),
+            4 => place::<4>(&grid, &tile.produced, reply),
+            _ => place::<8>(&grid, &tile.produced, reply),
         }
     }
 
@@ -133,31 +182,15 @@ impl Production<'_> {
 struct Tile {
     read: Vec<u8>,
     produced: Vec<u8>,
+    /// Elements from the start of a row to the next.
+    pitch: u64,
 }
 
-/// Side of the blocks in which a tile is transposed: both sides of a block stay in the first-level cache.
-const BLOCK: usize = 32;
-
-/// Copies elements of `WIDTH` bytes from the rows of a tile to their places.
-fn place<const WIDTH: usize>(part: &Rectangle, tile: &[u8], reply: &mut [u8]) {
-    let (rows, columns) = (part.rows as usize, part.columns as usize);
-    let tile = tile.as_chunks::<WIDTH>().0;
-    let reply = reply.as_chunks_mut::<WIDTH>().0;
-    if part.column_target == 1 {
-        for (row, elements) in tile.chunks(columns).enumerate() {
-            let start = row * part.row_target as usize;
-            reply[start..start + columns].copy_from_slice(elements);
-        }
-        return;
+/// The first `length` bytes of a buffer that never shrinks.
+fn grown(buffer: &mut Vec<u8>, length: u64) -> &mut [u8] {
+    let length = length as usize;
+    if buffer.len() < length {
+        buffer.resize(length, 0);
     }
-    for row_block in (0..rows).step_by(BLOCK) {
-        for column_block in (0..columns).step_by(BLOCK) {
-            for column in column_block..columns.min(column_block + BLOCK) {
-                for row in row_block..rows.min(row_block + BLOCK) {
-                    let at = row * part.row_target as usize + column * part.column_target as usize;
-                    reply[at] = tile[row * columns + column];
-                }
-            }
-        }
-    }
+    &mut buffer[..length]
 }

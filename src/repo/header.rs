@@ -39,6 +39,14 @@ pub fn header(tensors: &[&MappedTensor]) -> Vec<u8> {
     [&(padded as u64).to_le_bytes(), json.as_bytes()].concat()
 }
 
+/// The same header in `length` bytes, a multiple of 8 and no less than it has.
+pub fn lengthened(header: &[u8], length: u64) -> Vec<u8> {
+    let json = header.get(8..).unwrap_or_default();
+    let mut longer = [&(length - 8).to_le_bytes(), json].concat();
+    longer.resize(length as usize, b' ');
+    longer
+}
+
 /// At most this many bytes of a header tell of one tensor.
 pub fn entry_bound(tensor: &MappedTensor) -> u64 {
     6 * tensor.name.len() as u64 + 260

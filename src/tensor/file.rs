@@ -126,31 +126,44 @@ impl SourceFile {
 
     /// Fills `buffer` from `offset`, or fails: a short file and a changed file are errors.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let file = self.handle()?;
-        file.read_exact_at(buffer, offset)
-            .map_err(|error| self.failed(error))?;
-        self.check(&file)
+        self.checked(|file| file.read_exact_at(buffer, offset))
     }
 
-    /// Fills the slices, in order, with the contiguous bytes from `offset` on: one `preadv` for each 1024 slices.
-    pub fn read_scattered(&self, slices: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        let file = self.handle()?;
-        scatter(&file, slices, offset).map_err(|error| self.failed(error))?;
-        self.check(&file)
+    /// Fills the slices of each stretch, in order, with the contiguous bytes from its offset on: one `preadv` for each
+    /// 1024 slices.
+    pub fn read_scattered<'a>(
+        &self,
+        stretches: impl Iterator<Item = (u64, Vec<IoSliceMut<'a>>)>,
+    ) -> Result<()> {
+        self.checked(|file| {
+            for (offset, mut slices) in stretches {
+                scatter(file, &mut slices, offset)?;
+            }
+            Ok(())
+        })
     }
 
     /// Fills the front of each `pitch` bytes of `buffer` with the next row.
     pub fn read_rows(&self, rows: Rows, buffer: &mut [u8], pitch: usize) -> Result<()> {
+        self.checked(|file| {
+            if rows.length == pitch && rows.step == pitch as u64 {
+                return file.read_exact_at(buffer, rows.offset);
+            }
+            let places = buffer.chunks_mut(pitch).zip(0..);
+            places
+                .filter_map(|(place, row)| Some((place.get_mut(..rows.length)?, row)))
+                .try_for_each(|(place, row)| {
+                    file.read_exact_at(place, rows.offset + row * rows.step)
+                })
+        })
+    }
+
+    /// What `read` read, if the file is afterwards still the one that was opened first.
+    fn checked<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
         let file = self.handle()?;
-        if rows.length == pitch && rows.step == pitch as u64 {
-            return self.read_exact_at(buffer, rows.offset);
-        }
-        for (row, place) in buffer.chunks_mut(pitch).enumerate() {
-            let (place, _) = place.split_at_mut(rows.length);
-            file.read_exact_at(place, rows.offset + row as u64 * rows.step)
-                .map_err(|error| self.failed(error))?;
-        }
-        self.check(&file)
+        let value = read(&file).map_err(|error| self.failed(error))?;
+        self.check(&file)?;
+        Ok(value)
     }
 
     /// Has the kernel start to read a range that is about to be asked for in small pieces. Best effort.
@@ -177,16 +190,17 @@ impl SourceFile {
         let map = self.map.get().and_then(Option::as_ref);
         if let (Some(map), Ok(start)) = (map, usize::try_from(offset)) {
             // SAFETY: the map is of a file and read-only: its pages come back as they were when the kernel needs them.
-            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length as usize) }
-                .ok();
+            unsafe {
+                map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length as usize)
+            }
+            .ok();
         }
     }
 
     /// `length` bytes as they lie in the file, for the kernel alone: a truncated source makes the pages unreadable, and
     /// touching them from user code would kill the process.
     pub fn mapped(&self, offset: u64, length: usize) -> Result<Option<&[u8]>> {
-        let file = self.handle()?;
-        self.check(&file)?;
+        let file = self.checked_handle()?;
         // SAFETY: the map is private to this file and read by no user code; only its address is handed to writev(2),
         // which answers EFAULT where the file was truncated.
         let map = self
@@ -209,6 +223,18 @@ impl SourceFile {
         let file = Arc::new(open_regular(&self.path)?);
         self.check(&file)?;
         pool().put(self.id, file.clone());
+        Ok(file)
+    }
+
+    /// Refuses a file that is no longer the one that was opened.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.check(&*self.handle()?)
+    }
+
+    /// A descriptor of the file, if its bytes are still those that it was opened with.
+    pub fn checked_handle(&self) -> Result<Arc<File>> {
+        let file = self.handle()?;
+        self.check(&file)?;
         Ok(file)
     }
 

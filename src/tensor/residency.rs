@@ -41,7 +41,9 @@ impl Residency {
             let Some(count) = counts.get(window as usize) else {
                 return;
             };
-            if add(count, share, stop - start, || is_cached(file, start, stop - start)) {
+            if add(count, share, stop - start, || {
+                is_cached(file, start, stop - start)
+            }) {
                 release(start, stop - start);
             }
         }

@@ -23,10 +23,8 @@ impl Signals {
     pub fn take() -> anyhow::Result<Self> {
         let hangup = (!crate::mount::is_ignored(SIGHUP)).then_some(SIGHUP);
         let wanted = [SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
-        let signals = SignalsInfo::with_exfiltrator(
-            wanted.into_iter().chain(hangup),
-            WithOrigin::default(),
-        );
+        let signals =
+            SignalsInfo::with_exfiltrator(wanted.into_iter().chain(hangup), WithOrigin::default());
         Ok(Self(signals.context("signals")?))
     }
 
@@ -46,7 +44,7 @@ pub fn run(mut command: Command, mut signals: Signals) -> anyhow::Result<u8> {
     match command.spawn() {
         Ok(child) => wait(child, signals).context(program),
         Err(error) => {
-            tracing::error!("{}: {error}", crate::fs::one_line(&program));
+            crate::cli::complain(&format!("{program}: {error}"));
             Ok(match error.kind() {
                 io::ErrorKind::NotFound => NOT_FOUND,
                 _ => NOT_EXECUTABLE,

@@ -74,12 +74,13 @@ impl Machine<'_> {
     pub(super) fn build(&mut self) -> Step {
         let state = self.pop()?;
         let object = self.peek()?;
-        let instance = match self.arena.node(object) {
-            Node::Instance(index) => self.arena.instance_mut(index),
-            _ => None,
+        let Node::Instance(index) = self.arena.node(object) else {
+            return refuse("gives a state to something that takes none");
         };
-        match instance {
-            Some(instance) if instance.state == Id::UNSET => {
+        let callable = self.arena.instance(index).map(|own| own.callable);
+        let is_tensor = callable.is_some_and(|callable| self.makes_tensors(callable));
+        match self.arena.instance_mut(index) {
+            Some(instance) if instance.state == Id::UNSET && !is_tensor => {
                 instance.state = state;
                 Ok(())
             }

@@ -67,8 +67,13 @@ impl Machine<'_> {
 
     /// Whether a call makes a tensor, which is no container whatever torch's own reader lets pass (CVE-2026-24747).
     fn is_rebuilt(&self, callable: Id) -> bool {
+        !matches!(self.arena.node(callable), Node::Global(_)) || self.makes_tensors(callable)
+    }
+
+    /// Whether `callable` is one of torch's functions that make tensors.
+    pub(super) fn makes_tensors(&self, callable: Id) -> bool {
         let Node::Global(index) = self.arena.node(callable) else {
-            return true;
+            return false;
         };
         let module = self
             .arena

@@ -1,0 +1,64 @@
+//! `cargo bench --bench mount`: reading through a mount beside reading the plain source, interleaved.
+//!
+//! Options after `--`: `--size 2GiB` of each source, `--rounds 5`, `--dir DIR` for the data, `--only TEXT` for some cases.
+
+mod cases;
+mod data;
+mod measure;
+mod mounted;
+mod reading;
+mod table;
+
+use std::path::PathBuf;
+
+/// What the command line says.
+pub struct Options {
+    /// Bytes of each source.
+    pub size: u64,
+    pub rounds: usize,
+    pub dir: PathBuf,
+    /// Cases whose names have this in them.
+    pub only: String,
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut options = Self {
+            size: 2 << 30,
+            rounds: 5,
+            dir: std::env::temp_dir(),
+            only: String::new(),
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().expect("a value");
+            match &*argument {
+                "--size" => options.size = size(&value()),
+                "--rounds" => options.rounds = value().parse().expect("a number"),
+                "--dir" => options.dir = value().into(),
+                "--only" => options.only = value(),
+                // What cargo itself passes.
+                "--bench" => {}
+                other => panic!("unknown option {other}"),
+            }
+        }
+        options
+    }
+}
+
+fn size(text: &str) -> u64 {
+    let number = |suffix| text.strip_suffix(suffix)?.parse::<u64>().ok();
+    let gib = number("GiB").map(|number| number << 30);
+    gib.or(number("MiB").map(|number| number << 20))
+        .expect("a size such as 512MiB or 2GiB")
+}
+
+fn main() {
+    let options = Options::parse();
+    let folder = tempfile::tempdir_in(&options.dir).expect("a folder for the data");
+    for case in cases::all() {
+        if case.name().contains(&options.only) {
+            table::print(&case.run(&options, folder.path()));
+        }
+    }
+}

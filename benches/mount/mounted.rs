@@ -1,0 +1,64 @@
+//! A mount in a process of its own, and what that process uses.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+pub struct Mounted {
+    daemon: Child,
+    pub point: PathBuf,
+}
+
+impl Mounted {
+    pub fn start(source: &Path, flags: &[&str]) -> Self {
+        let point = source.with_extension("mnt");
+        fs::create_dir_all(&point).expect("a mount point");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command.arg("mount").args(flags).args([source, &point]);
+        let mut daemon = command.stdout(Stdio::piped()).spawn().expect("the daemon");
+        let mut line = String::new();
+        let output = daemon.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        assert!(line.contains("mounted"), "{source:?} could not be mounted");
+        Self { daemon, point }
+    }
+
+    /// Seconds of processor time so far.
+    pub fn cpu(&self) -> f64 {
+        let stat = self.proc("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
+        let ticks = |i: usize| fields[i].parse::<f64>().expect("ticks");
+        (ticks(12) + ticks(13)) / 100.0
+    }
+
+    /// Bytes that it read from storage so far.
+    pub fn read_bytes(&self) -> u64 {
+        field(&self.proc("io"), "read_bytes:")
+    }
+
+    /// Anonymous memory, in bytes.
+    pub fn anonymous(&self) -> u64 {
+        field(&self.proc("status"), "RssAnon:") << 10
+    }
+
+    fn proc(&self, name: &str) -> String {
+        let path = format!("/proc/{}/{name}", self.daemon.id());
+        fs::read_to_string(path).expect("/proc of the daemon")
+    }
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.expect("a field of /proc")
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command.args(["umount", "--lazy"]).arg(&self.point);
+        command.status().ok();
+        self.daemon.wait().ok();
+    }
+}

@@ -1,0 +1,188 @@
+//! The ways in which loaders read, each over byte ranges of files.
+
+use std::fs::{self, File, OpenOptions};
+use std::hint::black_box;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use memmap2::Mmap;
+
+const MIB: usize = 1 << 20;
+const PAGE: usize = 4096;
+
+/// Bytes `start..end` of a file.
+pub type Range = (PathBuf, u64, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// `read()` of 1 MiB.
+    Sequential,
+    /// A map, every page touched in order: safetensors' `load_file`.
+    Mapped,
+    /// The same by four threads, each with a quarter of the ranges' bytes, all files mapped at once.
+    MappedByFour,
+    /// Two readers of everything at the same time.
+    Two,
+    /// O_DIRECT, 1 MiB.
+    Direct,
+    /// 2000 reads at random places.
+    Random(usize),
+}
+
+impl Reader {
+    /// Reads, and returns how many bytes.
+    pub fn read(self, ranges: &[Range]) -> u64 {
+        match self {
+            Self::Sequential => ranges.iter().map(|range| sequential(range, 0)).sum(),
+            Self::Direct => ranges
+                .iter()
+                .map(|range| sequential(range, libc::O_DIRECT))
+                .sum(),
+            Self::Mapped => ranges.iter().map(mapped).sum(),
+            Self::MappedByFour => by_four(ranges),
+            Self::Two => thread::scope(|scope| {
+                let readers = [(); 2].map(|()| scope.spawn(|| Self::Sequential.read(ranges)));
+                let counts = readers.map(|reader| reader.join().expect("a reader"));
+                counts.iter().sum()
+            }),
+            Self::Random(size) => random(ranges, size),
+        }
+    }
+}
+
+fn sequential((path, start, end): &Range, flags: i32) -> u64 {
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.expect("a file to read");
+    // O_DIRECT wants aligned memory and offsets.
+    let mut buffer = vec![0; MIB + PAGE];
+    let skip = buffer.as_ptr().align_offset(PAGE);
+    let buffer = &mut buffer[skip..skip + MIB];
+    let mut at = start / PAGE as u64 * PAGE as u64;
+    while at < *end {
+        let count = file.read_at(buffer, at).expect("bytes");
+        assert!(count > 0, "{path:?} ends at {at}");
+        at += count as u64;
+    }
+    end - start
+}
+
+fn mapped((path, start, end): &Range) -> u64 {
+    touch(&map(path), *start as usize, *end as usize)
+}
+
+fn map(path: &Path) -> Mmap {
+    let file = File::open(path).expect("a file to map");
+    // SAFETY: nobody writes the file while the benchmark runs; loaders map it as well, private, and advise the same.
+    unsafe {
+        libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL);
+        Mmap::map(&file).expect("a map")
+    }
+}
+
+fn touch(map: &Mmap, start: usize, end: usize) -> u64 {
+    let words = map[start..end].chunks(64).map(|line| u64::from(line[0]));
+    black_box(words.sum::<u64>());
+    (end - start) as u64
+}
+
+fn by_four(ranges: &[Range]) -> u64 {
+    let maps: Vec<Mmap> = ranges.iter().map(|(path, ..)| map(path)).collect();
+    let quarter = |part: u64| -> u64 {
+        let of = |(start, end): (u64, u64)| {
+            let at = |part| (start + (end - start) * part / 4) as usize;
+            (at(part), at(part + 1))
+        };
+        let maps = maps.iter().zip(ranges);
+        maps.map(|(map, (_, start, end))| {
+            let (start, end) = of((*start, *end));
+            touch(map, start, end)
+        })
+        .sum()
+    };
+    thread::scope(|scope| {
+        let quarter = &quarter;
+        let readers = [0, 1, 2, 3].map(|part| scope.spawn(move || quarter(part)));
+        readers
+            .map(|reader| reader.join().expect("a reader"))
+            .iter()
+            .sum()
+    })
+}
+
+fn random(ranges: &[Range], size: usize) -> u64 {
+    let (path, start, end) = &ranges[0];
+    let file = File::open(path).expect("a file to read");
+    let mut buffer = vec![0; size];
+    let mut state = 7u64;
+    for _ in 0..2000 {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+        let at = start + (state >> 20) % (end - start - size as u64);
+        file.read_exact_at(&mut buffer, at).expect("bytes");
+    }
+    2000 * size as u64
+}
+
+/// The weight files of a folder, whole.
+pub fn shards(folder: &Path) -> Vec<Range> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut shards: Vec<Range> = paths
+        .filter(|path| path.extension().is_some_and(|name| name == "safetensors"))
+        .map(|path| {
+            let size = path.metadata().expect("its size").len();
+            (path, 0, size)
+        })
+        .collect();
+    shards.sort();
+    shards
+}
+
+/// Where the tensors lie whose names have one of `parts` in them.
+pub fn tensors(folder: &Path, parts: &[&str]) -> Vec<Range> {
+    let mut ranges = Vec::new();
+    for (path, ..) in shards(folder) {
+        let header = header(&path);
+        let data = header.len() as u64 + 8;
+        let json: serde_json::Value = serde_json::from_slice(&header).expect("a header");
+        for (name, entry) in json.as_object().into_iter().flatten() {
+            if parts.iter().any(|part| name.contains(part)) {
+                let at = |i: usize| data + entry["data_offsets"][i].as_u64().unwrap_or(0);
+                ranges.push((path.clone(), at(0), at(1)));
+            }
+        }
+    }
+    ranges.sort();
+    ranges
+}
+
+fn header(path: &Path) -> Vec<u8> {
+    let file = File::open(path).expect("a shard");
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, 0).expect("a length");
+    let mut header = vec![0; u64::from_le_bytes(length) as usize];
+    file.read_exact_at(&mut header, 8).expect("a header");
+    header
+}
+
+/// Drops what the page cache holds of a folder's files. Needs no privilege.
+pub fn forget(folder: &Path) {
+    for (path, ..) in shards(folder) {
+        let file = File::open(path).expect("a shard");
+        // SAFETY: the call takes a descriptor and numbers.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+}
+
+/// Bytes of a folder's files that lie in the page cache.
+pub fn cached(folder: &Path) -> u64 {
+    let pages = shards(folder).into_iter().map(|(path, _, size)| {
+        let map = map(&path);
+        let mut resident = vec![0u8; (size as usize).div_ceil(PAGE)];
+        // SAFETY: the map and the vector, a byte for each of its pages, outlive the call.
+        unsafe { libc::mincore(map.as_ptr() as *mut _, size as usize, resident.as_mut_ptr()) };
+        resident.iter().filter(|page| **page & 1 == 1).count() as u64
+    });
+    pages.sum::<u64>() * PAGE as u64
+}

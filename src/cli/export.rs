@@ -1,0 +1,76 @@
+//! `ckptfs export`.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+
+use super::progress::Bar;
+use super::{size, view};
+use crate::export::{Exported, Options, export};
+use crate::fs::one_line;
+use crate::parallel;
+
+/// Write what a mount would show to a new directory; continues after an interruption
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The checkpoint: a directory or a file
+    source: PathBuf,
+    /// The directory to make; it must not exist yet
+    destination: PathBuf,
+    /// Also write SHA256SUMS, for sha256sum -c
+    #[arg(long)]
+    checksum: bool,
+    /// auto: share the source's blocks where the filesystem can (XFS, btrfs), behind a longer header
+    #[arg(long, value_enum, default_value_t = Reflink::Never, value_name = "WHEN")]
+    reflink: Reflink,
+    /// Threads that write [default: number of cores, at most 8]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    view: view::ViewOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Reflink {
+    Never,
+    Auto,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let view = view::open(&arguments.source, &arguments.view)?;
+    let options = Options {
+        threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
+        checksum: arguments.checksum,
+        reflink: arguments.reflink == Reflink::Auto,
+    };
+    let (source, destination) = (&arguments.source, &arguments.destination);
+    let exported = export(view.files, source, destination, &options, &Bar::default())?;
+    let said = said(&exported, start.elapsed().as_secs_f64());
+    let line = format!("{}: {said}", destination.display());
+    writeln!(io::stdout(), "{}", one_line(&line))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn said(exported: &Exported, seconds: f64) -> String {
+    let Exported {
+        files,
+        bytes,
+        shared,
+        resumed,
+    } = *exported;
+    let mut said = format!("{files} files, {} in {seconds:.1} s", size::shown(bytes));
+    for (part, what) in [
+        (shared, "shared with the source"),
+        (resumed, "written before"),
+    ] {
+        if part > 0 {
+            said += &format!(", {} of them {what}", size::shown(part));
+        }
+    }
+    said
+}

@@ -1,0 +1,56 @@
+//! `SHA256SUMS`, as `sha256sum` writes and checks it: of what is on disk, not of what was to be.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::fingerprint::hex;
+use super::staging::Staging;
+use super::{Progress, Step};
+use crate::error::{Error, Result};
+use crate::parallel;
+use crate::repo::VirtualFile;
+
+const NAME: &str = "SHA256SUMS";
+
+/// Bytes read at a time.
+const BLOCK: usize = 1 << 20;
+
+pub fn write(
+    files: &[VirtualFile],
+    staging: &Staging,
+    threads: NonZeroUsize,
+    progress: &dyn Progress,
+) -> Result<()> {
+    progress.begin(Step::Sum, files.iter().map(VirtualFile::size).sum(), 0);
+    let lines = parallel::map(threads, files, |file| {
+        let path = staging.path(file);
+        let sum = sum(&path, progress).map_err(|error| Error::target(&path, error.to_string()))?;
+        Ok(format!("{sum}  {}\n", file.path()))
+    });
+    let text = lines.into_iter().collect::<Result<String>>()?;
+    let path = staging.files().join(NAME);
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|error| Error::target(&path, error.to_string()))
+}
+
+fn sum(path: &Path, progress: &dyn Progress) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut block = vec![0; BLOCK];
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(hex(&hash.finalize())),
+            count => {
+                hash.update(&block[..count]);
+                progress.advance(count as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Names to be made: `model.layers.{layer + num_hidden_layers}.enorm.weight`.
+
+use serde::Deserialize;
+
+use super::expression::{Expression, Scope};
+
+/// A name to be made: text with `{expression}` in it.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Template {
+    pieces: Vec<(String, Option<Expression>)>,
+}
+
+impl Template {
+    /// Every name that decides what the text becomes.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let expressions = self
+            .pieces
+            .iter()
+            .filter_map(|(_, expression)| expression.as_ref());
+        expressions.flat_map(Expression::names)
+    }
+
+    /// The form of the names that come out: `{}` for each expression.
+    pub fn form(&self) -> String {
+        let piece = |(plain, expression): &(String, Option<Expression>)| match expression {
+            Some(_) => format!("{plain}{{}}"),
+            None => plain.clone(),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
+    pub fn fill(&self, scope: &dyn Scope) -> std::result::Result<String, String> {
+        let mut text = String::new();
+        for (plain, expression) in &self.pieces {
+            text.push_str(plain);
+            if let Some(expression) = expression {
+                text.push_str(&expression.evaluate(scope)?.to_string());
+            }
+        }
+        Ok(text)
+    }
+}
+
+impl TryFrom<String> for Template {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let pieces = text
+            .split_inclusive('}')
+            .map(|piece| match piece.split_once('{') {
+                Some((plain, inner)) => {
+                    let expression = inner
+                        .strip_suffix('}')
+                        .ok_or_else(|| format!("no }} in {piece:?}"))?;
+                    Ok((plain.to_owned(), Some(expression.parse()?)))
+                }
+                None => Ok((piece.to_owned(), None)),
+            })
+            .collect::<std::result::Result<_, String>>()?;
+        Ok(Self { pieces })
+    }
+}

@@ -1,0 +1,148 @@
+//! `ckptfs export --reflink auto` on real XFS and btrfs, in images on loop devices.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::common::mounts::noise;
+use crate::common::programs::*;
+use crate::need_root;
+
+/// A filesystem of its own, gone with the test.
+struct Image(TempDir);
+
+impl Image {
+    /// `None`, said aloud, where the machine cannot make one.
+    fn new(kind: &str) -> Option<Self> {
+        let image = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(image.point()).unwrap();
+        let file = image.0.path().join("image");
+        File::create(&file).unwrap().set_len(512 << 20).unwrap();
+        let make = Command::new(format!("mkfs.{kind}"))
+            .arg("-q")
+            .arg(&file)
+            .output();
+        let made = make.is_ok_and(|output| output.status.success());
+        let mounted = made && {
+            let mut mount = Command::new("mount");
+            mount
+                .args(["-o", "loop", "-t", kind])
+                .arg(&file)
+                .arg(image.point());
+            mount.status().is_ok_and(|status| status.success())
+        };
+        if !mounted {
+            eprintln!("SKIPPED {kind}: mkfs.{kind} or a loop device is missing");
+        }
+        mounted.then_some(image)
+    }
+
+    fn point(&self) -> PathBuf {
+        self.0.path().join("point")
+    }
+
+    fn used(&self) -> u64 {
+        Command::new("sync")
+            .arg("-f")
+            .arg(self.point())
+            .status()
+            .unwrap();
+        let output = Command::new("df")
+            .args(["-B1", "--output=used"])
+            .arg(self.point())
+            .output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        text.lines().last().unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        Command::new("umount")
+            .arg("-l")
+            .arg(self.point())
+            .status()
+            .ok();
+    }
+}
+
+const TENSORS: usize = 24;
+
+/// Tensors of 4 MiB, written without metadata: its header is shorter than ours.
+fn checkpoint(folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    let bytes = noise((4 << 20) + TENSORS, 3);
+    let tensors = (0..TENSORS).map(|number| {
+        let data = &bytes[number..number + (4 << 20)];
+        let shape = vec![data.len()];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data);
+        (format!("layers.{number:02}.weight"), view.unwrap())
+    });
+    let file = folder.join("model.safetensors");
+    safetensors::serialize_to_file(tensors, None, &file).unwrap();
+    fs::write(folder.join("config.json"), r#"{"model_type": "unknown"}"#).unwrap();
+}
+
+fn tensors(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<_> = file
+        .iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec()))
+        .collect();
+    tensors.sort();
+    tensors
+}
+
+fn export(stage: &Stage, source: &Path, out: &Path) -> String {
+    let (source, out) = (source.to_str().unwrap(), out.to_str().unwrap());
+    let output = stage.run(&["export", source, out, "--reflink", "auto"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn shared_blocks_cost_no_disk_and_read_the_same() {
+    need_root!();
+    for kind in ["xfs", "btrfs"] {
+        let Some(image) = Image::new(kind) else {
+            continue;
+        };
+        let stage = Stage::new();
+        let (source, out) = (image.point().join("source"), image.point().join("out"));
+        checkpoint(&source);
+        let before = image.used();
+        let said = export(&stage, &source, &out);
+        assert!(said.contains("shared with the source"), "{kind}: {said}");
+        assert!(image.used() - before < 2 << 20, "{kind}: {before}");
+        assert!(tensors(&out) == tensors(&source), "{kind}");
+        // The export is a file of its own: it stays when the source goes.
+        let want = tensors(&source);
+        fs::write(source.join("model.safetensors"), "gone").unwrap();
+        assert!(tensors(&out) == want, "{kind}");
+    }
+}
+
+/// Where nothing can be shared, the bytes are those of a mount, without a longer header.
+#[test]
+fn elsewhere_everything_is_written() {
+    let stage = Stage::new();
+    let source = stage.other("unshared");
+    checkpoint(&source);
+    for (out, reflink) in [("/dev/shm", "auto"), ("", "never")] {
+        let out = match out {
+            "" => stage.other("plain"),
+            shm => Path::new(shm).join(format!("ckptfs-test-{}", std::process::id())),
+        };
+        let (from, to) = (source.to_str().unwrap(), out.to_str().unwrap());
+        let output = stage.run(&["export", from, to, "--reflink", reflink]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let shm = Path::new("/dev/shm").join(format!("ckptfs-test-{}", std::process::id()));
+    let [written, plain] = [shm.clone(), stage.other("plain")]
+        .map(|folder| fs::read(folder.join("model.safetensors")).unwrap());
+    fs::remove_dir_all(shm).unwrap();
+    assert!(written == plain);
+}
