@@ -1,5 +1,6 @@
 //! Failed requests: all counted, few logged, each in one line.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Most characters of a line: more than the longest path and the longest name of a tensor.
-const LONGEST: usize = 10_000;
+/// Half of the characters that a line may have: more than the longest path, and the longest name of a tensor.
+const HALF_LINE: usize = 5000;
 
 /// What is logged and counted of failed requests.
 #[derive(Debug, Default)]
@@ -79,16 +80,26 @@ impl Period {
 
 /// `text` without anything that could break the line or steer a terminal: names in a checkpoint are not to be trusted.
 pub fn one_line(text: &str) -> String {
-    let end = text.char_indices().nth(LONGEST).map(|(end, _)| end);
-    let (text, cut) = end.map_or((text, ""), |end| (&text[..end], " ..."));
-    text.chars()
+    shortened(text)
+        .chars()
         .flat_map(|char| {
             let escaped = steers(char).then(|| char.escape_default());
             let plain = escaped.is_none().then_some(char);
             escaped.into_iter().flatten().chain(plain)
         })
-        .chain(cut.chars())
         .collect()
+}
+
+/// Front and end of a text that is too long for a line: the reason stands at the end.
+fn shortened(text: &str) -> Cow<'_, str> {
+    let front = text.char_indices().nth(HALF_LINE);
+    let end = text.char_indices().nth_back(HALF_LINE);
+    match front.zip(end) {
+        Some(((front, _), (end, _))) if front < end => {
+            format!("{} ... {}", &text[..front], &text[end..]).into()
+        }
+        _ => text.into(),
+    }
 }
 
 /// Control characters and those that reorder or split the text around them.
@@ -122,6 +133,7 @@ mod tests {
     #[test]
     fn nothing_steers_the_terminal() {
         assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(one_line(&format!("{}why", "x".repeat(1 << 20))).len(), 10_006);
         assert_eq!(one_line("poids \u{202e}gpj.é"), "poids \\u{202e}gpj.é");
     }
 }

@@ -12,7 +12,7 @@ use crate::tensor::{Dtype, Shape};
 
 const NAME: &str = ".metadata";
 /// Most bytes and values. A model of a thousand tensors, with its optimizer, on a thousand ranks takes half of it.
-const SIZE_LIMIT: u64 = 2 << 30;
+const SIZE_LIMIT: u64 = 1 << 30;
 const VALUE_LIMIT: usize = 1 << 26;
 /// Modules whose classes occur in `.metadata`.
 const MODULES: [&str; 9] = [

@@ -130,13 +130,13 @@ fn assemble(tiles: Vec<Tile>) -> Result<Tensor> {
 /// Ranks and parts must be without gaps. That the last rank is there only the shapes of the model can tell.
 fn check_complete(folder: &Folder, shards: &[(ShardName, &String)]) -> Result<()> {
     let refuse = |reason: String| Err(Error::checkpoint(folder.path(), reason));
-    let Some((first, _)) = shards.first() else {
+    let Some((first, first_name)) = shards.first() else {
         return refuse("has no shard-XXXXX-model-YYYYY-of-ZZZZZ.safetensors".to_owned());
     };
     if let Some((_, name)) = shards.iter().find(|(shard, _)| shard.parts != first.parts) {
         return refuse(format!(
             "{name} belongs to another save than {}",
-            shards[0].1
+            first_name
         ));
     }
     let ranks: BTreeSet<u64> = shards.iter().map(|(shard, _)| shard.rank).collect();

@@ -28,6 +28,8 @@ pub struct Member {
     pub padding: usize,
     /// Moves the place that the directory names.
     pub shift: u32,
+    /// Extra field of the directory.
+    pub extra: Vec<u8>,
 }
 
 impl Member {
@@ -42,6 +44,7 @@ impl Member {
             size: data.len() as u32,
             padding: 5,
             shift: 0,
+            extra: Vec::new(),
         }
     }
 
@@ -67,9 +70,11 @@ impl Member {
         bytes.extend(self.size.to_le_bytes());
         bytes.extend(self.size.to_le_bytes());
         bytes.extend((self.name.len() as u16).to_le_bytes());
-        bytes.extend([0; 12]);
+        bytes.extend((self.extra.len() as u16).to_le_bytes());
+        bytes.extend([0; 10]);
         bytes.extend((at + self.shift).to_le_bytes());
         bytes.extend(self.name.as_bytes());
+        bytes.extend(&self.extra);
         bytes
     }
 }

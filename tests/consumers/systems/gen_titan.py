@@ -125,8 +125,8 @@ def one(out, name, make, family, *, world=2, mesh=None, dtype=torch.float32, sav
         by = "its adapter's to_hf and, for the expert tensors that it drops, the Hugging Face model they came from"
     if cfg.tie_word_embeddings:
         reference.pop("lm_head.weight", None)
-    biases = {k: v for k, v in reference.items() if "correction_bias" in k}
-    same(reference, {**tensors, **biases})
+    own = {k: v for k, v in reference.items() if "correction_bias" in k or k.startswith(f"model.layers.{L}.")}
+    same(reference, {**tensors, **own})
     if save.get("last"):
         reference = {k: v.to(EXPORT[save["options"].get("export_dtype", "float32")]) for k, v in reference.items()}
     case.done(reference, by=by, source="source/checkpoint/step-10", special=special)
@@ -151,6 +151,8 @@ def main(out):
     one(out, "titan030-deepseekv3-w2", deepseek_config, "deepseek_v3", special="q_lora, expert_bias kept", save={"bias": True}, **hf.MLA)
     one(out, "titan030-deepseekv3-noqlora-w2-bf16", lambda: deepseek_config(q_lora=0), "deepseek_v3", dtype=torch.bfloat16, save={"bias": True},
         special="no q_lora, expert_bias in f32", **{**hf.MLA, "q_lora_rank": None})
+    one(out, "titan030-deepseekv3-mtp-w2", lambda: deepseek_config(mtp=1), "deepseek_v3", save={"bias": True},
+        special="a multi-token prediction module, which becomes the layer after the last", num_nextn_predict_layers=1, **hf.MLA)
     one(out, "titan030-gptoss-w2", gpt_oss_config, "gpt_oss", special="experts transposed; its adapter drops them", num_local_experts=4, num_experts_per_tok=2, head_dim=32)
     one(out, "titan030-gptoss-bias-w2-bf16", gpt_oss_config, "gpt_oss", dtype=torch.bfloat16, save={"bias": True}, special="non-zero expert_bias",
         num_local_experts=4, num_experts_per_tok=2, head_dim=32)

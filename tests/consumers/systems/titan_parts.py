@@ -25,7 +25,8 @@ def fill(model, full):
     mine = model.state_dict()
     unknown = set(full) - set(mine)
     assert not unknown, f"the model lacks {sorted(unknown)[:5]}"
-    absent = {name for name in set(mine) - set(full) if not name.rsplit(".", 1)[-1].startswith(("expert_bias", "tokens_per_expert"))}
+    own = ("expert_bias", "tokens_per_expert")  # a Hugging Face model has none, nor the prediction modules of mtp_layers
+    absent = {name for name in set(mine) - set(full) if not (name.startswith("mtp_layers.") or name.rsplit(".", 1)[-1].startswith(own))}
     assert not absent, f"nothing fills {sorted(absent)[:5]}"
     model.load_state_dict({name: like(full[name], tensor) if name in full else tensor for name, tensor in mine.items()})
 

@@ -149,3 +149,27 @@ fn zip64_records_stand_for_what_overflows_and_contradict_nothing() {
     assert!(whole(start + 1, &placeholders).is_err());
     assert!(open(&[front, &placeholders].concat()).is_err());
 }
+
+#[test]
+fn sizes_of_more_than_32_bits_stand_in_the_extra_field() {
+    let long = |size: u64| {
+        [
+            &b"\x01\0\x10\0"[..],
+            &size.to_le_bytes(),
+            &size.to_le_bytes(),
+        ]
+        .concat()
+    };
+    let with = |extra: Vec<u8>| {
+        let mut members = members();
+        members[1].size = u32::MAX;
+        members[1].extra = extra;
+        open(&zip(&members)).and_then(|archive| archive.storage("0"))
+    };
+    let padded = [b"FB\x02\0ZZ".to_vec(), long(8)].concat();
+    assert_eq!(with(padded).unwrap().1, 8);
+    assert!(with(long(9)).is_err());
+    assert!(with(long(u64::MAX)).is_err());
+    assert!(with(long(8)[..12].to_vec()).is_err());
+    assert!(with(Vec::new()).is_err());
+}

@@ -1,0 +1,146 @@
+//! Sources that change while readers loop: every read is old bytes or EIO, never a mixture.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::mounts::*;
+use crate::common::programs::*;
+use crate::need_fuse;
+
+const SIZE: usize = 4 << 20;
+const BLOCK: usize = 64 << 10;
+
+/// How reads ended, counted by readers that never stop to look.
+#[derive(Default)]
+struct Seen {
+    old: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+/// Reads blocks until `stop`, half of them past the page cache.
+fn read_on(path: &Path, bytes: &[u8], flags: i32, stop: &AtomicBool, seen: &Seen) {
+    let file = File::options().read(true).custom_flags(flags).open(path).unwrap();
+    let mut buffer = vec![0; BLOCK];
+    for block in (0..SIZE / BLOCK).cycle() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let start = block * BLOCK;
+        match file.read_exact_at(&mut buffer, start as u64) {
+            Ok(()) => {
+                assert!(buffer == bytes[start..start + BLOCK], "a mixture at {start}");
+                seen.old.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EIO));
+                seen.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Readers of a changing and of an untouched source while `change` happens. Whether the changed one was refused after.
+fn under_readers(change: impl FnOnce(&Path)) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let (changing, steady) = (folder.path().join("changing"), folder.path().join("steady"));
+    let bytes = noise(SIZE, 21);
+    write(&changing, &bytes, 0o644);
+    write(&steady, &bytes, 0o644);
+    let view = View::of(vec![shifted("changing", b"", &changing), shifted("steady", b"", &steady)]);
+    let (stop, seen, other) = (AtomicBool::new(false), Seen::default(), Seen::default());
+    let before = thread::scope(|scope| {
+        for flags in [0, 0, libc::O_DIRECT, libc::O_DIRECT] {
+            for (name, seen) in [("changing", &seen), ("steady", &other)] {
+                let (path, bytes, stop) = (view.path(name), &bytes, &stop);
+                scope.spawn(move || read_on(&path, bytes, flags, stop, seen));
+            }
+        }
+        thread::sleep(Duration::from_millis(150));
+        change(&changing);
+        let before = seen.refused.load(Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+        before
+    });
+    assert!(seen.old.into_inner() > 0 && other.old.into_inner() > 0);
+    assert_eq!(other.refused.into_inner(), 0);
+    let after = seen.refused.into_inner();
+    view.unmount().unwrap();
+    after > before
+}
+
+#[test]
+fn truncated() {
+    need_fuse!();
+    let cut = |path: &Path| File::options().write(true).open(path).unwrap().set_len(SIZE as u64 / 2).unwrap();
+    assert!(under_readers(cut));
+}
+
+#[test]
+fn truncated_and_written_again() {
+    need_fuse!();
+    assert!(under_readers(|path| fs::write(path, noise(SIZE, 22)).unwrap()));
+}
+
+#[test]
+fn rewritten_in_place_with_the_same_size() {
+    need_fuse!();
+    let rewrite = |path: &Path| {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&noise(SIZE, 23), 0).unwrap();
+    };
+    assert!(under_readers(rewrite));
+}
+
+#[test]
+fn renamed_over() {
+    need_fuse!();
+    let replace = |path: &Path| {
+        let new = path.with_extension("new");
+        fs::write(&new, noise(SIZE, 24)).unwrap();
+        fs::rename(new, path).unwrap();
+    };
+    assert!(!under_readers(replace));
+}
+
+#[test]
+fn deleted() {
+    need_fuse!();
+    assert!(!under_readers(|path| fs::remove_file(path).unwrap()));
+}
+
+#[test]
+fn permissions_taken_away() {
+    need_fuse!();
+    assert!(!under_readers(|path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap()));
+}
+
+#[test]
+fn appended() {
+    need_fuse!();
+    use std::io::Write;
+    let append = |path: &Path| File::options().append(true).open(path).unwrap().write_all(b"more").unwrap();
+    assert!(under_readers(append));
+}
+
+#[test]
+fn a_changed_source_is_logged_in_few_lines() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let source = stage.source().join("model.safetensors");
+    File::options().write(true).open(&source).unwrap().write_all_at(b"other", 5_000_000).unwrap();
+    let reader = File::options().read(true).custom_flags(libc::O_DIRECT).open(stage.weights()).unwrap();
+    let read = |block: u64| reader.read_at(&mut [0; 4096], block * 4096).map_err(|error| error.raw_os_error());
+    assert!((0..500).all(|block| read(block) == Err(Some(libc::EIO))));
+    drop(reader);
+    program.signal(libc::SIGTERM);
+    let (status, said) = program.wait();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("model.safetensors") && said.contains("changed since it was mounted"), "{said}");
+    assert!((2..=12).contains(&said.lines().count()), "{said}");
+}

@@ -1,0 +1,130 @@
+//! A disk that fails on command: a FUSE filesystem with one file.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use ckptfs::tensor::SourceFile;
+use fuser::*;
+use tempfile::TempDir;
+
+const FOREVER: Duration = Duration::from_secs(1_000_000);
+const FILE: INodeNo = INodeNo(2);
+
+/// What a read that touches the bad place does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    Errno(i32),
+    /// Ends in the middle of what was asked for.
+    Short,
+    Delay(Duration),
+    /// Ends as if a signal had come.
+    Interrupted,
+}
+
+/// What the disk does now, shared with the test.
+pub struct Switch {
+    fault: Mutex<Fault>,
+    /// The first byte of the bad place, which has one page.
+    place: AtomicU64,
+    /// How many reads still fail.
+    left: AtomicU8,
+}
+
+impl Switch {
+    /// From now on the next `times` reads of the page at `place` do `fault`.
+    pub fn set(&self, fault: Fault, place: u64, times: u8) {
+        *self.fault.lock().unwrap() = fault;
+        self.place.store(place, Ordering::SeqCst);
+        self.left.store(times, Ordering::SeqCst);
+    }
+
+    fn meets(&self, start: u64, length: u64) -> Fault {
+        let place = self.place.load(Ordering::SeqCst);
+        let touches = place < start + length && start < place + 4096;
+        let spend = |left: u8| left.checked_sub(1);
+        let fails = touches && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok();
+        if fails { *self.fault.lock().unwrap() } else { Fault::None }
+    }
+}
+
+struct Files {
+    bytes: Vec<u8>,
+    switch: Arc<Switch>,
+}
+
+impl Files {
+    fn attributes(&self, inode: INodeNo) -> FileAttr {
+        let (kind, perm, size) = match inode {
+            FILE => (FileType::RegularFile, 0o644, self.bytes.len() as u64),
+            _ => (FileType::Directory, 0o755, 0),
+        };
+        let (uid, gid, rdev, blksize, flags, nlink, blocks) = (0, 0, 0, 4096, 0, 1, size.div_ceil(512));
+        let [atime, mtime, ctime, crtime] = [UNIX_EPOCH; 4];
+        FileAttr { ino: inode, size, blocks, atime, mtime, ctime, crtime, kind, perm, nlink, uid, gid, rdev, blksize, flags }
+    }
+}
+
+impl Filesystem for Files {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &std::ffi::OsStr, reply: ReplyEntry) {
+        match name == "weights" {
+            true => reply.entry(&FOREVER, &self.attributes(FILE), Generation(0)),
+            false => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&FOREVER, &self.attributes(inode));
+    }
+
+    /// Without the page cache, so that every read of the test's subject comes here as it is.
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn read(&self, _: &Request, _: INodeNo, _: FileHandle, offset: u64, size: u32, _: OpenFlags, _: Option<LockOwner>, reply: ReplyData) {
+        let start = (offset as usize).min(self.bytes.len());
+        let end = (start + size as usize).min(self.bytes.len());
+        let bytes = &self.bytes[start..end];
+        match self.switch.meets(offset, bytes.len() as u64) {
+            Fault::None => reply.data(bytes),
+            Fault::Errno(errno) => reply.error(Errno::from_i32(errno)),
+            Fault::Interrupted => reply.error(Errno::EINTR),
+            Fault::Short => reply.data(&bytes[..bytes.len() / 2]),
+            Fault::Delay(time) => {
+                std::thread::sleep(time);
+                reply.data(bytes);
+            }
+        }
+    }
+}
+
+/// A mounted disk with the file `weights`.
+pub struct Disk {
+    _session: BackgroundSession,
+    point: TempDir,
+    pub switch: Arc<Switch>,
+}
+
+impl Disk {
+    pub fn of(bytes: Vec<u8>) -> Self {
+        let point = tempfile::tempdir().unwrap();
+        let switch = Switch { fault: Mutex::new(Fault::None), place: AtomicU64::new(0), left: AtomicU8::new(0) };
+        let switch = Arc::new(switch);
+        let files = Files { bytes, switch: switch.clone() };
+        let mut config = Config::default();
+        config.n_threads = Some(2);
+        let session = spawn_mount(files, point.path(), &config).unwrap();
+        Self { _session: session, point, switch }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.point.path().join("weights")
+    }
+
+    pub fn open(&self) -> Arc<SourceFile> {
+        SourceFile::open(&self.path()).unwrap()
+    }
+}

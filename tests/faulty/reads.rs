@@ -1,0 +1,151 @@
+//! `read_at` over a failing disk: exactly the bytes, or an error.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use ckptfs::read::read_at;
+use ckptfs::repo::{Attributes, Segment, VirtualFile};
+use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
+use proptest::prelude::*;
+
+use super::disk::{Disk, Fault};
+use crate::common::mounts::*;
+use crate::need_fuse;
+
+const SIZE: usize = 300_000;
+
+/// One disk for all cases: a mount costs more than a read. Its bytes, and a file that shows them in several ways.
+struct Stand {
+    disk: Disk,
+    file: VirtualFile,
+    expected: Vec<u8>,
+}
+
+static STAND: LazyLock<Mutex<Stand>> = LazyLock::new(|| {
+    let bytes = noise(SIZE, 11);
+    let disk = Disk::of(bytes.clone());
+    let source = disk.open();
+    let (turned, transposed) = transposed(&source, &bytes);
+    let segments = vec![
+        Segment::Inline((*b"header").into()),
+        Segment::Source(source.clone()),
+        Segment::Tensor(turned),
+        Segment::Inline((*b"between").into()),
+        Segment::Source(source),
+    ];
+    let expected = [b"header", &*bytes, &transposed, b"between", &bytes].concat();
+    let file = VirtualFile::new("weights", PUBLIC, segments);
+    Mutex::new(Stand { disk, file, expected })
+});
+
+/// 200 by 300 elements of two bytes from byte 1000 on, columns first; and the same the naive way.
+fn transposed(source: &std::sync::Arc<SourceFile>, bytes: &[u8]) -> (Tensor, Vec<u8>) {
+    let layout = Layout { offset: 1000, strides: [300, 1].into() };
+    let tensor = Tensor::stored(source.clone(), Dtype::BF16, Shape::new(&[200, 300]).unwrap(), layout).unwrap();
+    let naive = (0..300).flat_map(|column| (0..200).flat_map(move |row| {
+        let at = 1000 + 2 * (300 * row + column);
+        [bytes[at], bytes[at + 1]]
+    }));
+    (tensor.permute(&[1, 0]).unwrap(), naive.collect())
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        Just(Fault::None),
+        Just(Fault::Errno(libc::EIO)),
+        Just(Fault::Errno(libc::ESTALE)),
+        Just(Fault::Errno(libc::ENOMEM)),
+        Just(Fault::Interrupted),
+        Just(Fault::Short),
+        (1..5_u64).prop_map(|milliseconds| Fault::Delay(Duration::from_millis(milliseconds))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_range_over_any_fault_is_the_bytes_or_an_error(
+        fault in fault(), place in 0..SIZE as u64, times in 1..4_u8, offset in 0..700_000_u64, length in 0..200_000_usize,
+    ) {
+        if !std::path::Path::new("/dev/fuse").exists() {
+            eprintln!("SKIPPED: no /dev/fuse");
+            return Ok(());
+        }
+        let stand = STAND.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let offset = offset.min(stand.file.size());
+        let end = stand.file.size().min(offset + length as u64);
+        let mut buffer = vec![0; (end - offset) as usize];
+        stand.disk.switch.set(fault, place, times);
+        let result = read_at(&stand.file, offset, &mut buffer);
+        let is_right = buffer == stand.expected[offset as usize..end as usize];
+        stand.disk.switch.set(Fault::None, 0, 0);
+        match (fault, result) {
+            (_, Ok(())) => prop_assert!(is_right, "wrong bytes under {fault:?}"),
+            (Fault::None | Fault::Delay(_) | Fault::Interrupted | Fault::Short, Err(error)) => prop_assert!(false, "{fault:?}: {error}"),
+            (Fault::Errno(errno), Err(error)) => {
+                let expected = if errno == libc::ENOMEM { libc::ENOMEM } else { libc::EIO };
+                prop_assert_eq!(error.errno(), expected);
+                prop_assert!(error.to_string().contains("weights"));
+            }
+        }
+        read_at(&stand.file, 0, &mut vec![0; 100_000]).unwrap();
+    }
+}
+
+/// A view over a disk of its own.
+fn mounted() -> (View, Disk, Vec<u8>) {
+    let bytes = noise(SIZE, 12);
+    let disk = Disk::of(bytes.clone());
+    let source = disk.open();
+    let attributes = Attributes::of([&*source]).unwrap();
+    let bad = VirtualFile::new("bad", attributes, vec![Segment::Source(source)]);
+    (View::of(vec![bad, inline("good", &[b"good"])]), disk, bytes)
+}
+
+#[test]
+fn a_mount_over_a_failing_disk_answers_and_recovers() {
+    need_fuse!();
+    let (view, disk, bytes) = mounted();
+    for errno in [libc::EIO, libc::ESTALE, libc::ETIMEDOUT, libc::ENXIO] {
+        disk.switch.set(Fault::Errno(errno), 150_000, u8::MAX);
+        let error = fs::read(view.path("bad")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "errno {errno}");
+        let mut front = [0; 4096];
+        File::open(view.path("bad")).unwrap().read_exact_at(&mut front, 0).unwrap();
+        assert!(front == bytes[..4096]);
+        assert_eq!(fs::read(view.path("good")).unwrap(), b"good");
+    }
+    disk.switch.set(Fault::None, 0, 0);
+    assert!(fs::read(view.path("bad")).unwrap() == bytes);
+    view.unmount().unwrap();
+}
+
+#[test]
+fn short_and_interrupted_reads_are_read_on() {
+    need_fuse!();
+    let (view, disk, bytes) = mounted();
+    for fault in [Fault::Short, Fault::Interrupted] {
+        disk.switch.set(fault, 10_000, 1);
+        let mut part = [0; 8192];
+        File::open(view.path("bad")).unwrap().read_exact_at(&mut part, 8192).unwrap();
+        assert!(part == bytes[8192..16_384], "{fault:?}");
+    }
+    assert!(fs::read(view.path("bad")).unwrap() == bytes);
+}
+
+#[test]
+fn a_slow_disk_holds_up_nobody_else() {
+    need_fuse!();
+    let (view, disk, bytes) = mounted();
+    disk.switch.set(Fault::Delay(Duration::from_millis(1500)), 150_000, 1);
+    let path = view.path("bad");
+    let slow = std::thread::spawn(move || fs::read(path).unwrap());
+    std::thread::sleep(Duration::from_millis(200));
+    let start = Instant::now();
+    assert_eq!(fs::read(view.path("good")).unwrap(), b"good");
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(slow.join().unwrap() == bytes);
+}
