@@ -91,9 +91,16 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
     })
 }
 
-/// The side files of a Hugging Face folder.
+/// The side files of a Hugging Face folder: the folder itself, its config.json, or the repository's folder in a hub cache,
+/// whose `refs/main` names the snapshot.
 pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
-    side_files::side_files(&Folder::open(path)?)
+    let main = std::fs::read_to_string(path.join("refs/main"));
+    let folder = match (main, path.parent()) {
+        (Ok(revision), _) => path.join("snapshots").join(revision.trim()),
+        (Err(_), Some(parent)) if path.is_file() => parent.to_owned(),
+        (Err(_), _) => path.to_owned(),
+    };
+    side_files::side_files(&Folder::open(&folder)?)
 }
 
 impl Checkpoint {

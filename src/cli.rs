@@ -3,17 +3,23 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+mod completions;
 mod daemon;
 mod exec;
 mod export;
+mod helper;
 mod inspect;
+mod man;
 mod mount;
 mod progress;
 mod size;
+mod status;
+mod systemd;
 mod umount;
+mod verify;
 mod view;
 
 use crate::error::Error;
@@ -22,7 +28,7 @@ use crate::fs::one_line;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  success
-  1  the checkpoint is refused
+  1  the checkpoint is refused, or verify found a fault or a difference
   2  wrong usage
   3  the mount point, FUSE or an export's destination cannot be used
   4  a source file cannot be read
@@ -37,6 +43,16 @@ const WRONG_USAGE: u8 = 2;
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
+    /// How log lines are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    /// One object in each line
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,20 +60,32 @@ enum Command {
     Mount(mount::Arguments),
     Exec(exec::Arguments),
     Export(export::Arguments),
+    Verify(verify::Arguments),
     Inspect(inspect::Arguments),
     Umount(umount::Arguments),
+    Status(status::Arguments),
+    Completions(completions::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Runs the process' command line.
 pub fn run() -> ExitCode {
-    let command = CommandLine::parse().command;
-    start_log();
-    let result = match command {
+    if helper::is_called() {
+        return helper::run().unwrap_or_else(|error| fail(&error));
+    }
+    let line = CommandLine::parse();
+    start_log(line.log_format);
+    let result = match line.command {
         Command::Mount(arguments) => mount::run(arguments),
         Command::Exec(arguments) => exec::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Umount(arguments) => umount::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
     };
     match result {
         Ok(code) => code,
@@ -80,13 +108,18 @@ fn complain(line: &str) {
 }
 
 /// Warnings to standard error, more or less by RUST_LOG. Colours would also reach a log file.
-fn start_log() {
+fn start_log(format: LogFormat) {
     let wanted = EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(wanted.unwrap_or_else(|_| EnvFilter::new("warn,fuser=error")))
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(
+            wanted.unwrap_or_else(|_| EnvFilter::new("warn,fuser=error,ckptfs::stats=info")),
+        )
         .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,18 @@
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use fuser::{Errno, FileAttr, INodeNo, OpenAccMode, OpenFlags, ReplyOpen};
 
 mod attributes;
+mod counters;
 mod errors;
 mod passthrough;
 mod requests;
 mod tree;
 
+pub use counters::Counters;
 pub use errors::one_line;
 pub use tree::{Entry, Stat, Tree, Usage};
 
@@ -32,6 +35,7 @@ pub struct CheckpointFs {
     tree: Tree,
     read: Read,
     errors: ErrorLog,
+    counters: Arc<Counters>,
     passthrough: Passthrough,
 }
 
@@ -41,19 +45,26 @@ impl CheckpointFs {
             tree,
             read,
             errors: ErrorLog::default(),
+            counters: Arc::default(),
             passthrough: Passthrough::default(),
         }
+    }
+
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
     }
 
     /// Runs one request. A panic must not take the thread, and with it the mount, down.
     fn guarded<T>(&self, answer: impl FnOnce() -> Answer<T>) -> Answer<T> {
         catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+            self.counters.failed();
             self.errors.record("a request failed by a bug in ckptfs");
             Err(Errno::EIO)
         })
     }
 
     fn find(&self, parent: INodeNo, name: &OsStr) -> Answer<FileAttr> {
+        self.counters.request();
         if name.len() > tree::NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -64,11 +75,13 @@ impl CheckpointFs {
     }
 
     fn stat(&self, inode: INodeNo) -> Answer<FileAttr> {
+        self.counters.request();
         let stat = self.tree.stat(inode.0);
         stat.map(|stat| attributes::of(&stat)).ok_or(Errno::ENOENT)
     }
 
     fn entries(&self, inode: INodeNo, offset: u64) -> Answer<impl Iterator<Item = Entry<'_>>> {
+        self.counters.request();
         self.tree.entries(inode.0, offset).ok_or(Errno::ENOTDIR)
     }
 
@@ -79,6 +92,7 @@ impl CheckpointFs {
         flags: OpenFlags,
         reply: &ReplyOpen,
     ) -> Answer<Option<Backing>> {
+        self.counters.request();
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
         match self.tree.file(inode.0) {
             _ if writes => Err(Errno::EROFS),
@@ -91,12 +105,11 @@ impl CheckpointFs {
         }
     }
 
-    /// After a reply: bytes that the kernel keeps for the mount need not stay in the source's page cache. A direct read
-    /// leaves nothing in the kernel.
-    fn handed_on(&self, inode: INodeNo, offset: u64, length: usize, flags: OpenFlags) {
-        let file = self.tree.file(inode.0);
-        if let Some(file) = file.filter(|_| flags.0 & libc::O_DIRECT == 0) {
-            crate::read::handed_on(file, offset, length).ok();
+    /// What can wait until the reply is on its way. A direct read leaves nothing in the kernel.
+    fn follow_up(&self, inode: INodeNo, offset: u64, length: usize, flags: OpenFlags) {
+        let are_kept = flags.0 & libc::O_DIRECT == 0;
+        if let Some(file) = self.tree.file(inode.0) {
+            crate::read::follow_up(file, offset, length, are_kept).ok();
         }
     }
 
@@ -109,13 +122,17 @@ impl CheckpointFs {
         size: u32,
         scratch: &'a mut Vec<u8>,
     ) -> Answer<&'a [u8]> {
+        self.counters.request();
         let file = self.tree.file(inode.0).ok_or(Errno::EISDIR)?;
         let length = u64::from(size).min(file.size().saturating_sub(offset)) as usize;
         if length == 0 {
             return Ok(&[]);
         }
         match (self.read)(file, offset, length, scratch) {
-            Ok(bytes) if bytes.len() == length => Ok(bytes),
+            Ok(bytes) if bytes.len() == length => {
+                self.counters.served(length);
+                Ok(bytes)
+            }
             Ok(bytes) => Err(self.failed(
                 file,
                 offset,
@@ -128,6 +145,7 @@ impl CheckpointFs {
 
     fn failed(&self, file: &VirtualFile, offset: u64, errno: Errno, why: impl Display) -> Errno {
         let path = file.path();
+        self.counters.failed();
         self.errors
             .record(format_args!("{path}: read at {offset}: {why}"));
         errno

@@ -18,4 +18,5 @@ pub mod parallel;
 pub mod read;
 pub mod repo;
 pub mod tensor;
+pub mod verify;
 pub mod view;

@@ -13,6 +13,7 @@ mod production;
 mod promise;
 mod table;
 mod template;
+mod units;
 
 pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, pass_through};
 pub use config::Config;
@@ -21,3 +22,4 @@ pub use family::Family;
 pub use infer::infer;
 pub use promise::{Expected, check, expected, is_tied};
 pub use table::{System, Tables};
+pub use units::units;

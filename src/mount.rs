@@ -8,11 +8,13 @@ mod read_ahead;
 mod requirements;
 mod session;
 mod signals;
+mod status;
 mod table;
 mod unmount;
 
 pub use session::Mounted;
 pub use signals::{StopSignals, is_ignored};
+pub use status::{Mount, mounts};
 pub use unmount::{When, unmount};
 
 use crate::error::Result;

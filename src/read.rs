@@ -68,18 +68,20 @@ pub fn read_tensor_at(tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result
     plan.execute(buffer)
 }
 
-/// Counts bytes as handed on to the kernel, which keeps them: the page cache of the source need not hold them as well.
-pub fn handed_on(file: &VirtualFile, offset: u64, length: usize) -> Result<()> {
+/// What can wait until a reply is on its way: reading ahead of a sequential reader, and, where the kernel keeps the bytes
+/// under the mount's own name, giving back the source's page cache.
+pub fn follow_up(file: &VirtualFile, offset: u64, length: usize, are_kept: bool) -> Result<()> {
     let mut plan = Plan::default();
     plan.add_file(file, offset, offset.saturating_add(length as u64))?;
     for copy in &plan.copies {
         let length = copy.length as u64;
-        copy.file.handed_on(copy.source, length, length);
+        let range = copy.source..copy.source + length;
+        copy.file.handed_on(range, length, are_kept);
     }
     for production in &plan.productions {
-        let (offset, span, bytes) = production.span();
+        let (range, bytes) = production.span();
         let file = production.nest.stored.file();
-        file.handed_on(offset, span, bytes);
+        file.handed_on(range, bytes, are_kept);
     }
     Ok(())
 }

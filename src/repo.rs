@@ -3,6 +3,7 @@
 mod file;
 mod header;
 mod index;
+mod npy;
 mod shards;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::tensor::SourceFile;
 pub use file::{Attributes, Segment, VirtualFile};
 pub use header::lengthened;
 pub use index::python_json;
+pub use npy::npy_files;
 
 /// What the files of a directory are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,24 +27,22 @@ pub enum Naming {
 }
 
 /// How tensors become weight files.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Weights {
     pub naming: Naming,
+    /// Numbers of tensors that stay in one shard, in the order in which they are sharded. Together they name each tensor once.
+    pub units: Vec<Vec<usize>>,
     /// Most bytes of data in a shard.
     pub max_shard_size: u64,
     /// The parameters of the model, tied ones once.
     pub total_parameters: u64,
 }
 
-/// The weight files, and the index where there are several. `tensors` come in the order in which they are to be sharded.
-pub fn weight_files(tensors: &[MappedTensor], weights: Weights) -> Vec<VirtualFile> {
-    let sizes: Vec<shards::Weight> = tensors
-        .iter()
-        .map(|tensor| shards::Weight {
-            data: tensor.tensor.bytes(),
-            entry: header::entry_bound(tensor),
-        })
-        .collect();
+/// The weight files, and the index where there are several.
+pub fn weight_files(tensors: &[MappedTensor], weights: &Weights) -> Vec<VirtualFile> {
+    let members = |unit: &[usize]| unit.iter().filter_map(|i| tensors.get(*i)).collect();
+    let units: Vec<Vec<&MappedTensor>> = weights.units.iter().map(|unit| members(unit)).collect();
+    let sizes: Vec<shards::Weight> = units.iter().map(|unit| weight(unit)).collect();
     let limit = match weights.naming {
         Naming::Model => weights.max_shard_size,
         Naming::Adapter => u64::MAX / 2,
@@ -52,7 +52,8 @@ pub fn weight_files(tensors: &[MappedTensor], weights: Weights) -> Vec<VirtualFi
     let mut files = Vec::with_capacity(shards.len() + 1);
     for (number, shard) in shards.iter().enumerate() {
         let name = shard_name(weights.naming, number + 1, shards.len());
-        let mut shard: Vec<&MappedTensor> = shard.iter().filter_map(|i| tensors.get(*i)).collect();
+        let units = shard.iter().filter_map(|i| units.get(*i));
+        let mut shard: Vec<&MappedTensor> = units.flatten().copied().collect();
         header::sort(&mut shard);
         weight_map.extend(shard.iter().map(|tensor| (&*tensor.name, name.clone())));
         files.push(shard_file(name, &shard));
@@ -68,6 +69,13 @@ pub fn weight_files(tensors: &[MappedTensor], weights: Weights) -> Vec<VirtualFi
         ));
     }
     files
+}
+
+fn weight(unit: &[&MappedTensor]) -> shards::Weight {
+    shards::Weight {
+        data: unit.iter().map(|tensor| tensor.tensor.bytes()).sum(),
+        entry: unit.iter().map(|tensor| header::entry_bound(tensor)).sum(),
+    }
 }
 
 /// A file that the mount makes itself.

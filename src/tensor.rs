@@ -11,6 +11,7 @@ mod tiling;
 mod view;
 
 pub use dtype::Dtype;
+pub use file::source_reads;
 pub use file::{Rows, SourceFile};
 pub use named::SourceTensor;
 pub use runs::{Loop, Nest, each_offset, nests};

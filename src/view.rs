@@ -16,7 +16,7 @@ use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, Tables};
 use crate::repo::{self, Naming, VirtualFile, Weights};
 
 use config::ConfigFile;
-pub use options::{DtypeChoice, Options};
+pub use options::{DtypeChoice, Layout, Options};
 
 /// What a mount shows, and where it comes from.
 #[derive(Debug)]
@@ -105,10 +105,11 @@ fn model(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     config.state_dtype(dtype);
     let weights = Weights {
         naming: Naming::Model,
+        units: mapping::units(family, &tensors),
         max_shard_size: options.max_shard_size,
         total_parameters: parameters(&tensors, family),
     };
-    let mut files = repo::weight_files(&tensors, weights);
+    let mut files = options.layout.weight_files(&tensors, &weights);
     files.extend(config.file(&tensors));
     let others = side_files
         .into_iter()
@@ -175,7 +176,7 @@ fn map(
     }
     config.complete(family, &outcome.tensors)?;
     tied::settle(family, config.values(), &mut outcome, notes)?;
-    let expected = mapping::expected(family, config.values())?;
+    let expected = mapping::expected(family, config.values(), outcome.tensors.len())?;
     outcome.tensors = mapping::check(family, &expected, outcome.tensors)?;
     for dropped in &outcome.dropped {
         note_dropped(dropped, notes)?;

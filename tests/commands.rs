@@ -7,5 +7,15 @@ mod common;
 mod exec;
 #[path = "commands/export.rs"]
 mod export;
+#[path = "commands/helper.rs"]
+mod helper;
+#[path = "commands/npy.rs"]
+mod npy;
+#[path = "commands/reference.rs"]
+mod reference;
 #[path = "commands/reflink.rs"]
 mod reflink;
+#[path = "commands/status.rs"]
+mod status;
+#[path = "commands/verify.rs"]
+mod verify;

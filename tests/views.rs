@@ -239,3 +239,19 @@ rules = [
   { from = "(output|lm_head).weight", to = "nova.head" },
 ]
 "#;
+
+#[test]
+fn a_config_that_promises_a_trillion_layers_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, _) = example();
+    let theirs = std::fs::read_to_string(source.join("../../hf_assets/config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&theirs).unwrap();
+    config["num_hidden_layers"] = 1_000_000_000_000u64.into();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let options = Options {
+        config_from: Some(folder.path().to_owned()),
+        ..Options::default()
+    };
+    let error = View::open(&source, &options).unwrap_err().to_string();
+    assert!(error.contains("look at num_hidden_layers"), "{error}");
+}

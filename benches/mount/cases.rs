@@ -101,8 +101,8 @@ pub fn all() -> Vec<Case> {
                 &["q_proj", "up_proj"],
             ),
             ("dim-1 shards", Source::Sharded, &["o_proj", "down_proj"]),
-            ("expert-unstacked", Source::Experts, &[".w1.", ".w3."]),
-            ("transposed", Source::Experts, &[".w2."]),
+            ("expert-unstacked", Source::Experts, &[".experts."]),
+            ("transposed", Source::Transposed, &[".w2."]),
         ];
         for (label, source, tensors) in kinds {
             cases.push(Case {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Side of the attention's square matrices, of which a page-sized piece is half a row of bf16.
 const HIDDEN: u64 = 4096;
-const EXPERT: u64 = 14336;
+const EXPERT: u64 = 7168;
 const EXPERTS: u64 = 2;
 const VOCABULARY: u64 = 256;
 const MIB: u64 = 1 << 20;
@@ -23,8 +23,10 @@ pub enum Source {
     Meta,
     /// Two ranks: columns of o_proj and down_proj, rows of all others.
     Sharded,
-    /// Experts under each other, w2 transposed.
+    /// Experts in one tensor, as transformers 5 holds them.
     Experts,
+    /// Experts under each other, w2 transposed: Mixtral's first files.
+    Transposed,
 }
 
 struct Array {
@@ -65,7 +67,7 @@ impl Source {
 
     fn layer_bytes(self) -> u64 {
         match self {
-            Self::Experts => EXPERTS * 3 * HIDDEN * EXPERT * 2,
+            Self::Experts | Self::Transposed => EXPERTS * 3 * HIDDEN * EXPERT * 2,
             Self::RenamedF32 => 7 * HIDDEN * HIDDEN * 4,
             _ => 7 * HIDDEN * HIDDEN * 2,
         }
@@ -97,7 +99,9 @@ impl Source {
 
     fn top(self) -> [(&'static str, Vec<u64>); 3] {
         let names = match self {
-            Self::Meta | Self::Experts => ["tok_embeddings.weight", "norm.weight", "output.weight"],
+            Self::Meta | Self::Transposed => {
+                ["tok_embeddings.weight", "norm.weight", "output.weight"]
+            }
             _ => [
                 "model.embed_tokens.weight",
                 "model.norm.weight",
@@ -127,6 +131,26 @@ impl Source {
                 ("layers.{}.ffn_norm.weight", vec![HIDDEN]),
             ],
             Self::Experts => vec![
+                ("model.layers.{}.self_attn.q_proj.weight", small()),
+                ("model.layers.{}.self_attn.k_proj.weight", small()),
+                ("model.layers.{}.self_attn.v_proj.weight", small()),
+                ("model.layers.{}.self_attn.o_proj.weight", vec![HIDDEN, 256]),
+                ("model.layers.{}.mlp.gate.weight", vec![EXPERTS, HIDDEN]),
+                (
+                    "model.layers.{}.mlp.experts.gate_up_proj",
+                    vec![EXPERTS, 2 * EXPERT, HIDDEN],
+                ),
+                (
+                    "model.layers.{}.mlp.experts.down_proj",
+                    vec![EXPERTS, HIDDEN, EXPERT],
+                ),
+                ("model.layers.{}.input_layernorm.weight", vec![HIDDEN]),
+                (
+                    "model.layers.{}.post_attention_layernorm.weight",
+                    vec![HIDDEN],
+                ),
+            ],
+            Self::Transposed => vec![
                 ("layers.{}.attention.wq.weight", vec![256, HIDDEN]),
                 ("layers.{}.attention.wk.weight", small()),
                 ("layers.{}.attention.wv.weight", small()),
@@ -160,7 +184,7 @@ impl Source {
 
     fn config(self, layers: u64) -> String {
         let (family, architecture, heads, ffn) = match self {
-            Self::Experts => ("mixtral", "MixtralForCausalLM", 2, EXPERT),
+            Self::Experts | Self::Transposed => ("mixtral", "MixtralForCausalLM", 2, EXPERT),
             _ => ("llama", "LlamaForCausalLM", 32, HIDDEN),
         };
         format!(

@@ -79,6 +79,16 @@ pub fn unwrapped(name: &str) -> String {
     kept.join(".")
 }
 
+/// How many dictionaries, one in the other, a state keeps all of its weights in above the one that is the model's own.
+pub fn containers(paths: &[&[String]]) -> usize {
+    let shared = |depth: &usize| {
+        let key = |path: &&[String]| path.get(*depth).filter(|_| path.len() > depth + 1).cloned();
+        let first = paths.first().and_then(key);
+        first.as_deref().is_some_and(|first| ROOTS.contains(&first)) && paths.iter().all(|path| key(path) == first)
+    };
+    (0..).take_while(shared).count()
+}
+
 /// Roots that all of `names` share above their own names, shortest first, starting with none.
 pub fn shared_roots(names: &[&str]) -> Vec<String> {
     let mut roots = vec![String::new()];
@@ -118,6 +128,17 @@ mod tests {
         );
         assert_eq!(unwrapped("a.module.b"), "a.module.b");
         assert_eq!(unwrapped("module"), "module");
+    }
+
+    #[test]
+    fn containers_are_dictionaries_and_not_parts_of_names() {
+        let path = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        let paths = [path(&["state_dict", "model.a"]), path(&["state_dict", "model.b"])];
+        assert_eq!(containers(&[&paths[0], &paths[1]]), 1);
+        let own = path(&["model.a"]);
+        assert_eq!(containers(&[&own]), 0);
+        assert_eq!(containers(&[&paths[0], &own]), 0);
+        assert_eq!(containers(&[]), 0);
     }
 
     #[test]

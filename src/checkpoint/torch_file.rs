@@ -24,6 +24,9 @@ pub use self::walk::Found;
 use crate::error::{Error, Result};
 use crate::tensor::{SourceFile, Tensor};
 
+/// How an archive begins.
+const ARCHIVE: &[u8] = b"PK\x03\x04";
+
 /// Most bytes and values of a file's pickle. A hundred thousand DTensors take a tenth of it.
 const PICKLE_LIMIT: u64 = 128 << 20;
 const VALUE_LIMIT: usize = 1 << 23;
@@ -63,7 +66,7 @@ impl TorchFile {
     pub fn open(file: Arc<SourceFile>) -> Result<Self> {
         let section = Section::whole(file.clone());
         let front = section.front(512)?;
-        if front.starts_with(b"PK\x03\x04") {
+        if front.starts_with(ARCHIVE) {
             return Self::in_section(section);
         }
         if let Some(what) = foreign(&front) {
@@ -112,6 +115,15 @@ impl TorchFile {
                 "is saved as something that is no plain tensor".to_owned(),
             )),
         }
+    }
+}
+
+/// Checks a file against the checksums that it holds of itself; whether it holds any.
+pub fn check_sums(file: &Arc<SourceFile>) -> Result<bool> {
+    let section = Section::whole(file.clone());
+    match section.front(4)?.starts_with(ARCHIVE) {
+        true => Archive::open(section)?.check_sums(),
+        false => Ok(false),
     }
 }
 

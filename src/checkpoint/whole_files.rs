@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::folder::Folder;
 use super::layout::{Files, one_epoch};
-use super::names::is_weight;
+use super::names::{containers, is_weight};
 use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
 use super::{SourceTensor, named, safetensors};
@@ -36,17 +36,20 @@ pub fn safetensors_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTen
 /// The tensors of files of torch.save. Parts of DTensors and ShardedTensors are put together across the files.
 pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> {
     let opened = opened(folder, files)?;
+    let mut found = Vec::new();
+    for file in &opened.files {
+        let tensors = TorchFile::open(file.clone())?.tensors(&|path| is_weight(&path.join(".")))?;
+        found.extend(tensors.into_iter().map(|(path, value)| (file, path, value)));
+    }
+    let paths: Vec<&[String]> = found.iter().map(|(_, path, _)| &**path).collect();
+    let containers = containers(&paths);
     let mut seen = Seen::default();
     let mut parts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for file in &opened.files {
-        for (path, value) in
-            TorchFile::open(file.clone())?.tensors(&|path| is_weight(&path.join(".")))?
-        {
-            let name = path.join(".");
-            match value? {
-                Value::Plain(tensor) => seen.add(file, name, tensor)?,
-                part => parts.entry(name).or_default().push(part),
-            }
+    for (file, path, value) in found {
+        let name = path.get(containers..).unwrap_or(&path).join(".");
+        match value? {
+            Value::Plain(tensor) => seen.add(file, name, tensor)?,
+            part => parts.entry(name).or_default().push(part),
         }
     }
     for (name, values) in parts {
@@ -75,7 +78,12 @@ fn opened(folder: &Folder, Files { names, index }: &Files) -> Result<Opened> {
     };
     match &index {
         Some((index, _)) => refuse_strays(folder, names, &wanted, index)?,
-        None => refuse_gaps(folder, names)?,
+        None => {
+            if names.iter().any(|name| !name.ends_with(".safetensors")) {
+                refuse_unrelated(folder, names)?;
+            }
+            refuse_gaps(folder, names)?;
+        }
     }
     let files = wanted
         .into_iter()
@@ -108,6 +116,16 @@ fn refuse_strays(
             ),
         )),
     }
+}
+
+/// Files of torch.save that nothing says belong together are checkpoints of their own, unless each is a part by its name.
+fn refuse_unrelated(folder: &Folder, names: &[String]) -> Result<()> {
+    let is_part = |name: &String| number_of(name).is_some() || name.contains("rank") || name.starts_with("hf_model_");
+    if names.len() < 2 || names.iter().all(is_part) {
+        return Ok(());
+    }
+    let reason = format!("holds several files, each of which may be a checkpoint; name one: {}", names.join(", "));
+    Err(Error::checkpoint(folder.path(), reason))
 }
 
 /// Files that count themselves, `-00002-of-00005`, must all be there.

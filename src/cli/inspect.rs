@@ -47,7 +47,7 @@ fn tensor<'a>(report: &'a Report, name: &str) -> Result<&'a TensorReport, Error>
 }
 
 /// A reader that has seen enough, such as `head`, is no error.
-fn print(report: &(impl Display + Serialize), json: bool) -> anyhow::Result<()> {
+pub fn print(report: &(impl Display + Serialize), json: bool) -> anyhow::Result<()> {
     let text = match json {
         true => format!("{}\n", serde_json::to_string_pretty(report)?),
         false => report.to_string(),

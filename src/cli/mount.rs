@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{daemon, size, view};
+use super::{daemon, size, systemd, view};
 use crate::fs::one_line;
 use crate::mount::{Options, StopSignals};
 use crate::view::View;
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Let other users read what the modes of the source allow them
     #[arg(long)]
     allow_other: bool,
+    /// Log counts of requests, bytes, source reads and errors at the end; SIGUSR1 asks for them at any time
+    #[arg(long)]
+    stats: bool,
     /// Threads that answer requests [default: number of cores, 2 to 16]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -55,8 +58,14 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let signals = StopSignals::take()?;
     let mounted = crate::mount::mount(view.files, &arguments.mountpoint, &options)?;
     writeln!(io::stdout(), "{}", one_line(&ready))?;
+    systemd::ready();
     background.map_or(Ok(()), daemon::Background::detach)?;
-    mounted.wait_for_signal(signals)?;
+    let counters = mounted.counters();
+    let ended = mounted.wait_for_signal(signals);
+    if arguments.stats {
+        counters.log();
+    }
+    ended?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use super::size;
 use crate::error::Result;
 use crate::fs::one_line;
 use crate::tensor;
-use crate::view::{DtypeChoice, Options, View};
+use crate::view::{DtypeChoice, Layout, Options, View};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What the view shows")]
@@ -16,6 +16,9 @@ pub struct ViewOptions {
     /// Take config.json, tokenizer and other side files from here
     #[arg(long, value_name = "DIR")]
     pub config_from: Option<PathBuf>,
+    /// hf: safetensors files; npy: one file for each tensor, by module, for numpy.load
+    #[arg(long = "as", value_enum, default_value_t = Shown::Hf, value_name = "LAYOUT")]
+    pub shown: Shown,
     /// Element type of the weights; config: the one that config.json names
     #[arg(long, value_enum, default_value_t = Dtype::Keep)]
     pub dtype: Dtype,
@@ -54,6 +57,21 @@ pub enum Dtype {
     Config,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shown {
+    Hf,
+    Npy,
+}
+
+impl Shown {
+    fn layout(self) -> Layout {
+        match self {
+            Self::Hf => Layout::Hf,
+            Self::Npy => Layout::Npy,
+        }
+    }
+}
+
 impl Dtype {
     fn choice(self) -> DtypeChoice {
         match self {
@@ -73,6 +91,7 @@ pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
         source,
         &Options {
             config_from: options.config_from,
+            layout: options.shown.layout(),
             dtype: options.dtype.choice(),
             max_shard_size: options.max_shard_size,
             mapping: options.mapping,

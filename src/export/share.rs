@@ -76,7 +76,7 @@ impl Shared {
             .open(target)
             .map_err(failed)?;
         clone_range(&source, self.from, length, &target, to).map_err(failed)?;
-        self.source.check_unchanged()
+        self.source.checked_handle().map(drop)
     }
 }
 

@@ -109,7 +109,7 @@ impl Filesystem for CheckpointFs {
             length
         });
         self.guarded(|| {
-            self.handed_on(inode, offset, length, flags);
+            self.follow_up(inode, offset, length, flags);
             Ok(())
         })
         .ok();

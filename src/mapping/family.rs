@@ -41,6 +41,9 @@ pub struct Family {
     /// Tensors that a cast leaves in f32.
     #[serde(default)]
     pub keep_f32: Vec<Names>,
+    /// Tensors of a layer that transformers keeps in one and so never saves in two shards.
+    #[serde(default)]
+    pub fused: Vec<Names>,
     /// Tensors that are no parameters, which `total_parameters` leaves out.
     #[serde(default)]
     pub buffers: Vec<Names>,

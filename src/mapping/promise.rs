@@ -1,5 +1,6 @@
 //! What config.json promises: the names and shapes of a family's tensors, and whether the checkpoint keeps the promise.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::apply::MappedTensor;
@@ -46,8 +47,12 @@ impl Expected {
 ///
 /// # Errors
 /// When config.json lacks a number that a shape or a condition needs.
-pub fn expected(family: &Family, config: &Config) -> Result<Vec<Expected>> {
-    let listing = Listing { family, config };
+///
+/// `found` is how many tensors there are: a config that promises far more is not listed to its end.
+pub fn expected(family: &Family, config: &Config, found: usize) -> Result<Vec<Expected>> {
+    let limit = found.saturating_mul(2).saturating_add(SLACK);
+    let steps = Cell::new(0);
+    let listing = Listing { family, config, limit, steps };
     let mut all = Vec::new();
     for group in family
         .tensors
@@ -73,7 +78,13 @@ fn outer_variable(tensor: &FamilyTensor) -> Option<&str> {
 struct Listing<'a> {
     family: &'a Family,
     config: &'a Config,
+    limit: usize,
+    /// Names looked at so far, also those that a condition excludes.
+    steps: Cell<usize>,
 }
+
+/// Promised tensors beyond twice those found, up to which the missing ones are still named.
+const SLACK: usize = 100_000;
 
 impl Listing<'_> {
     fn list(
@@ -106,6 +117,15 @@ impl Listing<'_> {
         if all.len() >= TENSOR_LIMIT {
             let reason = format!("config.json describes more than {TENSOR_LIMIT} tensors");
             return Err(Error::Mapping(reason));
+        }
+        self.steps.set(self.steps.get() + 1);
+        if self.steps.get() > self.limit {
+            let counts: Vec<String> = self.family.variables.values().map(ToString::to_string).collect();
+            return Err(Error::Mapping(format!(
+                "config.json promises more than {} tensors, far more than there are: look at {}",
+                self.limit,
+                counts.join(", ")
+            )));
         }
         let scope = self.scope(bindings);
         if let Presence::When(condition) = &tensor.presence

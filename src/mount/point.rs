@@ -53,8 +53,7 @@ fn directory(path: &Path) -> Result<()> {
 }
 
 fn occupied(point: &Path, entry: &table::Entry) -> String {
-    let alive = || fs::read_dir(point).and_then(|mut names| names.next().transpose());
-    if entry.kind.starts_with("fuse") && alive().is_err_and(|error| is_dead(&error)) {
+    if entry.kind.starts_with("fuse") && !is_served(point) {
         return dead(point, &entry.kind);
     }
     match entry.kind.as_str() {
@@ -66,6 +65,12 @@ fn occupied(point: &Path, entry: &table::Entry) -> String {
             "is the mount point of another filesystem ({kind}); name an empty directory inside it"
         ),
     }
+}
+
+/// Whether a process still answers for a mount. One that lets nobody in is taken to have one.
+pub fn is_served(point: &Path) -> bool {
+    let first = fs::read_dir(point).and_then(|mut names| names.next().transpose());
+    !first.is_err_and(|error| is_dead(&error))
 }
 
 fn dead(point: &Path, kind: &str) -> String {

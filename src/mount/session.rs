@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -13,15 +14,20 @@ use super::signals::StopSignals;
 use super::unmount::{When, detach};
 use super::{Options, read_ahead, requirements, table};
 use crate::error::{Error, Result};
-use crate::fs::CheckpointFs;
+use crate::fs::{CheckpointFs, Counters};
 
 /// How long the readers of a mount that is told to end may still be served.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What the name of a mount's device begins with.
+pub const NAME_PREFIX: &str = "ckptfs#";
 
 /// What happens to a mounted view.
 #[derive(Debug)]
 pub enum Event {
     Signal,
+    /// Someone wants to know what was done so far.
+    Question,
     /// Unmounted, by whomever, and the last reader gone.
     Ended(io::Result<()>),
 }
@@ -34,6 +40,7 @@ pub struct Mounted {
     device: Option<String>,
     sender: Sender<Event>,
     events: Receiver<Event>,
+    counters: Arc<Counters>,
 }
 
 impl Mounted {
@@ -43,12 +50,14 @@ impl Mounted {
         options: &Options,
     ) -> Result<Self> {
         let refuse = |error: io::Error| Error::mount(&point, requirements::mount_fault(&error));
+        let counters = filesystem.counters();
         let session = Session::new(filesystem, &point, &config(options)).map_err(refuse)?;
         let (sender, events) = mpsc::channel();
         let this = Self {
             device: table::at(&point).map(|entry| entry.device),
             sender: sender.clone(),
             events,
+            counters,
             point,
         };
         thread::Builder::new()
@@ -67,12 +76,16 @@ impl Mounted {
         &self.point
     }
 
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
     /// Serves until a signal comes or someone unmounts the view.
     pub fn wait_for_signal(self, signals: StopSignals) -> Result<()> {
         signals.forward(self.sender.clone());
-        match self.events.recv() {
-            Ok(Event::Ended(result)) => self.ended(result),
-            Ok(Event::Signal) | Err(mpsc::RecvError) => self.unmount(),
+        match self.event(Duration::MAX) {
+            Some(Event::Ended(result)) => self.ended(result),
+            _ => self.unmount(),
         }
     }
 
@@ -82,10 +95,20 @@ impl Mounted {
         if self.is_there() {
             self.detach()?;
         }
-        match self.events.recv_timeout(GRACE) {
-            Ok(Event::Ended(result)) => self.ended(result),
-            Ok(Event::Signal) | Err(_) => {
+        match self.event(GRACE) {
+            Some(Event::Ended(result)) => self.ended(result),
+            _ => {
                 Err(self.fault("was still in use when ckptfs ended; its readers get errors"))
+            }
+        }
+    }
+
+    /// The next event that ends something. Questions are answered.
+    fn event(&self, patience: Duration) -> Option<Event> {
+        loop {
+            match self.events.recv_timeout(patience).ok()? {
+                Event::Question => self.counters.log(),
+                event => return Some(event),
             }
         }
     }
@@ -126,9 +149,9 @@ impl Mounted {
 
     /// Why the session ended at once, if it did.
     fn cause(&self) -> Option<io::Error> {
-        match self.events.recv_timeout(GRACE) {
-            Ok(Event::Ended(result)) => result.err(),
-            Ok(Event::Signal) | Err(_) => None,
+        match self.event(GRACE) {
+            Some(Event::Ended(result)) => result.err(),
+            _ => None,
         }
     }
 
@@ -173,7 +196,7 @@ fn config(options: &Options) -> Config {
 fn name(source: &Path) -> String {
     let source = source.display().to_string();
     let unsafe_in_option = |char: char| char == ',' || char == '\\' || char.is_control();
-    format!("ckptfs#{}", source.replace(unsafe_in_option, "_"))
+    format!("{NAME_PREFIX}{}", source.replace(unsafe_in_option, "_"))
 }
 
 #[cfg(test)]

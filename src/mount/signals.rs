@@ -1,16 +1,16 @@
-//! The signals that end a mount.
+//! The signals that end a mount, and the one that asks what it has done.
 
 use std::os::raw::c_int;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::session::Event;
 use crate::error::{Error, Result};
 
-/// SIGINT, SIGTERM and SIGHUP, which from here on no longer kill the process but wait to be acted on. To be taken before
+/// SIGINT, SIGTERM, SIGHUP and SIGUSR1, which from here on no longer kill the process but wait to be acted on. To be taken before
 /// the mount: a signal in between would leave the mount behind.
 #[derive(Debug)]
 pub struct StopSignals(Signals);
@@ -18,7 +18,7 @@ pub struct StopSignals(Signals);
 impl StopSignals {
     pub fn take() -> Result<Self> {
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let wanted = [SIGINT, SIGTERM].into_iter().chain(hangup);
+        let wanted = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(hangup);
         let signals = Signals::new(wanted);
         signals
             .map(Self)
@@ -28,8 +28,12 @@ impl StopSignals {
     /// Sends an event for each signal, those included that came before.
     pub(super) fn forward(mut self, events: Sender<Event>) {
         thread::spawn(move || {
-            for _ in self.0.forever() {
-                if events.send(Event::Signal).is_err() {
+            for signal in self.0.forever() {
+                let event = match signal {
+                    SIGUSR1 => Event::Question,
+                    _ => Event::Signal,
+                };
+                if events.send(event).is_err() {
                     break;
                 }
             }

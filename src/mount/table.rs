@@ -1,6 +1,7 @@
 //! The table of mounts, as /proc/self/mountinfo shows it: asked without touching any filesystem.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,21 @@ pub struct Entry {
     pub point: PathBuf,
     /// Filesystem type, such as `ext4` or `fuse.ckptfs`.
     pub kind: String,
+    /// What the filesystem calls its device.
+    pub source: String,
 }
 
 /// What is mounted on `point`: of several the uppermost. `None` also where the table cannot be read.
 pub fn at(point: &Path) -> Option<Entry> {
-    let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    let mut entries = table.rsplit(|byte| *byte == b'\n').filter_map(entry);
+    let mut entries = all().ok()?.into_iter().rev();
     entries.find(|entry| entry.point == point)
+}
+
+/// All mounts, in the order in which they were made.
+pub fn all() -> io::Result<Vec<Entry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n');
+    Ok(lines.filter_map(entry).collect())
 }
 
 /// `36 35 98:0 /root /point options [optional fields] - type source options`
@@ -26,11 +35,13 @@ fn entry(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = fields.nth(2)?;
     let point = fields.nth(1)?;
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, source) = (fields.next()?, fields.next()?);
     Some(Entry {
         device: String::from_utf8_lossy(device).into_owned(),
         point: OsString::from_vec(unescape(point)).into(),
         kind: String::from_utf8_lossy(kind).into_owned(),
+        source: String::from_utf8_lossy(&unescape(source)).into_owned(),
     })
 }
 
@@ -66,6 +77,7 @@ mod tests {
             device: "98:0".to_owned(),
             point: PathBuf::from("/mnt/a b\\c"),
             kind: "fuse.ckptfs".to_owned(),
+            source: "ckptfs#x".to_owned(),
         };
         assert_eq!(entry(line), Some(expected));
         assert_eq!(entry(b""), None);

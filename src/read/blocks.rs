@@ -16,7 +16,10 @@ use crate::tensor::Tensor;
 const PIECE: u64 = 4096;
 
 /// A block takes at most this part of the cache.
-const SHARE: u64 = 8;
+const SHARE: u64 = 4;
+
+/// Rows of output come in multiples of this many: whole lines of the processor's cache in the source.
+const ROWS: u64 = 64;
 
 static LIMIT: AtomicU64 = AtomicU64::new(128 << 20);
 
@@ -53,7 +56,11 @@ fn block_size(tensor: &Tensor) -> Option<u64> {
     let row = sizes.last()? * tensor.unit();
     let matrix = sizes.iter().rev().take(2).product::<u64>() * tensor.unit();
     let wanted = (PIECE / tensor.unit()).saturating_mul(row).min(limit);
-    let part = if matrix <= wanted { matrix } else { row };
+    let part = match () {
+        () if matrix <= wanted => matrix,
+        () if row * ROWS <= wanted => row * ROWS,
+        () => row,
+    };
     (part > 0 && part <= limit).then(|| part * (wanted / part).max(1))
 }
 
@@ -68,7 +75,10 @@ fn produce_ahead(tensor: &Tensor, end: u64, size: u64) {
         return;
     }
     let block = cache().block(tensor, next, size);
-    thread::spawn(move || block.bytes().map(drop));
+    // Without a thread the reader produces it when it gets there.
+    thread::Builder::new()
+        .spawn(move || block.bytes().map(drop))
+        .ok();
 }
 
 /// A stretch of a tensor's bytes, produced by the first who needs them.

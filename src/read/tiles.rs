@@ -1,17 +1,25 @@
 //! Elements that are no plain copies: transposed ones, in cache-sized tiles, and cast ones.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::tensor::{Dtype, Loop, Nest, Rows, each_offset};
 
 use super::cast::cast;
 use super::place::{Grid, place};
 
-/// Bytes of source held at a time.
-const TILE_BYTES: u64 = 1 << 20;
-/// Bytes of a row held at a time, where there are several rows: a page.
-const TILE_WIDTH: u64 = 4096;
+/// Bytes of source held at a time where they are neighbours, so that what was read is cast in the processor's cache.
+const RUN_BYTES: u64 = 256 << 10;
+/// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
+const ROW_BYTES: u64 = 4096;
+const ROWS: u64 = 256;
 /// Rows of a tile do not follow each other at a power of two, which would crowd them into few lines of the cache.
 const PADDING: u64 = 64;
+
+thread_local! {
+    static TILE: Cell<Tile> = const { Cell::new(Tile::new()) };
+}
 
 /// A nest whose innermost loop is strided, or whose elements change their type.
 pub(super) struct Production<'a> {
@@ -38,30 +46,28 @@ impl Production<'_> {
         !self.nest.is_contiguous_inside()
     }
 
-    /// Offset and length of what the source elements lie in, and how many bytes of that they are.
-    pub fn span(&self) -> (u64, u64, u64) {
-        let (unit, loops) = (self.nest.unit(), self.nest.loops());
-        let reach: u64 = loops
-            .iter()
-            .map(|each| (each.count - 1) * each.source)
-            .sum();
+    /// What the source elements lie in, and how many bytes of that they are.
+    pub fn span(&self) -> (Range<u64>, u64) {
+        let (start, unit, loops) = (self.nest.source, self.nest.unit(), self.nest.loops());
+        let steps = loops.iter().map(|each| (each.count - 1) * each.source);
+        let end = start + (steps.sum::<u64>() + 1) * unit;
         let count: u64 = loops.iter().map(|each| each.count).product();
-        (self.nest.source, (reach + 1) * unit, count * unit)
+        (start..end, count * unit)
     }
 
     pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
         if self.is_strided() {
-            let (offset, length, _) = self.span();
-            self.nest.stored.file().read_ahead(offset, length);
+            self.nest.stored.file().read_ahead(self.span().0);
         }
         let (outer, rectangle) = self.rectangle();
-        let mut tile = Tile::default();
+        let mut tile = TILE.take();
         let mut result = Ok(());
         each_offset(&outer, 0, 0, &mut |source, destination| {
             if result.is_ok() {
                 result = self.execute_rectangle(&rectangle, source, destination, &mut tile, reply);
             }
         });
+        TILE.set(tile);
         result
     }
 
@@ -119,9 +125,13 @@ impl Production<'_> {
     fn tile_sides(&self, rectangle: &Rectangle) -> (u64, u64) {
         let unit = self.nest.unit();
         let is_dense = rectangle.rows == 1 || rectangle.row_step == rectangle.columns;
-        let widest = if is_dense { TILE_BYTES } else { TILE_WIDTH };
+        let widest = if is_dense { RUN_BYTES } else { ROW_BYTES };
         let width = rectangle.columns.min(widest / unit).max(1);
-        let height = TILE_BYTES / (width * unit);
+        let height = if is_dense {
+            RUN_BYTES / (width * unit)
+        } else {
+            ROWS
+        };
         (width, height.clamp(1, rectangle.rows))
     }
 
@@ -184,6 +194,16 @@ struct Tile {
     produced: Vec<u8>,
     /// Elements from the start of a row to the next.
     pitch: u64,
+}
+
+impl Tile {
+    const fn new() -> Self {
+        Self {
+            read: Vec::new(),
+            produced: Vec::new(),
+            pitch: 0,
+        }
+    }
 }
 
 /// The first `length` bytes of a buffer that never shrinks.

@@ -3,14 +3,14 @@
 /// Largest header that safetensors reads.
 const HEADER_LIMIT: u64 = 100_000_000;
 
-/// What the split looks at: the bytes of a tensor's data, and a bound on those of its entry in the header.
+/// What the split looks at: the bytes of a unit's data, and a bound on those of its entries in the header.
 #[derive(Debug, Clone, Copy)]
 pub struct Weight {
     pub data: u64,
     pub entry: u64,
 }
 
-/// The numbers of the tensors in each shard. A shard has at most `limit` bytes of data, unless one tensor alone has more.
+/// The numbers of the units in each shard. A shard has at most `limit` bytes of data, unless one unit alone has more.
 /// A shard also ends where its header could become too large for a reader.
 pub fn split(weights: &[Weight], limit: u64) -> Vec<Vec<usize>> {
     let mut shards = Vec::new();
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_over_the_limit_comes_before_the_shard_that_is_being_filled() {
+    fn a_unit_over_the_limit_comes_before_the_shard_that_is_being_filled() {
         assert_eq!(shards(&[3, 20, 3], 10), [vec![1], vec![0, 2]]);
         assert_eq!(shards(&[10, 10], 10), [vec![0], vec![1]]);
         assert_eq!(shards(&[], 10), Vec::<Vec<usize>>::new());

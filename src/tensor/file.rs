@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -160,6 +161,7 @@ impl SourceFile {
 
     /// What `read` read, if the file is afterwards still the one that was opened first.
     fn checked<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
+        READS.fetch_add(1, Ordering::Relaxed);
         let file = self.handle()?;
         let value = read(&file).map_err(|error| self.failed(error))?;
         self.check(&file)?;
@@ -167,40 +169,44 @@ impl SourceFile {
     }
 
     /// Has the kernel start to read a range that is about to be asked for in small pieces. Best effort.
-    pub fn read_ahead(&self, offset: u64, length: u64) {
+    pub fn read_ahead(&self, range: Range<u64>) {
         if let Ok(file) = self.handle() {
-            advise(&file, offset, length, libc::POSIX_FADV_WILLNEED);
+            self.residency.ask(&file, self.size(), range.clone());
+            advise(&file, range, libc::POSIX_FADV_WILLNEED);
         }
     }
 
-    /// Counts `bytes` out of `offset .. offset + span` as handed on to the kernel, which keeps them under the mount's own
-    /// name, and gives the page cache of what is thereby complete back. Best effort.
-    pub fn handed_on(&self, offset: u64, span: u64, bytes: u64) {
-        let Ok(file) = self.handle() else { return };
-        let counted = (offset, span, bytes);
-        self.residency
-            .count(&file, self.size(), counted, &mut |start, length| {
-                self.unmap(start, length);
-                advise(&file, start, length, libc::POSIX_FADV_DONTNEED);
-            });
+    /// After `bytes` out of a range were handed on: has the kernel read ahead of a sequential reader, and where the kernel
+    /// keeps them under the mount's own name, gives back the page cache of what is thereby complete. Best effort.
+    pub fn handed_on(&self, range: Range<u64>, bytes: u64, are_kept: bool) {
+        if let Some(next) = self.residency.ahead(range.start, range.end) {
+            self.read_ahead(next);
+        }
+        let Some(file) = self.handle().ok().filter(|_| are_kept) else {
+            return;
+        };
+        for window in self.residency.count(&file, self.size(), range, bytes) {
+            self.unmap(&window);
+            advise(&file, window, libc::POSIX_FADV_DONTNEED);
+        }
     }
 
     /// Mapped pages stay in the page cache.
-    fn unmap(&self, offset: u64, length: u64) {
-        let map = self.map.get().and_then(Option::as_ref);
-        if let (Some(map), Ok(start)) = (map, usize::try_from(offset)) {
+    fn unmap(&self, range: &Range<u64>) {
+        if let Some(Some(map)) = self.map.get() {
+            let (start, length) = (range.start as usize, (range.end - range.start) as usize);
             // SAFETY: the map is of a file and read-only: its pages come back as they were when the kernel needs them.
-            unsafe {
-                map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length as usize)
-            }
-            .ok();
+            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) }.ok();
         }
     }
 
     /// `length` bytes as they lie in the file, for the kernel alone: a truncated source makes the pages unreadable, and
     /// touching them from user code would kill the process.
     pub fn mapped(&self, offset: u64, length: usize) -> Result<Option<&[u8]>> {
+        READS.fetch_add(1, Ordering::Relaxed);
         let file = self.checked_handle()?;
+        let end = offset.saturating_add(length as u64);
+        self.residency.ask(&file, self.size(), offset..end);
         // SAFETY: the map is private to this file and read by no user code; only its address is handed to writev(2),
         // which answers EFAULT where the file was truncated.
         let map = self
@@ -224,11 +230,6 @@ impl SourceFile {
         self.check(&file)?;
         pool().put(self.id, file.clone());
         Ok(file)
-    }
-
-    /// Refuses a file that is no longer the one that was opened.
-    pub fn check_unchanged(&self) -> Result<()> {
-        self.check(&*self.handle()?)
     }
 
     /// A descriptor of the file, if its bytes are still those that it was opened with.
@@ -262,12 +263,18 @@ impl SourceFile {
     }
 }
 
-fn advise(file: &File, offset: u64, length: u64, advice: libc::c_int) {
-    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
-        return;
-    };
+fn advise(file: &File, range: Range<u64>, advice: libc::c_int) {
+    let (offset, length) = (range.start as i64, (range.end - range.start) as i64);
     // SAFETY: the call takes a descriptor and numbers.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, advice) };
+}
+
+/// Reads of all source files, for the statistics.
+static READS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has read source files, in whatever sizes.
+pub fn source_reads() -> u64 {
+    READS.load(Ordering::Relaxed)
 }
 
 fn open_regular(path: &Path) -> Result<File> {

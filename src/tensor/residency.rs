@@ -5,63 +5,112 @@
 //! when all of it was handed on, unless it was cached before it was first asked for.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Large folios lie inside of a window, never across its end.
-pub(super) const WINDOW: u64 = 4 << 20;
+const WINDOW: u64 = 4 << 20;
 
-/// Set in a window's count where others had it cached.
-const SHARED: u64 = 1 << 63;
+/// How far ahead of a sequential reader a source is read.
+const AHEAD: u64 = 4 << 20;
 
-/// How many bytes of each window were handed on.
+/// Farther than kernels read ahead of a reader by themselves: 8 MiB where storage asks for much.
+const FAR: u64 = 32 << 20;
+
+/// Set in a window's count once it was asked for, and where others had it cached then.
+const ASKED: u64 = 1 << 63;
+const SHARED: u64 = 1 << 62;
+
+/// How many bytes of each window were handed on, and up to where the file was read ahead.
 #[derive(Debug, Default)]
-pub(super) struct Residency(OnceLock<Box<[AtomicU64]>>);
+pub(super) struct Residency {
+    counts: OnceLock<Box<[AtomicU64]>>,
+    ahead: AtomicU64,
+}
 
 impl Residency {
-    /// Counts `bytes` handed on, evenly spread over `offset .. offset + span`. Calls `release` with each window, start
-    /// and length, that is thereby complete. The rest of a file, such as its header, need not be asked for.
+    /// What to read ahead after `offset .. end` was read: nothing unless reads follow each other, about in order.
+    pub fn ahead(&self, offset: u64, end: u64) -> Option<Range<u64>> {
+        let asked = self.ahead.load(Ordering::Relaxed);
+        let is_next = asked
+            .checked_sub(offset)
+            .is_some_and(|ahead| ahead <= 2 * AHEAD);
+        if is_next && end + AHEAD / 2 <= asked {
+            return None;
+        }
+        let next = if is_next { end + AHEAD } else { end };
+        self.ahead.store(next, Ordering::Relaxed);
+        (is_next && asked < next).then(|| asked.max(end)..next)
+    }
+
+    /// Notes which windows others have cached, before a range is asked for and the kernel reads ahead of it.
+    pub fn ask(&self, file: &File, size: u64, range: Range<u64>) {
+        for window in self.windows(size, range.start..range.end.saturating_add(FAR)) {
+            window.ask(file);
+        }
+    }
+
+    /// Counts `bytes` handed on, evenly spread over `range`. Returns the windows that are thereby complete and nobody
+    /// else's. The rest of a file, such as its header, need not be asked for.
     pub fn count(
         &self,
         file: &File,
         size: u64,
-        (offset, span, bytes): (u64, u64, u64),
-        release: &mut dyn FnMut(u64, u64),
-    ) {
+        range: Range<u64>,
+        bytes: u64,
+    ) -> impl Iterator<Item = Range<u64>> {
+        let span = u128::from(range.end - range.start).max(1);
+        self.windows(size, range.clone()).filter_map(move |window| {
+            window.ask(file);
+            let inside = range.end.min(window.range.end) - range.start.max(window.range.start);
+            let share = u128::from(inside) * u128::from(bytes) / span;
+            window
+                .is_complete_with(share as u64)
+                .then_some(window.range)
+        })
+    }
+
+    fn windows(&self, size: u64, range: Range<u64>) -> impl Iterator<Item = Window<'_>> {
         let zero = |_| AtomicU64::new(0);
         let counts = self
-            .0
+            .counts
             .get_or_init(|| (0..size.div_ceil(WINDOW)).map(zero).collect());
-        let end = offset.saturating_add(span).min(size);
-        for window in offset / WINDOW..end.div_ceil(WINDOW) {
-            let (start, stop) = (window * WINDOW, size.min((window + 1) * WINDOW));
-            let inside = end.min(stop) - offset.max(start);
-            let share = (u128::from(inside) * u128::from(bytes) / u128::from(span)) as u64;
-            let Some(count) = counts.get(window as usize) else {
-                return;
-            };
-            if add(count, share, stop - start, || {
-                is_cached(file, start, stop - start)
-            }) {
-                release(start, stop - start);
-            }
-        }
+        let numbers = range.start / WINDOW..range.end.min(size).div_ceil(WINDOW);
+        numbers.filter_map(move |number| {
+            Some(Window {
+                range: number * WINDOW..size.min((number + 1) * WINDOW),
+                count: counts.get(usize::try_from(number).ok()?)?,
+            })
+        })
     }
 }
 
-/// Whether the window is complete now, and nobody else's.
-fn add(count: &AtomicU64, share: u64, length: u64, is_cached: impl FnOnce() -> bool) -> bool {
-    let before = count.fetch_add(share, Ordering::Relaxed);
-    if before == 0 && is_cached() {
-        count.fetch_or(SHARED, Ordering::Relaxed);
+struct Window<'a> {
+    range: Range<u64>,
+    count: &'a AtomicU64,
+}
+
+impl Window<'_> {
+    fn ask(&self, file: &File) {
+        if self.count.load(Ordering::Relaxed) & ASKED == 0 {
+            let shared = if is_cached(file, &self.range) {
+                SHARED
+            } else {
+                0
+            };
+            self.count.fetch_or(ASKED | shared, Ordering::Relaxed);
+        }
     }
-    let done = |count: u64| (count & !SHARED) >= length - length / 16;
-    let now = before.wrapping_add(share);
-    if done(before) || !done(now) {
-        return false;
+
+    fn is_complete_with(&self, share: u64) -> bool {
+        let length = self.range.end - self.range.start;
+        let done = |count: u64| count & !(ASKED | SHARED) >= length - length / 16;
+        let before = self.count.fetch_add(share, Ordering::Relaxed);
+        let is_last = !done(before) && done(before.wrapping_add(share));
+        is_last && self.count.swap(0, Ordering::Relaxed) & SHARED == 0
     }
-    count.swap(0, Ordering::Relaxed) & SHARED == 0
 }
 
 /// Answer of cachestat(2).
@@ -78,11 +127,12 @@ struct Cached {
 /// Number of cachestat(2) on every architecture.
 const CACHESTAT: libc::c_long = 451;
 
-/// Whether more than half of the range lies in the page cache, more than one request can have brought there. Where the
+/// Whether nearly all of the range lies in the page cache, more than the first requests for it bring there. Where the
 /// kernel does not tell (before 6.5, or for another's file), it counts as cached: others may need it.
-fn is_cached(file: &File, offset: u64, length: u64) -> bool {
-    let (range, mut cached) = ([offset, length], Cached::default());
+fn is_cached(file: &File, range: &Range<u64>) -> bool {
+    let length = range.end - range.start;
+    let (range, mut cached) = ([range.start, length], Cached::default());
     // SAFETY: the call reads the range, two u64, and fills the struct; both outlive it.
     let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &range, &mut cached, 0) };
-    result != 0 || cached.pages * 4096 > length / 2
+    result != 0 || cached.pages * 4096 > length - length / 8
 }

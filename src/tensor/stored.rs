@@ -22,6 +22,11 @@ pub struct Layout {
 /// Finds a layout that only the file's own bytes tell, on the first read that needs it.
 pub trait Locate: Debug + Send + Sync {
     fn locate(&self) -> Result<Layout>;
+
+    /// Checks the sums that the file holds of the bytes around the array; whether it holds any.
+    fn check_sums(&self) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// An array of whole-byte elements in one file. Sub-byte types are stored as their bytes.
@@ -60,6 +65,17 @@ impl Stored {
 
     pub fn file(&self) -> &Arc<SourceFile> {
         &self.file
+    }
+
+    /// Whether the file's own bytes tell where the array lies.
+    pub fn is_deferred(&self) -> bool {
+        self.locate.is_some()
+    }
+
+    /// As [`Locate::check_sums`]; an array at a known place has none of its own.
+    pub fn check_sums(&self) -> Result<bool> {
+        let locate = self.locate.as_ref();
+        locate.map_or(Ok(false), |locate| locate.check_sums())
     }
 
     /// The layout, if finding it costs no read.

@@ -33,10 +33,11 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     }
     let weights = Weights {
         naming: Naming::Adapter,
+        units: mapping::units(None, &outcome.tensors),
         max_shard_size: u64::MAX,
         total_parameters: 0,
     };
-    let mut files = repo::weight_files(&outcome.tensors, weights);
+    let mut files = options.layout.weight_files(&outcome.tensors, &weights);
     files.push(match (config, training) {
         (Some(file), _) => repo::source_file(CONFIG, file),
         (None, Some(training)) => made(&outcome.tensors, &training)?,

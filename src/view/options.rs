@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::mapping::MappedTensor;
+use crate::repo::{self, VirtualFile, Weights};
 use crate::tensor::Dtype;
 
 use super::config::ConfigFile;
@@ -34,11 +36,35 @@ impl DtypeChoice {
     }
 }
 
+/// What the weights of a view are shown as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// Safetensors files and their index.
+    #[default]
+    Hf,
+    /// A `.npy` file for each tensor.
+    Npy,
+}
+
+impl Layout {
+    pub(super) fn weight_files(
+        self,
+        tensors: &[MappedTensor],
+        weights: &Weights,
+    ) -> Vec<VirtualFile> {
+        match self {
+            Self::Hf => repo::weight_files(tensors, weights),
+            Self::Npy => repo::npy_files(tensors),
+        }
+    }
+}
+
 /// The options of a view; [`Default`] is what the command line defaults to.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// A Hugging Face folder whose config and tokenizer files are shown.
     pub config_from: Option<PathBuf>,
+    pub layout: Layout,
     pub dtype: DtypeChoice,
     /// Most bytes of data in a shard.
     pub max_shard_size: u64,
@@ -59,6 +85,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             config_from: None,
+            layout: Layout::Hf,
             dtype: DtypeChoice::Keep,
             max_shard_size: 5_000_000_000,
             mapping: None,

@@ -121,6 +121,10 @@ impl Foreground {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Exit status and all that was written to standard error.
     pub fn wait(mut self) -> (Option<i32>, String) {
         let status = within(|| self.child.try_wait().unwrap());

@@ -79,9 +79,10 @@ impl Filesystem for Files {
         reply.attr(&FOREVER, &self.attributes(inode));
     }
 
-    /// Without the page cache, so that every read of the test's subject comes here as it is.
+    /// Without the page cache, so that every read of the test's subject comes here as it is; and without a word on close,
+    /// which a process that ends could no longer answer to itself.
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
     }
 
     fn read(&self, _: &Request, _: INodeNo, _: FileHandle, offset: u64, size: u32, _: OpenFlags, _: Option<LockOwner>, reply: ReplyData) {
@@ -92,7 +93,7 @@ impl Filesystem for Files {
             Fault::None => reply.data(bytes),
             Fault::Errno(errno) => reply.error(Errno::from_i32(errno)),
             Fault::Interrupted => reply.error(Errno::EINTR),
-            Fault::Short => reply.data(&bytes[..bytes.len() / 2]),
+            Fault::Short => reply.data(&bytes[..bytes.len().div_ceil(2)]),
             Fault::Delay(time) => {
                 std::thread::sleep(time);
                 reply.data(bytes);

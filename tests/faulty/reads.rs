@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use ckptfs::read::read_at;
 use ckptfs::repo::{Attributes, Segment, VirtualFile};
 use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::disk::{Disk, Fault};
 use crate::common::mounts::*;
@@ -16,29 +16,51 @@ use crate::need_fuse;
 
 const SIZE: usize = 300_000;
 
-/// One disk for all cases: a mount costs more than a read. Its bytes, and a file that shows them in several ways.
+/// A disk, a file that shows its bytes in several ways, and what that file must show.
 struct Stand {
     disk: Disk,
     file: VirtualFile,
     expected: Vec<u8>,
 }
 
-static STAND: LazyLock<Mutex<Stand>> = LazyLock::new(|| {
-    let bytes = noise(SIZE, 11);
-    let disk = Disk::of(bytes.clone());
-    let source = disk.open();
-    let (turned, transposed) = transposed(&source, &bytes);
-    let segments = vec![
-        Segment::Inline((*b"header").into()),
-        Segment::Source(source.clone()),
-        Segment::Tensor(turned),
-        Segment::Inline((*b"between").into()),
-        Segment::Source(source),
-    ];
-    let expected = [b"header", &*bytes, &transposed, b"between", &bytes].concat();
-    let file = VirtualFile::new("weights", PUBLIC, segments);
-    Mutex::new(Stand { disk, file, expected })
-});
+impl Stand {
+    fn new() -> Self {
+        let bytes = noise(SIZE, 11);
+        let disk = Disk::of(bytes.clone());
+        let source = disk.open();
+        let (turned, transposed) = transposed(&source, &bytes);
+        let segments = vec![
+            Segment::Inline((*b"header").into()),
+            Segment::Source(source.clone()),
+            Segment::Tensor(turned),
+            Segment::Inline((*b"between").into()),
+            Segment::Source(source),
+        ];
+        let expected = [b"header", &*bytes, &transposed, b"between", &bytes].concat();
+        let file = VirtualFile::new("weights", PUBLIC, segments);
+        Self { disk, file, expected }
+    }
+
+    /// Reads `length` bytes from `offset` on while the disk does `fault`.
+    fn check(&self, fault: Fault, place: u64, times: u8, (offset, length): (u64, u64)) -> Result<(), TestCaseError> {
+        let offset = offset.min(self.file.size());
+        let end = self.file.size().min(offset + length);
+        let mut buffer = vec![0; (end - offset) as usize];
+        self.disk.switch.set(fault, place, times);
+        let result = read_at(&self.file, offset, &mut buffer);
+        self.disk.switch.set(Fault::None, 0, 0);
+        match (fault, result) {
+            (_, Ok(())) => prop_assert!(buffer == self.expected[offset as usize..end as usize]),
+            (Fault::Errno(errno), Err(error)) => {
+                let expected = if errno == libc::ENOMEM { libc::ENOMEM } else { libc::EIO };
+                prop_assert_eq!(error.errno(), expected);
+                prop_assert!(error.to_string().contains("weights"));
+            }
+            (_, Err(error)) => prop_assert!(false, "{fault:?}: {error}"),
+        }
+        Ok(())
+    }
+}
 
 /// 200 by 300 elements of two bytes from byte 1000 on, columns first; and the same the naive way.
 fn transposed(source: &std::sync::Arc<SourceFile>, bytes: &[u8]) -> (Tensor, Vec<u8>) {
@@ -63,36 +85,15 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    #[test]
-    fn any_range_over_any_fault_is_the_bytes_or_an_error(
-        fault in fault(), place in 0..SIZE as u64, times in 1..4_u8, offset in 0..700_000_u64, length in 0..200_000_usize,
-    ) {
-        if !std::path::Path::new("/dev/fuse").exists() {
-            eprintln!("SKIPPED: no /dev/fuse");
-            return Ok(());
-        }
-        let stand = STAND.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let offset = offset.min(stand.file.size());
-        let end = stand.file.size().min(offset + length as u64);
-        let mut buffer = vec![0; (end - offset) as usize];
-        stand.disk.switch.set(fault, place, times);
-        let result = read_at(&stand.file, offset, &mut buffer);
-        let is_right = buffer == stand.expected[offset as usize..end as usize];
-        stand.disk.switch.set(Fault::None, 0, 0);
-        match (fault, result) {
-            (_, Ok(())) => prop_assert!(is_right, "wrong bytes under {fault:?}"),
-            (Fault::None | Fault::Delay(_) | Fault::Interrupted | Fault::Short, Err(error)) => prop_assert!(false, "{fault:?}: {error}"),
-            (Fault::Errno(errno), Err(error)) => {
-                let expected = if errno == libc::ENOMEM { libc::ENOMEM } else { libc::EIO };
-                prop_assert_eq!(error.errno(), expected);
-                prop_assert!(error.to_string().contains("weights"));
-            }
-        }
-        read_at(&stand.file, 0, &mut vec![0; 100_000]).unwrap();
-    }
+#[test]
+fn any_range_over_any_fault_is_the_bytes_or_an_error() {
+    need_fuse!();
+    let stand = Stand::new();
+    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    let range = (0..700_000_u64, 0..200_000_u64);
+    let case = (fault(), 0..SIZE as u64, 1..4_u8, range);
+    let check = |(fault, place, times, range)| stand.check(fault, place, times, range);
+    TestRunner::new(config).run(&case, check).unwrap();
 }
 
 /// A view over a disk of its own.

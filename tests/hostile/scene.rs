@@ -5,16 +5,18 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::watch::Watch;
-use crate::common::programs::within;
 
 /// Most processor time of an answer, more where the program is built for debugging; and most memory.
 const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
 const MEMORY: u64 = 200 << 20;
+
+/// Longest that a program may run before it is killed.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A family that no table knows, so that names and shapes are free.
 const CONFIG: &str = r#"{"model_type": "free"}"#;
@@ -124,7 +126,7 @@ impl Scene {
         command.args(["inspect", "--json"]).args(&self.arguments);
         command.arg(self.source());
         command.stdout(file("out")).stderr(file("complaint"));
-        let (code, time, memory) = end_of(&command.spawn().unwrap());
+        let (code, time, memory) = end_of(&mut command.spawn().unwrap());
         let text = |name| {
             String::from_utf8_lossy(&fs::read(self.root.path().join(name)).unwrap()).into_owned()
         };
@@ -141,15 +143,22 @@ impl Scene {
 
 /// Exit code, processor time and most memory of a program. wait4 tells of no memory that is the program's alone: what the
 /// test itself held when it started the program counts there as well.
-fn end_of(child: &Child) -> (Option<i32>, Duration, u64) {
+fn end_of(child: &mut Child) -> (Option<i32>, Duration, u64) {
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    let (pid, mut memory) = (child.id() as i32, 0);
-    within(|| {
+    let (pid, mut memory, start) = (child.id() as i32, 0, Instant::now());
+    loop {
         memory = peak(pid).unwrap_or(memory);
         // SAFETY: wait4 fills what the two pointers name.
         let ended = unsafe { libc::wait4(pid, &mut status, libc::WNOHANG, usage.as_mut_ptr()) };
-        (ended == pid).then_some(())
-    });
+        if ended == pid {
+            break;
+        }
+        if memory > 2 * MEMORY || start.elapsed() > PATIENCE {
+            // What runs away must not take the machine with it.
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
     // SAFETY: all zeros are an rusage, and wait4 filled it.
     let usage = unsafe { usage.assume_init() };
     let seconds =

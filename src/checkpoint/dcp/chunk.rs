@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::named::named;
 use crate::checkpoint::torch_file::TorchFile;
+use crate::checkpoint::torch_file::archive::Archive;
 use crate::checkpoint::torch_file::section::Section;
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Layout, Locate, Shape};
@@ -37,6 +38,12 @@ impl Chunk {
 impl Locate for Chunk {
     fn locate(&self) -> Result<Layout> {
         self.layout()
+            .map_err(|error| named(error, self.section.path(), &self.name))
+    }
+
+    fn check_sums(&self) -> Result<bool> {
+        Archive::open(self.section.clone())
+            .and_then(|archive| archive.check_sums())
             .map_err(|error| named(error, self.section.path(), &self.name))
     }
 }

@@ -23,8 +23,13 @@ const fn table() -> [u32; 256] {
 }
 
 pub fn crc32(bytes: &[u8]) -> u32 {
+    extend(0, bytes)
+}
+
+/// The sum of what gave `crc`, followed by `bytes`.
+pub fn extend(crc: u32, bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)];
-    !bytes.iter().fold(u32::MAX, step)
+    !bytes.iter().fold(!crc, step)
 }
 
 #[cfg(test)]
@@ -32,5 +37,7 @@ mod tests {
     #[test]
     fn the_check_value_of_the_standard_comes_out() {
         assert_eq!(super::crc32(b"123456789"), 0xCBF4_3926);
+        let front = super::crc32(b"1234");
+        assert_eq!(super::extend(front, b"56789"), 0xCBF4_3926);
     }
 }

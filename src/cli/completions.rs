@@ -1,0 +1,28 @@
+//! `ckptfs completions`.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+
+use super::CommandLine;
+
+/// Print what makes a shell complete the options: ckptfs completions bash
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut text = Vec::new();
+    generate(
+        arguments.shell,
+        &mut CommandLine::command(),
+        "ckptfs",
+        &mut text,
+    );
+    io::Write::write_all(&mut io::stdout(), &text)?;
+    Ok(ExitCode::SUCCESS)
+}

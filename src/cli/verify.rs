@@ -1,0 +1,85 @@
+//! `ckptfs verify`.
+
+mod report;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::inspect::print;
+use super::progress::Bar;
+use super::view;
+use crate::checkpoint;
+use crate::error::{Error, Result};
+use crate::parallel;
+use crate::tensor::Tensor;
+use crate::verify::{self, Reading};
+use crate::view::View;
+use report::Report;
+
+/// What a fault or a difference ends with.
+const NOT_GOOD: u8 = 1;
+
+/// Read everything once and check what a mount cannot check up front, or compare with another directory
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The checkpoint: a directory or a file
+    source: PathBuf,
+    /// Compare every tensor with the one of the same name in this Hugging Face directory
+    #[arg(long, value_name = "DIR")]
+    against: Option<PathBuf>,
+    /// Count NaN and infinite values
+    #[arg(long, conflicts_with = "against")]
+    nan: bool,
+    /// As JSON, with all tensors
+    #[arg(long)]
+    json: bool,
+    /// Threads that read [default: number of cores, at most 8]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    view: view::ViewOptions,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let view = view::open(&arguments.source, &arguments.view)?;
+    let bar = Bar::default();
+    let reading = Reading {
+        threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
+        counts: arguments.nan,
+        progress: &|bytes| bar.advance(bytes),
+    };
+    bar.start("reading", view.bytes(), 0);
+    let report = match &arguments.against {
+        Some(other) => against(&view, other, &reading)?,
+        None => Report {
+            tensors: verify::tensors(&view.tensors, &reading),
+            files: verify::side_files(&view.files, &reading),
+            sums: verify::sources(&view.tensors, &reading),
+        },
+    };
+    drop(bar);
+    print(&report, arguments.json)?;
+    Ok(match report.is_good() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(NOT_GOOD),
+    })
+}
+
+fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {
+    let other = checkpoint::open(other, None).map_err(|error| match error {
+        Error::Mapping(reason) => Error::checkpoint(other, reason),
+        error => error,
+    })?;
+    let weights = other.tensors.iter().chain(&other.adapter.tensors);
+    let theirs: Vec<(&str, &Tensor)> = weights
+        .filter_map(|tensor| Some((&*tensor.name, tensor.parts.first()?)))
+        .collect();
+    Ok(Report {
+        tensors: verify::against(&view.tensors, &theirs, reading),
+        files: Vec::new(),
+        sums: Vec::new(),
+    })
+}

@@ -1,0 +1,36 @@
+//! Which tensors never part when a model is sharded.
+
+use std::collections::HashMap;
+
+use super::apply::MappedTensor;
+use super::family::Family;
+use super::pattern::{Bindings, form_of};
+
+/// The numbers of the tensors in each unit: tensors that transformers cuts out of one tensor in memory share its storage, and
+/// huggingface_hub leaves what shares a storage in one shard (2.4.0, `split_state_dict_into_shards_factory`). All others are alone.
+pub fn units(family: Option<&Family>, tensors: &[MappedTensor]) -> Vec<Vec<usize>> {
+    let mut units: Vec<Vec<usize>> = Vec::with_capacity(tensors.len());
+    let mut fused: HashMap<(usize, u64), usize> = HashMap::new();
+    for (number, tensor) in tensors.iter().enumerate() {
+        let storage = family.and_then(|family| storage(family, &tensor.name));
+        match storage.map(|storage| *fused.entry(storage).or_insert(units.len())) {
+            Some(unit) if unit < units.len() => units[unit].push(number),
+            _ => units.push(vec![number]),
+        }
+    }
+    units
+}
+
+/// Which fused tensor of which layer a tensor is cut out of.
+fn storage(family: &Family, name: &str) -> Option<(usize, u64)> {
+    if family.fused.is_empty() {
+        return None;
+    }
+    let (form, numbers) = form_of(name);
+    let layer = |bindings: Bindings| bindings.get("layer").copied();
+    family.fused.iter().enumerate().find_map(|(entry, names)| {
+        let mut patterns = names.0.iter().filter(|pattern| pattern.form == form);
+        let bindings = patterns.find_map(|pattern| pattern.bind(&numbers))?;
+        Some((entry, layer(bindings)?))
+    })
+}

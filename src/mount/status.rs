@@ -1,0 +1,39 @@
+//! Which views are mounted.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::session::NAME_PREFIX;
+use super::{point, table};
+use crate::error::{Error, Result};
+
+/// A view in the table of mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    pub point: PathBuf,
+    /// The checkpoint.
+    pub source: String,
+    /// Whether its process lives.
+    pub is_served: bool,
+}
+
+/// The views of this process' namespace, of all users.
+pub fn mounts() -> Result<Vec<Mount>> {
+    let table =
+        table::all().map_err(|error| Error::io(Path::new("/proc/self/mountinfo"), error))?;
+    let views = table.into_iter().filter(|entry| entry.kind == point::KIND);
+    Ok(views.map(mount).collect())
+}
+
+fn mount(entry: table::Entry) -> Mount {
+    let source = entry
+        .source
+        .strip_prefix(NAME_PREFIX)
+        .unwrap_or(&entry.source);
+    Mount {
+        source: source.to_owned(),
+        is_served: point::is_served(&entry.point),
+        point: entry.point,
+    }
+}

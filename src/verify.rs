@@ -1,0 +1,149 @@
+//! Everything read once: what a mount does not look at until someone reads it, and what differs from another directory.
+
+mod compare;
+mod sums;
+mod values;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::mapping::MappedTensor;
+use crate::parallel;
+use crate::read::{self, read_tensor_at};
+use crate::repo::{Segment, VirtualFile};
+use crate::tensor::Tensor;
+
+pub use compare::Difference;
+pub use sums::sources;
+pub use values::NonFinite;
+
+/// Bytes read at a time.
+const BLOCK: u64 = 4 << 20;
+
+/// How the bytes are read.
+pub struct Reading<'a> {
+    pub threads: NonZeroUsize,
+    /// Whether NaN and infinite values are counted.
+    pub counts: bool,
+    /// Told of bytes read, from several threads.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What came of one tensor, or of one file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Outcome {
+    /// All bytes could be read.
+    Read {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        values: Option<NonFinite>,
+    },
+    /// Both sides have the same type, shape and bytes.
+    Equal,
+    Different(Difference),
+    /// The other directory has it, the view does not.
+    Missing,
+    /// The view has it, the other directory does not.
+    Extra,
+    Failed {
+        reason: String,
+    },
+}
+
+/// What came of what.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    pub name: String,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+impl Finding {
+    fn new(name: &str, outcome: Result<Outcome>) -> Self {
+        let failed = |error: crate::error::Error| Outcome::Failed {
+            reason: error.to_string(),
+        };
+        Self {
+            name: name.to_owned(),
+            outcome: outcome.unwrap_or_else(failed),
+        }
+    }
+
+    /// Whether nothing stands against it.
+    pub fn is_good(&self) -> bool {
+        matches!(self.outcome, Outcome::Read { .. } | Outcome::Equal)
+    }
+}
+
+/// Reads every tensor.
+pub fn tensors(tensors: &[MappedTensor], reading: &Reading<'_>) -> Vec<Finding> {
+    parallel::map(reading.threads, tensors, |mapped| {
+        Finding::new(&mapped.name, read(&mapped.tensor, reading))
+    })
+}
+
+/// Compares every tensor with the one of the same name in `others`.
+pub fn against(
+    tensors: &[MappedTensor],
+    others: &[(&str, &Tensor)],
+    reading: &Reading<'_>,
+) -> Vec<Finding> {
+    let theirs: HashMap<&str, &Tensor> = others.iter().copied().collect();
+    let mut findings = parallel::map(reading.threads, tensors, |mapped| {
+        let outcome = match theirs.get(&*mapped.name) {
+            Some(other) => compare::compare(&mapped.tensor, other, reading.progress),
+            None => Ok(Outcome::Extra),
+        };
+        Finding::new(&mapped.name, outcome)
+    });
+    let ours: HashMap<&str, ()> = tensors.iter().map(|mapped| (&*mapped.name, ())).collect();
+    let missing = others.iter().filter(|(name, _)| !ours.contains_key(name));
+    findings.extend(missing.map(|(name, _)| Finding::new(name, Ok(Outcome::Missing))));
+    findings
+}
+
+/// Reads every file that is not made of tensors.
+pub fn side_files(files: &[VirtualFile], reading: &Reading<'_>) -> Vec<Finding> {
+    let has_tensors = |file: &&VirtualFile| {
+        file.segments()
+            .iter()
+            .any(|segment| matches!(segment, Segment::Tensor(_)))
+    };
+    let files: Vec<&VirtualFile> = files.iter().filter(|file| !has_tensors(file)).collect();
+    parallel::map(reading.threads, &files, |file| {
+        let outcome = each_block(file.size(), &mut |start, block| {
+            read::read_at(file, start, block)?;
+            (reading.progress)(block.len() as u64);
+            Ok(())
+        });
+        Finding::new(
+            file.path(),
+            outcome.map(|()| Outcome::Read { values: None }),
+        )
+    })
+}
+
+fn read(tensor: &Tensor, reading: &Reading<'_>) -> Result<Outcome> {
+    let mut values = reading.counts.then(NonFinite::default);
+    each_block(tensor.bytes(), &mut |start, block| {
+        read_tensor_at(tensor, start, block)?;
+        (reading.progress)(block.len() as u64);
+        if let Some(values) = &mut values {
+            values.count(tensor.dtype(), block);
+        }
+        Ok(())
+    })?;
+    Ok(Outcome::Read { values })
+}
+
+/// Calls `fill` with the offset of each block and the room for its bytes.
+fn each_block(bytes: u64, fill: &mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()> {
+    let mut block = vec![0; BLOCK.min(bytes) as usize];
+    for start in (0..bytes).step_by(BLOCK as usize) {
+        fill(start, &mut block[..BLOCK.min(bytes - start) as usize])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Man pages, completions and log lines.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::common::programs::*;
+
+#[test]
+fn every_command_has_a_man_page_with_its_flags() {
+    let stage = Stage::new();
+    fs::create_dir(stage.other("man")).unwrap();
+    assert_eq!(stage.run(&["man", "man"]).status.code(), Some(0));
+    for (page, flag) in [
+        ("ckptfs", "log\\-format"),
+        ("ckptfs-mount", "allow\\-other"),
+        ("ckptfs-export", "reflink"),
+        ("ckptfs-verify", "against"),
+    ] {
+        let text = fs::read_to_string(stage.other("man").join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(flag), "{page}");
+    }
+}
+
+#[test]
+fn shells_complete_commands_and_flags() {
+    let stage = Stage::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = stage.run(&["completions", shell]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains("max-shard-size") && text.contains("export"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn log_lines_are_json_on_request() {
+    let stage = Stage::new();
+    let config = stage.source().join("config.json");
+    fs::write(config, r#"{"model_type": "unknown"}"#).unwrap();
+    let output = stage.run(&["--log-format", "json", "inspect", "source"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(line["level"], "WARN");
+    assert!(
+        line["fields"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("no table for family")
+    );
+}

@@ -1,0 +1,75 @@
+//! `ckptfs status`.
+
+use crate::common::programs::*;
+use crate::need_fuse;
+
+#[test]
+fn every_mount_is_listed_with_its_source() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let listed = |arguments: &[&str]| {
+        let output = stage.run(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let line = format!("source is mounted at {}\n", stage.point().display());
+    assert!(listed(&["status"]).contains(&line));
+    let all: serde_json::Value = serde_json::from_str(&listed(&["status", "--json"])).unwrap();
+    let mounts = all.as_array().unwrap();
+    let own = mounts
+        .iter()
+        .find(|mount| mount["point"] == stage.point().to_str().unwrap());
+    assert_eq!(own.unwrap()["is_served"], true);
+    program.signal(libc::SIGKILL);
+    program.wait();
+    let repair = format!(
+        "its process died; ckptfs umount {} removes it",
+        stage.point().display()
+    );
+    assert!(listed(&["status"]).contains(&repair));
+    assert_eq!(stage.run(&["umount", "point"]).status.code(), Some(0));
+    assert!(!listed(&["status"]).contains(stage.point().to_str().unwrap()));
+}
+
+#[test]
+fn counts_are_logged_when_asked_for_and_at_the_end() {
+    need_fuse!();
+    let stage = Stage::new();
+    let run = |signal: i32, more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command
+            .args(["--log-format", "json"])
+            .args(["mount", "--dtype", "f32"])
+            .args(more);
+        command
+            .arg(stage.source())
+            .arg(stage.point())
+            .stderr(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        within(|| stage.weights().exists().then_some(()));
+        std::fs::read(stage.weights()).unwrap();
+        for signal in [signal, libc::SIGTERM] {
+            // SAFETY: kill takes numbers alone; the child has not been waited for.
+            unsafe { libc::kill(child.id() as i32, signal) };
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        let output = child.wait_with_output().unwrap();
+        let lines = String::from_utf8(output.stderr).unwrap();
+        let parsed = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        parsed.collect::<Vec<serde_json::Value>>()
+    };
+    let size = std::fs::metadata(stage.source().join("model.safetensors"))
+        .unwrap()
+        .len();
+    for (signal, more) in [(libc::SIGUSR1, &[][..]), (0, &["--stats"])] {
+        let lines = run(signal, more);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let counts = &lines[0]["fields"];
+        assert!(counts["bytes"].as_u64().unwrap() > size, "{counts}");
+        assert!(counts["source_reads"].as_u64().unwrap() > 0, "{counts}");
+        assert_eq!(counts["errors"], 0);
+    }
+}

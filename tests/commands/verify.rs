@@ -1,0 +1,177 @@
+//! `ckptfs verify`: what it finds, and the status that it ends with.
+
+use std::fs;
+use std::path::Path;
+
+use half::bf16;
+use serde_json::{Value, json};
+
+use crate::common::programs::*;
+
+/// The verdict and the lines of a run.
+fn verify(stage: &Stage, more: &[&str]) -> (i32, String) {
+    let output = stage.run(&[&["verify", "source"], more].concat());
+    assert!(output.stderr.is_empty(), "{output:?}");
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+    )
+}
+
+fn json(stage: &Stage, more: &[&str]) -> Value {
+    serde_json::from_str(&verify(stage, &[more, &["--json"]].concat()).1).unwrap()
+}
+
+/// A copy of the checkpoint, its weights changed by `change`.
+fn copy(stage: &Stage, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    fs::create_dir(stage.other(name)).unwrap();
+    let mut bytes = fs::read(stage.source().join("model.safetensors")).unwrap();
+    change(&mut bytes);
+    fs::write(stage.other(name).join("model.safetensors"), bytes).unwrap();
+    fs::copy(
+        stage.source().join("config.json"),
+        stage.other(name).join("config.json"),
+    )
+    .unwrap();
+}
+
+fn replace(bytes: &mut [u8], old: &str, new: &str) {
+    let at = bytes
+        .windows(old.len())
+        .position(|part| part == old.as_bytes())
+        .unwrap();
+    bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+}
+
+#[test]
+fn a_good_checkpoint_is_one_line() {
+    let (code, said) = verify(&Stage::new(), &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.starts_with("12 tensors and 1 other files read"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1);
+}
+
+#[test]
+fn a_copy_is_equal() {
+    let stage = Stage::new();
+    copy(&stage, "copy", |_| {});
+    let (code, said) = verify(&stage, &["--against", "copy"]);
+    assert_eq!(
+        (code, &*said),
+        (0, "12 equal, 0 different, 0 missing, 0 extra\n")
+    );
+}
+
+#[test]
+fn one_differing_element_is_named_with_its_values() {
+    let stage = Stage::new();
+    // The last elements of the last tensor in the file.
+    copy(&stage, "copy", |bytes| {
+        let at = bytes.len() - 4;
+        bytes[at..at + 2].copy_from_slice(&bf16::from_f32(2.5).to_le_bytes());
+    });
+    copy(&stage, "other", |bytes| {
+        let at = bytes.len() - 4;
+        bytes[at..at + 2].copy_from_slice(&bf16::from_f32(-1.0).to_le_bytes());
+    });
+    let output = stage.run(&["verify", "copy", "--against", "other"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let expected = "model.norm.weight: 1 elements differ, first [510]: 2.5 is not -1; largest difference 3.5\n\
+                    11 equal, 1 different, 0 missing, 0 extra\n";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn missing_extra_and_other_types_are_differences() {
+    let stage = Stage::new();
+    copy(&stage, "copy", |bytes| {
+        replace(bytes, "model.norm.weight", "model.nrom.weight")
+    });
+    let (code, said) = verify(&stage, &["--against", "copy"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("model.norm.weight: extra\n"), "{said}");
+    assert!(said.contains("model.nrom.weight: missing\n"), "{said}");
+    assert!(
+        said.ends_with("11 equal, 0 different, 1 missing, 1 extra\n"),
+        "{said}"
+    );
+    let (code, said) = verify(&stage, &["--against", "source", "--dtype", "f32"]);
+    assert_eq!(code, 1);
+    assert!(
+        said.contains("model.norm.weight: F32 [512] is not BF16 [512]\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_no_number_is_counted_on_request() {
+    let stage = Stage::new();
+    let model = stage.source().join("model.safetensors");
+    let mut bytes = fs::read(&model).unwrap();
+    let end = bytes.len();
+    bytes[end - 2..].copy_from_slice(&bf16::NAN.to_le_bytes());
+    bytes[end - 4..end - 2].copy_from_slice(&bf16::INFINITY.to_le_bytes());
+    bytes[end - 1024..end - 4].fill(0);
+    fs::write(&model, bytes).unwrap();
+    let found = json(&stage, &["--nan"]);
+    let tensors = found["tensors"].as_array().unwrap();
+    let norm = tensors
+        .iter()
+        .find(|tensor| tensor["name"] == "model.norm.weight")
+        .unwrap();
+    let expected = json!({
+        "name": "model.norm.weight",
+        "result": "read",
+        "values": {"nan": 1, "infinite": 1},
+    });
+    assert_eq!(*norm, expected);
+    let (code, said) = verify(&stage, &["--nan"]);
+    assert_eq!(code, 0);
+    assert!(
+        said.contains("model.norm.weight: 1 NaN, 1 infinite\n"),
+        "{said}"
+    );
+}
+
+/// A flipped bit in a chunk of DCP: nothing but its checksum can tell.
+#[test]
+fn checksums_find_what_reading_does_not() {
+    let stage = Stage::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dcp-uneven-w3");
+    fs::create_dir(stage.other("dcp")).unwrap();
+    for entry in fs::read_dir(data.join("source")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, stage.other("dcp").join(path.file_name().unwrap())).unwrap();
+    }
+    let config = data.join("config");
+    let arguments = ["verify", "dcp", "--config-from", config.to_str().unwrap()];
+    let good = stage.run(&arguments);
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
+    let said = String::from_utf8(good.stdout).unwrap();
+    assert!(said.contains("3 source files checked"), "{said}");
+    let shard = stage.other("dcp/__1_0.distcp");
+    let mut bytes = fs::read(&shard).unwrap();
+    bytes[3000] ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    let bad = stage.run(&arguments);
+    assert_eq!(bad.status.code(), Some(1));
+    let said = String::from_utf8(bad.stdout).unwrap();
+    let line = said.lines().next().unwrap();
+    assert!(
+        line.contains("__1_0.distcp") && line.contains("does not match its checksum"),
+        "{said}"
+    );
+    assert!(line.contains("model.embed_tokens.weight"), "{said}");
+}
+
+#[test]
+fn a_directory_without_a_checkpoint_is_refused() {
+    let stage = Stage::new();
+    let output = stage.run(&["verify", "source", "--against", "point"]);
+    assert_eq!(output.status.code(), Some(1));
+    complaint(&output);
+}

@@ -1,0 +1,138 @@
+//! Limits and ends: few descriptors, little memory, dead mounts taken over, readers in every kind of call.
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Output};
+use std::thread;
+
+use common::programs::*;
+
+/// `ckptfs` under limits of prlimit(1).
+fn limited(limits: &[&str]) -> Command {
+    let mut command = Command::new("prlimit");
+    command.args(limits).arg(env!("CARGO_BIN_EXE_ckptfs"));
+    command
+}
+
+fn one_tensor(name: &str, value: u8) -> Vec<u8> {
+    let header = format!(r#"{{"{name}":{{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}}}"#);
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[value; 8]].concat()
+}
+
+/// A checkpoint of as many shards as named, each with one tensor.
+fn shards(stage: &Stage, count: usize) {
+    let source = stage.source();
+    fs::remove_dir_all(&source).unwrap();
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("config.json"), r#"{"model_type":"free"}"#).unwrap();
+    for shard in 1..=count {
+        let name = format!("model-{shard:05}-of-{count:05}.safetensors");
+        fs::write(source.join(name), one_tensor(&format!("t{shard:05}"), shard as u8)).unwrap();
+    }
+}
+
+fn ended(program: Foreground) {
+    program.signal(libc::SIGTERM);
+    let (status, said) = program.wait();
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn ten_thousand_shards_under_256_descriptors() {
+    need_fuse!();
+    let stage = Stage::new();
+    shards(&stage, 10_000);
+    let program = stage.mount_by(limited(&["--nofile=256:256"]));
+    let bytes = fs::read(stage.weights()).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for shard in 1..=10_000_usize {
+        assert_eq!(tensors.tensor(&format!("t{shard:05}")).unwrap().data(), [shard as u8; 8]);
+    }
+    ended(program);
+}
+
+#[test]
+fn little_address_space_is_said_or_enough() {
+    need_fuse!();
+    let stage = Stage::new();
+    let run = |megabytes: u64| -> Output {
+        let mut command = limited(&[&format!("--as={}", megabytes << 20)]);
+        command.args(["inspect", "source"]).current_dir(stage.other("")).output().unwrap()
+    };
+    assert_eq!(run(64).status.code(), Some(0), "{:?}", run(64));
+    let program = stage.mount_by(limited(&[&format!("--as={}", 256 << 20)]));
+    let source = fs::read(stage.source().join("model.safetensors")).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(fs::read(stage.weights()).unwrap() == source));
+        }
+    });
+    ended(program);
+}
+
+#[test]
+fn a_dead_mount_is_cleared_with_readers_inside() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let file = File::open(stage.weights()).unwrap();
+    file.read_exact_at(&mut [0; 4096], 0).unwrap();
+    program.signal(libc::SIGKILL);
+    program.wait();
+    assert_eq!(stage.run(&["umount", "--lazy", "point"]).status.code(), Some(0));
+    let program = stage.mount();
+    assert_eq!(file.read_at(&mut [0; 4096], 9 << 20).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    let source = fs::read(stage.source().join("model.safetensors")).unwrap();
+    assert!(fs::read(stage.weights()).unwrap() == source);
+    drop(file);
+    ended(program);
+}
+
+#[test]
+fn a_mapped_file_is_served_after_the_signal() {
+    need_fuse!();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let stage = Stage::new();
+        let source = fs::read(stage.source().join("model.safetensors")).unwrap();
+        let program = stage.mount();
+        let file = File::open(stage.weights()).unwrap();
+        // SAFETY: nothing changes the source, and the map goes before the program does.
+        let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+        drop(file);
+        program.signal(signal);
+        within(|| (!stage.is_mounted()).then_some(()));
+        assert!(map[..] == source[..], "signal {signal}");
+        drop(map);
+        let (status, said) = program.wait();
+        assert_eq!(status, Some(0), "{said}");
+    }
+}
+
+#[test]
+fn a_killed_program_hangs_no_reader() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let (weights, starts) = (stage.weights(), std::sync::Barrier::new(9));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let file = File::open(&weights).unwrap();
+                starts.wait();
+                let read = |block: u64| file.read_at(&mut [0; 65_536], block << 16);
+                // To the first error: nothing blocks, and what comes is of the mount's end.
+                let error = (0..160).cycle().find_map(|block| {
+                    // SAFETY: posix_fadvise takes numbers alone.
+                    unsafe { libc::posix_fadvise(std::os::fd::AsRawFd::as_raw_fd(&file), 0, 0, libc::POSIX_FADV_DONTNEED) };
+                    read(block).err()
+                });
+                assert!(matches!(error.unwrap().raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)));
+            });
+        }
+        starts.wait();
+        program.signal(libc::SIGKILL);
+        program.wait();
+    });
+}
