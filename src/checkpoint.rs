@@ -109,6 +109,11 @@ impl Checkpoint {
         self.tensors.is_empty()
     }
 
+    /// Whether the tensors come in the order of the model, as in a state dict.
+    pub fn has_own_order(&self) -> bool {
+        matches!(self.layout, Layout::Torch(_) | Layout::FsdpRanks)
+    }
+
     /// The system that writes such names in such a layout.
     pub fn system_with<'a>(&'a self, names: &'a str) -> &'a str {
         match (&self.layout, names) {

@@ -109,6 +109,10 @@ fn model(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         max_shard_size: options.max_shard_size,
         total_parameters: parameters(&tensors, family),
     };
+    let tensors = match config.values().is_base() {
+        true => names::without_base_prefix(tensors),
+        false => tensors,
+    };
     let mut files = options.layout.weight_files(&tensors, &weights);
     files.extend(config.file(&tensors));
     let others = side_files
@@ -210,7 +214,12 @@ fn pass_through(
         }
         false => format!("no table for family {model_type}: names pass as they are, unchecked"),
     }));
-    let outcome = mapping::pass_through(names::own_names(&checkpoint.tensors))?;
+    let mut tensors = names::own_names(&checkpoint.tensors);
+    if !checkpoint.has_own_order() {
+        tensors.sort_by_cached_key(|tensor| names::natural(&tensor.name));
+    }
+    let mut outcome = mapping::pass_through(tensors)?;
+    tied::drop_copy(config.values(), &mut outcome, notes)?;
     Ok(("huggingface".to_owned(), outcome))
 }
 

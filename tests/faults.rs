@@ -1,5 +1,6 @@
 //! Sources that fail or change under readers: every read is the old bytes or an error, and nothing else suffers.
 
+#[allow(dead_code, reason = "each test uses a part")]
 mod common;
 
 #[path = "faulty/changing.rs"]

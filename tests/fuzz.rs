@@ -8,7 +8,7 @@
 //! promises, unless that was damaged itself, and every element shown is an element of weights.
 
 #[path = "hostile/make/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test uses a part")]
 mod make;
 
 #[path = "fuzzing/base.rs"]
@@ -28,8 +28,14 @@ use run::{Law, fuzz};
 #[test]
 fn safetensors_headers() {
     let mut base = Base::real("legacy-bin").without("pytorch_model.bin");
-    base.add("model.safetensors", fs::read(data("legacy-bin/expected.safetensors")).unwrap());
-    fuzz(&base.of_safetensors("model.safetensors"), Law::AsSafetensorsReads);
+    base.add(
+        "model.safetensors",
+        fs::read(data("legacy-bin/expected.safetensors")).unwrap(),
+    );
+    fuzz(
+        &base.of_safetensors("model.safetensors"),
+        Law::AsSafetensorsReads,
+    );
 }
 
 #[test]
@@ -46,12 +52,18 @@ fn pickles() {
 
 #[test]
 fn legacy_streams() {
-    fuzz(&Base::real("legacy-bin").of_legacy("pytorch_model.bin"), Law::Weights);
+    fuzz(
+        &Base::real("legacy-bin").of_legacy("pytorch_model.bin"),
+        Law::Weights,
+    );
 }
 
 #[test]
 fn dcp_metadata() {
-    fuzz(&Base::real("dcp-uneven-w3").of_all(".metadata"), Law::Weights);
+    fuzz(
+        &Base::real("dcp-uneven-w3").of_all(".metadata"),
+        Law::Weights,
+    );
 }
 
 #[test]
@@ -73,7 +85,10 @@ fn params_of_meta() {
 
 #[test]
 fn configs() {
-    fuzz(&Base::real("hf-bin-sharded").of_all("config.json"), Law::Elements);
+    fuzz(
+        &Base::real("hf-bin-sharded").of_all("config.json"),
+        Law::Elements,
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A hundred bad inputs, each with its safe answer. `cargo test --test hostile -- --nocapture table` prints them all.
 
+#[allow(dead_code, reason = "each test uses a part")]
 mod common;
 
 #[path = "hostile/case.rs"]

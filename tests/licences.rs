@@ -12,7 +12,11 @@ fn packages() -> Vec<Value> {
     cargo.args(["metadata", "--format-version=1", "--offline", "--locked"]);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = cargo.current_dir(root).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     metadata["packages"].as_array().unwrap().clone()
 }
@@ -21,16 +25,20 @@ fn allowed() -> BTreeSet<String> {
     let text = include_str!("../deny.toml");
     let table: toml::Table = text.parse().unwrap();
     let list = table["licenses"]["allow"].as_array().unwrap();
-    list.iter().map(|licence| licence.as_str().unwrap().to_owned()).collect()
+    list.iter()
+        .map(|licence| licence.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// Whether some choice among `A OR B`, of all parts of `A AND B`, is allowed. Brackets only stand around choices.
 fn is_allowed(licence: &str, allowed: &BTreeSet<String>) -> bool {
     let plain = licence.replace('/', " OR ").replace(['(', ')'], "");
-    plain.split(" AND ").all(|part| part.split(" OR ").any(|choice| {
-        let name = choice.trim().split(" WITH ").next().unwrap_or_default();
-        allowed.contains(name)
-    }))
+    plain.split(" AND ").all(|part| {
+        part.split(" OR ").any(|choice| {
+            let name = choice.trim().split(" WITH ").next().unwrap_or_default();
+            allowed.contains(name)
+        })
+    })
 }
 
 #[test]
@@ -38,7 +46,11 @@ fn every_crate_has_an_allowed_licence() {
     let allowed = allowed();
     for package in packages() {
         let licence = package["license"].as_str().unwrap_or("none");
-        assert!(is_allowed(licence, &allowed), "{}: {licence}", package["name"]);
+        assert!(
+            is_allowed(licence, &allowed),
+            "{}: {licence}",
+            package["name"]
+        );
     }
 }
 
@@ -47,6 +59,11 @@ fn every_crate_comes_from_the_registry() {
     for package in packages() {
         let source = package["source"].as_str();
         let is_own = source.is_none() && package["name"] == env!("CARGO_PKG_NAME");
-        assert!(is_own || source.is_some_and(|source| source.starts_with("registry+https://github.com/rust-lang/crates.io-index")), "{package}");
+        assert!(
+            is_own
+                || source.is_some_and(|source| source
+                    .starts_with("registry+https://github.com/rust-lang/crates.io-index")),
+            "{package}"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Limits and ends: few descriptors, little memory, dead mounts taken over, readers in every kind of call.
 
+#[allow(dead_code, reason = "each test uses a part")]
 mod common;
 
 use std::fs::{self, File};
@@ -18,7 +19,12 @@ fn limited(limits: &[&str]) -> Command {
 
 fn one_tensor(name: &str, value: u8) -> Vec<u8> {
     let header = format!(r#"{{"{name}":{{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}}}"#);
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[value; 8]].concat()
+    [
+        &(header.len() as u64).to_le_bytes()[..],
+        header.as_bytes(),
+        &[value; 8],
+    ]
+    .concat()
 }
 
 /// A checkpoint of as many shards as named, each with one tensor.
@@ -29,7 +35,11 @@ fn shards(stage: &Stage, count: usize) {
     fs::write(source.join("config.json"), r#"{"model_type":"free"}"#).unwrap();
     for shard in 1..=count {
         let name = format!("model-{shard:05}-of-{count:05}.safetensors");
-        fs::write(source.join(name), one_tensor(&format!("t{shard:05}"), shard as u8)).unwrap();
+        fs::write(
+            source.join(name),
+            one_tensor(&format!("t{shard:05}"), shard as u8),
+        )
+        .unwrap();
     }
 }
 
@@ -48,7 +58,10 @@ fn ten_thousand_shards_under_256_descriptors() {
     let bytes = fs::read(stage.weights()).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     for shard in 1..=10_000_usize {
-        assert_eq!(tensors.tensor(&format!("t{shard:05}")).unwrap().data(), [shard as u8; 8]);
+        assert_eq!(
+            tensors.tensor(&format!("t{shard:05}")).unwrap().data(),
+            [shard as u8; 8]
+        );
     }
     ended(program);
 }
@@ -59,7 +72,11 @@ fn little_address_space_is_said_or_enough() {
     let stage = Stage::new();
     let run = |megabytes: u64| -> Output {
         let mut command = limited(&[&format!("--as={}", megabytes << 20)]);
-        command.args(["inspect", "source"]).current_dir(stage.other("")).output().unwrap()
+        command
+            .args(["inspect", "source"])
+            .current_dir(stage.other(""))
+            .output()
+            .unwrap()
     };
     assert_eq!(run(64).status.code(), Some(0), "{:?}", run(64));
     let program = stage.mount_by(limited(&[&format!("--as={}", 256 << 20)]));
@@ -81,9 +98,17 @@ fn a_dead_mount_is_cleared_with_readers_inside() {
     file.read_exact_at(&mut [0; 4096], 0).unwrap();
     program.signal(libc::SIGKILL);
     program.wait();
-    assert_eq!(stage.run(&["umount", "--lazy", "point"]).status.code(), Some(0));
+    assert_eq!(
+        stage.run(&["umount", "--lazy", "point"]).status.code(),
+        Some(0)
+    );
     let program = stage.mount();
-    assert_eq!(file.read_at(&mut [0; 4096], 9 << 20).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    assert_eq!(
+        file.read_at(&mut [0; 4096], 9 << 20)
+            .unwrap_err()
+            .raw_os_error(),
+        Some(libc::ENOTCONN)
+    );
     let source = fs::read(stage.source().join("model.safetensors")).unwrap();
     assert!(fs::read(stage.weights()).unwrap() == source);
     drop(file);
@@ -125,10 +150,20 @@ fn a_killed_program_hangs_no_reader() {
                 // To the first error: nothing blocks, and what comes is of the mount's end.
                 let error = (0..160).cycle().find_map(|block| {
                     // SAFETY: posix_fadvise takes numbers alone.
-                    unsafe { libc::posix_fadvise(std::os::fd::AsRawFd::as_raw_fd(&file), 0, 0, libc::POSIX_FADV_DONTNEED) };
+                    unsafe {
+                        libc::posix_fadvise(
+                            std::os::fd::AsRawFd::as_raw_fd(&file),
+                            0,
+                            0,
+                            libc::POSIX_FADV_DONTNEED,
+                        )
+                    };
                     read(block).err()
                 });
-                assert!(matches!(error.unwrap().raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)));
+                assert!(matches!(
+                    error.unwrap().raw_os_error(),
+                    Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)
+                ));
             });
         }
         starts.wait();

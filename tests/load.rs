@@ -1,5 +1,6 @@
 //! Many readers for long: every block right, and nothing grows. CKPTFS_LOAD_SECONDS sets for how long.
 
+#[allow(dead_code, reason = "each test uses a part")]
 mod common;
 
 use std::fs::{self, File};
@@ -27,9 +28,16 @@ impl Usage {
         let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         // Pages of mapped sources are the page cache's, not the program's.
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .unwrap();
         let memory = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10;
-        Self { memory, descriptors: count("fd"), threads: count("task") }
+        Self {
+            memory,
+            descriptors: count("fd"),
+            threads: count("task"),
+        }
     }
 }
 
@@ -38,11 +46,17 @@ fn read_until(end: Instant, number: u64, path: &Path, expected: &[u8], blocks: &
     let flags = if number % 4 == 2 { libc::O_DIRECT } else { 0 };
     let mut state = number + 1;
     while Instant::now() < end {
-        let file = File::options().read(true).custom_flags(flags).open(path).unwrap();
+        let file = File::options()
+            .read(true)
+            .custom_flags(flags)
+            .open(path)
+            .unwrap();
         // SAFETY: nothing changes the source.
         let map = (number % 4 == 3).then(|| unsafe { memmap2::Mmap::map(&file) }.unwrap());
         for _ in 0..64 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(number | 1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(number | 1);
             let start = (state >> 33) as usize % (expected.len() - BLOCK);
             let wanted = &expected[start..start + BLOCK];
             match &map {
@@ -73,7 +87,14 @@ fn load(stage: &Stage, pid: u32, expected: &[u8], time: Duration, blocks: &Atomi
             thread::sleep(Duration::from_millis(200));
             let file = File::open(&path).unwrap();
             // SAFETY: posix_fadvise takes numbers alone.
-            unsafe { libc::posix_fadvise(std::os::fd::AsRawFd::as_raw_fd(&file), 0, 0, libc::POSIX_FADV_DONTNEED) };
+            unsafe {
+                libc::posix_fadvise(
+                    std::os::fd::AsRawFd::as_raw_fd(&file),
+                    0,
+                    0,
+                    libc::POSIX_FADV_DONTNEED,
+                )
+            };
         }
     });
     Usage::of(pid)
@@ -87,11 +108,32 @@ fn nothing_grows_and_no_block_is_wrong() {
     let expected = fs::read(stage.source().join("model.safetensors")).unwrap();
     let program = stage.mount();
     let blocks = AtomicU64::new(0);
-    let first = load(&stage, program.id(), &expected, Duration::from_secs(3), &blocks);
-    let last = load(&stage, program.id(), &expected, Duration::from_secs(seconds), &blocks);
-    println!("{} blocks of {BLOCK} bytes; {first:?}, {seconds} s later {last:?}", blocks.into_inner());
-    assert!(last.memory < first.memory + (16 << 20), "{first:?} {last:?}");
-    assert!(last.descriptors <= first.descriptors && last.threads <= first.threads, "{first:?} {last:?}");
+    let first = load(
+        &stage,
+        program.id(),
+        &expected,
+        Duration::from_secs(3),
+        &blocks,
+    );
+    let last = load(
+        &stage,
+        program.id(),
+        &expected,
+        Duration::from_secs(seconds),
+        &blocks,
+    );
+    println!(
+        "{} blocks of {BLOCK} bytes; {first:?}, {seconds} s later {last:?}",
+        blocks.into_inner()
+    );
+    assert!(
+        last.memory < first.memory + (16 << 20),
+        "{first:?} {last:?}"
+    );
+    assert!(
+        last.descriptors <= first.descriptors && last.threads <= first.threads,
+        "{first:?} {last:?}"
+    );
     program.signal(libc::SIGTERM);
     let (status, said) = program.wait();
     assert_eq!((status, said.as_str()), (Some(0), ""));

@@ -101,9 +101,8 @@ pub fn apply(
     Ok(outcome)
 }
 
-/// Sends every tensor under its own name, in natural order of the names.
-pub fn pass_through(mut sources: Vec<SourceTensor>) -> Result<Outcome> {
-    sources.sort_by_cached_key(|source| natural(&source.name));
+/// Sends every tensor under its own name.
+pub fn pass_through(sources: Vec<SourceTensor>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for source in sources {
         outcome.tensors.push(MappedTensor {
@@ -114,15 +113,6 @@ pub fn pass_through(mut sources: Vec<SourceTensor>) -> Result<Outcome> {
     }
     check_names(&outcome.tensors)?;
     Ok(outcome)
-}
-
-/// A key that sorts `layers.2` before `layers.10`.
-fn natural(name: &str) -> Vec<(Option<u64>, String)> {
-    let component = |text: &str| match text.parse() {
-        Ok(number) => (Some(number), String::new()),
-        Err(_) => (None, text.to_owned()),
-    };
-    name.split('.').map(component).collect()
 }
 
 fn check_names(tensors: &[MappedTensor]) -> Result<()> {

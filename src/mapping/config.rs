@@ -73,6 +73,17 @@ impl Config {
         architecture.ends_with("Classification")
     }
 
+    /// Whether the model is what others put their heads on, such as `LlamaModel`. Its names lack the prefix `model.`.
+    pub fn is_base(&self) -> bool {
+        let architecture = self.architecture().unwrap_or_default();
+        architecture.ends_with("Model") && !architecture.contains("For")
+    }
+
+    /// Whether the model ends in a language model's head.
+    pub fn has_head(&self) -> bool {
+        !self.is_classifier() && !self.is_base()
+    }
+
     /// The model class, if config.json says.
     pub fn architecture(&self) -> Option<&str> {
         self.root.get("architectures")?.get(0)?.as_str()
@@ -93,6 +104,7 @@ impl Scope for ConfigScope<'_> {
         }
         match (self.config.get(name), self.defaults.get(name)) {
             _ if name == "is_classifier" => Ok(self.config.is_classifier().into()),
+            _ if name == "has_head" => Ok(self.config.has_head().into()),
             (Some(value), _) => {
                 number(value).ok_or_else(|| format!("config.json: {name} is {value}, not a number"))
             }

@@ -37,6 +37,7 @@ impl<'a> ConfigFile<'a> {
         tables: &'a Tables,
         options: &Options,
     ) -> Result<Self> {
+        Self::check_family(options, tables)?;
         let file = side_files.iter().find(|file| file.path == NAME);
         let mut this = match (file, &checkpoint.params) {
             (Some(file), _) => Self::read(&file.file)?,
@@ -75,6 +76,18 @@ impl<'a> ConfigFile<'a> {
     pub fn family<'t>(&self, tables: &'t Tables, options: &Options) -> Option<&'t Family> {
         let name = options.family.as_deref().or(self.values.model_type())?;
         tables.family(name).filter(|_| !self.values.is_quantized())
+    }
+
+    /// Refuses a `--family` that nothing is known about, which would otherwise be passed over in silence.
+    fn check_family(options: &Options, tables: &Tables) -> Result<()> {
+        match &options.family {
+            Some(name) if tables.family(name).is_none() => {
+                let known: Vec<&str> = tables.families.iter().map(|family| &*family.name).collect();
+                let known = known.join(", ");
+                Err(Error::Mapping(format!("no family {name} is known: give --mapping FILE, or one of {known}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The type that config.json wants the weights to have.

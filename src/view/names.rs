@@ -2,8 +2,11 @@
 
 use crate::checkpoint::{shared_roots, unwrapped};
 use crate::error::{Error, Result};
-use crate::mapping::{Family, System, Tables, coverage};
+use crate::mapping::{Family, MappedTensor, System, Tables, coverage};
 use crate::tensor::SourceTensor;
+
+/// What models with a head put before the names of their base.
+pub const BASE_PREFIX: &str = "model.";
 
 /// How many names a message shows.
 const SHOWN: usize = 6;
@@ -21,16 +24,18 @@ pub fn choose<'t>(
     let tensors = renamed(tensors, unwrapped);
     let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
     let mut candidates: Vec<(usize, &System, Vec<SourceTensor>)> = Vec::new();
-    for root in shared_roots(&names) {
-        let stripped = renamed(&tensors, |name| name[root.len()..].to_owned());
-        for system in tables.systems_of(family) {
-            candidates.push((
-                coverage(system, family, &stripped),
-                system,
-                stripped.clone(),
-            ));
+    let mut weigh = |name: &dyn Fn(&str) -> String, wanted: &dyn Fn(&System) -> bool| {
+        let renamed = renamed(&tensors, name);
+        for system in tables.systems_of(family).filter(|system| wanted(system)) {
+            let known = coverage(system, family, &renamed);
+            candidates.push((known, system, renamed.clone()));
         }
+    };
+    for root in shared_roots(&names) {
+        weigh(&|name| name[root.len()..].to_owned(), &|_| true);
     }
+    // A base model's own names, as AutoModel saves them, stand under this prefix in the models built on it.
+    weigh(&|name| format!("{BASE_PREFIX}{name}"), &|system| system.identity);
     let is_wanted = |name: &str| candidates.iter().any(|(_, system, _)| system.name == name);
     if let Some(wanted) = wanted.filter(|wanted| is_wanted(wanted)) {
         candidates.retain(|(_, system, _)| system.name == wanted);
@@ -92,6 +97,16 @@ pub fn own_names(tensors: &[SourceTensor]) -> Vec<SourceTensor> {
     renamed(&tensors, |name| name[root..].to_owned())
 }
 
+/// The tensors of a base model under the names that it has alone.
+pub fn without_base_prefix(tensors: Vec<MappedTensor>) -> Vec<MappedTensor> {
+    let own = |name: &str| name.strip_prefix(BASE_PREFIX).map(str::to_owned);
+    let rename = |tensor: MappedTensor| MappedTensor {
+        name: own(&tensor.name).unwrap_or(tensor.name),
+        ..tensor
+    };
+    tensors.into_iter().map(rename).collect()
+}
+
 fn renamed(tensors: &[SourceTensor], name: impl Fn(&str) -> String) -> Vec<SourceTensor> {
     let rename = |tensor: &SourceTensor| SourceTensor {
         name: name(&tensor.name).into(),
@@ -110,4 +125,13 @@ fn listed(tensors: &[SourceTensor]) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// A key that sorts `layers.2` before `layers.10`.
+pub fn natural(name: &str) -> Vec<(Option<u64>, String)> {
+    let component = |text: &str| match text.parse() {
+        Ok(number) => (Some(number), String::new()),
+        Err(_) => (None, text.to_owned()),
+    };
+    name.split('.').map(component).collect()
 }

@@ -15,6 +15,25 @@ pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
     }
 }
 
+/// Drops a head that holds an embedding's very elements, where the config ties them and no table says which embedding.
+pub fn drop_copy(config: &Config, outcome: &mut Outcome, notes: &mut Vec<Note>) -> Result<()> {
+    const HEAD: &str = "lm_head.weight";
+    let tied = config.get("tie_word_embeddings").is_some_and(|tied| *tied == true);
+    let at = outcome.tensors.iter().position(|tensor| tensor.name == HEAD);
+    let Some(at) = at.filter(|_| tied) else {
+        return Ok(());
+    };
+    let head = outcome.tensors.remove(at);
+    for other in &outcome.tensors {
+        if are_equal(&head.tensor, &other.tensor)? {
+            notes.push(Note::remark(format!("{HEAD} is left out: it is tied to {}", other.name)));
+            return Ok(());
+        }
+    }
+    outcome.tensors.insert(at, head);
+    Ok(())
+}
+
 /// Drops a head that is the embedding where the config ties them, and adds one where it does not and the source has none.
 ///
 /// # Errors
@@ -45,7 +64,7 @@ pub fn settle(
                 family.head, family.embedding
             )));
         }
-        (false, None) if config.is_classifier() => {}
+        (false, None) if !config.has_head() => {}
         (false, None) => {
             let embedding = outcome
                 .tensors

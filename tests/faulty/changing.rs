@@ -23,7 +23,11 @@ struct Seen {
 
 /// Reads blocks until `stop`, half of them past the page cache.
 fn read_on(path: &Path, bytes: &[u8], flags: i32, stop: &AtomicBool, seen: &Seen) {
-    let file = File::options().read(true).custom_flags(flags).open(path).unwrap();
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .unwrap();
     let mut buffer = vec![0; BLOCK];
     for block in (0..SIZE / BLOCK).cycle() {
         if stop.load(Ordering::Relaxed) {
@@ -32,7 +36,10 @@ fn read_on(path: &Path, bytes: &[u8], flags: i32, stop: &AtomicBool, seen: &Seen
         let start = block * BLOCK;
         match file.read_exact_at(&mut buffer, start as u64) {
             Ok(()) => {
-                assert!(buffer == bytes[start..start + BLOCK], "a mixture at {start}");
+                assert!(
+                    buffer == bytes[start..start + BLOCK],
+                    "a mixture at {start}"
+                );
                 seen.old.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
@@ -50,7 +57,10 @@ fn under_readers(change: impl FnOnce(&Path)) -> bool {
     let bytes = noise(SIZE, 21);
     write(&changing, &bytes, 0o644);
     write(&steady, &bytes, 0o644);
-    let view = View::of(vec![shifted("changing", b"", &changing), shifted("steady", b"", &steady)]);
+    let view = View::of(vec![
+        shifted("changing", b"", &changing),
+        shifted("steady", b"", &steady),
+    ]);
     let (stop, seen, other) = (AtomicBool::new(false), Seen::default(), Seen::default());
     let before = thread::scope(|scope| {
         for flags in [0, 0, libc::O_DIRECT, libc::O_DIRECT] {
@@ -76,14 +86,23 @@ fn under_readers(change: impl FnOnce(&Path)) -> bool {
 #[test]
 fn truncated() {
     need_fuse!();
-    let cut = |path: &Path| File::options().write(true).open(path).unwrap().set_len(SIZE as u64 / 2).unwrap();
+    let cut = |path: &Path| {
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(SIZE as u64 / 2)
+            .unwrap()
+    };
     assert!(under_readers(cut));
 }
 
 #[test]
 fn truncated_and_written_again() {
     need_fuse!();
-    assert!(under_readers(|path| fs::write(path, noise(SIZE, 22)).unwrap()));
+    assert!(under_readers(
+        |path| fs::write(path, noise(SIZE, 22)).unwrap()
+    ));
 }
 
 #[test]
@@ -116,14 +135,25 @@ fn deleted() {
 #[test]
 fn permissions_taken_away() {
     need_fuse!();
-    assert!(!under_readers(|path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap()));
+    assert!(!under_readers(|path| fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(0)
+    )
+    .unwrap()));
 }
 
 #[test]
 fn appended() {
     need_fuse!();
     use std::io::Write;
-    let append = |path: &Path| File::options().append(true).open(path).unwrap().write_all(b"more").unwrap();
+    let append = |path: &Path| {
+        File::options()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(b"more")
+            .unwrap()
+    };
     assert!(under_readers(append));
 }
 
@@ -133,14 +163,30 @@ fn a_changed_source_is_logged_in_few_lines() {
     let stage = Stage::new();
     let program = stage.mount();
     let source = stage.source().join("model.safetensors");
-    File::options().write(true).open(&source).unwrap().write_all_at(b"other", 5_000_000).unwrap();
-    let reader = File::options().read(true).custom_flags(libc::O_DIRECT).open(stage.weights()).unwrap();
-    let read = |block: u64| reader.read_at(&mut [0; 4096], block * 4096).map_err(|error| error.raw_os_error());
+    File::options()
+        .write(true)
+        .open(&source)
+        .unwrap()
+        .write_all_at(b"other", 5_000_000)
+        .unwrap();
+    let reader = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(stage.weights())
+        .unwrap();
+    let read = |block: u64| {
+        reader
+            .read_at(&mut [0; 4096], block * 4096)
+            .map_err(|error| error.raw_os_error())
+    };
     assert!((0..500).all(|block| read(block) == Err(Some(libc::EIO))));
     drop(reader);
     program.signal(libc::SIGTERM);
     let (status, said) = program.wait();
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("model.safetensors") && said.contains("changed since it was mounted"), "{said}");
+    assert!(
+        said.contains("model.safetensors") && said.contains("changed since it was mounted"),
+        "{said}"
+    );
     assert!((2..=12).contains(&said.lines().count()), "{said}");
 }

@@ -45,8 +45,16 @@ impl Switch {
         let place = self.place.load(Ordering::SeqCst);
         let touches = place < start + length && start < place + 4096;
         let spend = |left: u8| left.checked_sub(1);
-        let fails = touches && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok();
-        if fails { *self.fault.lock().unwrap() } else { Fault::None }
+        let fails = touches
+            && self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend)
+                .is_ok();
+        if fails {
+            *self.fault.lock().unwrap()
+        } else {
+            Fault::None
+        }
     }
 }
 
@@ -61,9 +69,26 @@ impl Files {
             FILE => (FileType::RegularFile, 0o644, self.bytes.len() as u64),
             _ => (FileType::Directory, 0o755, 0),
         };
-        let (uid, gid, rdev, blksize, flags, nlink, blocks) = (0, 0, 0, 4096, 0, 1, size.div_ceil(512));
+        let (uid, gid, rdev, blksize, flags, nlink, blocks) =
+            (0, 0, 0, 4096, 0, 1, size.div_ceil(512));
         let [atime, mtime, ctime, crtime] = [UNIX_EPOCH; 4];
-        FileAttr { ino: inode, size, blocks, atime, mtime, ctime, crtime, kind, perm, nlink, uid, gid, rdev, blksize, flags }
+        FileAttr {
+            ino: inode,
+            size,
+            blocks,
+            atime,
+            mtime,
+            ctime,
+            crtime,
+            kind,
+            perm,
+            nlink,
+            uid,
+            gid,
+            rdev,
+            blksize,
+            flags,
+        }
     }
 }
 
@@ -82,10 +107,23 @@ impl Filesystem for Files {
     /// Without the page cache, so that every read of the test's subject comes here as it is; and without a word on close,
     /// which a process that ends could no longer answer to itself.
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+        reply.opened(
+            FileHandle(0),
+            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+        );
     }
 
-    fn read(&self, _: &Request, _: INodeNo, _: FileHandle, offset: u64, size: u32, _: OpenFlags, _: Option<LockOwner>, reply: ReplyData) {
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
         let start = (offset as usize).min(self.bytes.len());
         let end = (start + size as usize).min(self.bytes.len());
         let bytes = &self.bytes[start..end];
@@ -112,13 +150,24 @@ pub struct Disk {
 impl Disk {
     pub fn of(bytes: Vec<u8>) -> Self {
         let point = tempfile::tempdir().unwrap();
-        let switch = Switch { fault: Mutex::new(Fault::None), place: AtomicU64::new(0), left: AtomicU8::new(0) };
+        let switch = Switch {
+            fault: Mutex::new(Fault::None),
+            place: AtomicU64::new(0),
+            left: AtomicU8::new(0),
+        };
         let switch = Arc::new(switch);
-        let files = Files { bytes, switch: switch.clone() };
+        let files = Files {
+            bytes,
+            switch: switch.clone(),
+        };
         let mut config = Config::default();
         config.n_threads = Some(2);
         let session = spawn_mount(files, point.path(), &config).unwrap();
-        Self { _session: session, point, switch }
+        Self {
+            _session: session,
+            point,
+            switch,
+        }
     }
 
     pub fn path(&self) -> PathBuf {

@@ -38,11 +38,21 @@ impl Stand {
         ];
         let expected = [b"header", &*bytes, &transposed, b"between", &bytes].concat();
         let file = VirtualFile::new("weights", PUBLIC, segments);
-        Self { disk, file, expected }
+        Self {
+            disk,
+            file,
+            expected,
+        }
     }
 
     /// Reads `length` bytes from `offset` on while the disk does `fault`.
-    fn check(&self, fault: Fault, place: u64, times: u8, (offset, length): (u64, u64)) -> Result<(), TestCaseError> {
+    fn check(
+        &self,
+        fault: Fault,
+        place: u64,
+        times: u8,
+        (offset, length): (u64, u64),
+    ) -> Result<(), TestCaseError> {
         let offset = offset.min(self.file.size());
         let end = self.file.size().min(offset + length);
         let mut buffer = vec![0; (end - offset) as usize];
@@ -52,7 +62,11 @@ impl Stand {
         match (fault, result) {
             (_, Ok(())) => prop_assert!(buffer == self.expected[offset as usize..end as usize]),
             (Fault::Errno(errno), Err(error)) => {
-                let expected = if errno == libc::ENOMEM { libc::ENOMEM } else { libc::EIO };
+                let expected = if errno == libc::ENOMEM {
+                    libc::ENOMEM
+                } else {
+                    libc::EIO
+                };
                 prop_assert_eq!(error.errno(), expected);
                 prop_assert!(error.to_string().contains("weights"));
             }
@@ -64,12 +78,23 @@ impl Stand {
 
 /// 200 by 300 elements of two bytes from byte 1000 on, columns first; and the same the naive way.
 fn transposed(source: &std::sync::Arc<SourceFile>, bytes: &[u8]) -> (Tensor, Vec<u8>) {
-    let layout = Layout { offset: 1000, strides: [300, 1].into() };
-    let tensor = Tensor::stored(source.clone(), Dtype::BF16, Shape::new(&[200, 300]).unwrap(), layout).unwrap();
-    let naive = (0..300).flat_map(|column| (0..200).flat_map(move |row| {
-        let at = 1000 + 2 * (300 * row + column);
-        [bytes[at], bytes[at + 1]]
-    }));
+    let layout = Layout {
+        offset: 1000,
+        strides: [300, 1].into(),
+    };
+    let tensor = Tensor::stored(
+        source.clone(),
+        Dtype::BF16,
+        Shape::new(&[200, 300]).unwrap(),
+        layout,
+    )
+    .unwrap();
+    let naive = (0..300).flat_map(|column| {
+        (0..200).flat_map(move |row| {
+            let at = 1000 + 2 * (300 * row + column);
+            [bytes[at], bytes[at + 1]]
+        })
+    });
     (tensor.permute(&[1, 0]).unwrap(), naive.collect())
 }
 
@@ -89,7 +114,11 @@ fn fault() -> impl Strategy<Value = Fault> {
 fn any_range_over_any_fault_is_the_bytes_or_an_error() {
     need_fuse!();
     let stand = Stand::new();
-    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let range = (0..700_000_u64, 0..200_000_u64);
     let case = (fault(), 0..SIZE as u64, 1..4_u8, range);
     let check = |(fault, place, times, range)| stand.check(fault, place, times, range);
@@ -115,7 +144,10 @@ fn a_mount_over_a_failing_disk_answers_and_recovers() {
         let error = fs::read(view.path("bad")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO), "errno {errno}");
         let mut front = [0; 4096];
-        File::open(view.path("bad")).unwrap().read_exact_at(&mut front, 0).unwrap();
+        File::open(view.path("bad"))
+            .unwrap()
+            .read_exact_at(&mut front, 0)
+            .unwrap();
         assert!(front == bytes[..4096]);
         assert_eq!(fs::read(view.path("good")).unwrap(), b"good");
     }
@@ -131,7 +163,10 @@ fn short_and_interrupted_reads_are_read_on() {
     for fault in [Fault::Short, Fault::Interrupted] {
         disk.switch.set(fault, 10_000, 1);
         let mut part = [0; 8192];
-        File::open(view.path("bad")).unwrap().read_exact_at(&mut part, 8192).unwrap();
+        File::open(view.path("bad"))
+            .unwrap()
+            .read_exact_at(&mut part, 8192)
+            .unwrap();
         assert!(part == bytes[8192..16_384], "{fault:?}");
     }
     assert!(fs::read(view.path("bad")).unwrap() == bytes);
@@ -141,7 +176,8 @@ fn short_and_interrupted_reads_are_read_on() {
 fn a_slow_disk_holds_up_nobody_else() {
     need_fuse!();
     let (view, disk, bytes) = mounted();
-    disk.switch.set(Fault::Delay(Duration::from_millis(1500)), 150_000, 1);
+    disk.switch
+        .set(Fault::Delay(Duration::from_millis(1500)), 150_000, 1);
     let path = view.path("bad");
     let slow = std::thread::spawn(move || fs::read(path).unwrap());
     std::thread::sleep(Duration::from_millis(200));

@@ -12,7 +12,9 @@ use safetensors::SafeTensors;
 use super::make::zip::{Member, Zip};
 
 pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }
 
 /// Type, shape and bytes of each tensor.
@@ -40,7 +42,15 @@ impl Base {
         let config_from = config.exists();
         let reference = tensors(&fs::read(data(name).join("expected.safetensors")).unwrap());
         let (target, weights, mapping, name) = (String::new(), Vec::new(), None, name.to_owned());
-        Self { name, files, target, weights, config_from, mapping, reference }
+        Self {
+            name,
+            files,
+            target,
+            weights,
+            config_from,
+            mapping,
+            reference,
+        }
     }
 
     pub fn add(&mut self, name: &str, bytes: Vec<u8>) {
@@ -71,7 +81,9 @@ impl Base {
 
     pub fn of_zip(self, name: &str) -> Self {
         let members = members(&self.files[name]);
-        let weights = members.into_iter().filter(|(name, _)| name.contains("/data/"));
+        let weights = members
+            .into_iter()
+            .filter(|(name, _)| name.contains("/data/"));
         let weights = weights.map(|(_, range)| range).collect();
         self.of(name, weights)
     }
@@ -79,10 +91,19 @@ impl Base {
     /// Storages of the legacy stream follow each other behind their counts, up to the end.
     pub fn of_legacy(self, name: &str) -> Self {
         let bytes = &self.files[name];
-        let is_weight = |tensor: &[u8]| bytes.windows(tensor.len()).position(|window| window == tensor);
-        let starts = self.reference.values().filter(|(_, _, tensor)| tensor.len() >= 64);
+        let is_weight = |tensor: &[u8]| {
+            bytes
+                .windows(tensor.len())
+                .position(|window| window == tensor)
+        };
+        let starts = self
+            .reference
+            .values()
+            .filter(|(_, _, tensor)| tensor.len() >= 64);
         let weights = starts.filter_map(|(_, _, tensor)| Some((is_weight(tensor)?, tensor.len())));
-        let weights = weights.map(|(start, length)| start..start + length).collect();
+        let weights = weights
+            .map(|(start, length)| start..start + length)
+            .collect();
         self.of(name, weights)
     }
 
@@ -94,9 +115,13 @@ impl Base {
             member.both(|header| header.crc = 0);
             member
         };
-        let zip = Zip { members: members(bytes).into_iter().map(plain).collect(), ..Zip::default() };
+        let zip = Zip {
+            members: members(bytes).into_iter().map(plain).collect(),
+            ..Zip::default()
+        };
         self.add(name, zip.bytes());
-        let pickle = |(name, range): (String, Range<usize>)| name.ends_with("data.pkl").then_some(range);
+        let pickle =
+            |(name, range): (String, Range<usize>)| name.ends_with("data.pkl").then_some(range);
         let bytes = &self.files[name];
         let pickle = members(bytes).into_iter().find_map(pickle).unwrap();
         let rest = vec![0..pickle.start, pickle.end..bytes.len()];
@@ -141,7 +166,11 @@ fn collect(folder: &Path, above: &str, files: &mut BTreeMap<String, Vec<u8>>) {
 pub fn tensors(bytes: &[u8]) -> Tensors {
     let file = SafeTensors::deserialize(bytes).unwrap();
     let tensors = file.iter().map(|(name, tensor)| {
-        let parts = (format!("{:?}", tensor.dtype()), tensor.shape().to_vec(), tensor.data().to_vec());
+        let parts = (
+            format!("{:?}", tensor.dtype()),
+            tensor.shape().to_vec(),
+            tensor.data().to_vec(),
+        );
         (name.to_owned(), parts)
     });
     tensors.collect()
@@ -151,7 +180,10 @@ pub fn tensors(bytes: &[u8]) -> Tensors {
 fn members(bytes: &[u8]) -> Vec<(String, Range<usize>)> {
     let word = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
     let long = |at: usize| word(at) | word(at + 2) << 16;
-    let end = bytes.windows(4).rposition(|window| window == b"PK\x05\x06").unwrap();
+    let end = bytes
+        .windows(4)
+        .rposition(|window| window == b"PK\x05\x06")
+        .unwrap();
     let (count, mut at) = (word(end + 10), long(end + 16));
     let mut next = || {
         let (size, local) = (long(at + 24), long(at + 42));

@@ -27,13 +27,20 @@ pub fn damaged(bytes: &[u8], weights: &[Range<usize>], random: &mut Random) -> V
     let spared = |at: &usize| !weights.iter().any(|range| range.contains(at));
     let places: Vec<usize> = (0..bytes.len()).filter(spared).collect();
     let count = 1 + random.below(4) * random.below(2);
-    let mut wounds: Vec<usize> = (0..count).map(|_| places[random.below(places.len())]).collect();
+    let mut wounds: Vec<usize> = (0..count)
+        .map(|_| places[random.below(places.len())])
+        .collect();
     // From behind, so that no wound moves the place of the next.
     wounds.sort_unstable_by(|a, b| b.cmp(a));
     wounds.dedup();
     let mut damaged = bytes.to_vec();
     for at in wounds {
-        let length = places.iter().skip_while(|place| **place < at).zip(at..).take_while(|(place, at)| *place == at).count();
+        let length = places
+            .iter()
+            .skip_while(|place| **place < at)
+            .zip(at..)
+            .take_while(|(place, at)| *place == at)
+            .count();
         wound(&mut damaged, at, length.min(1 << random.below(7)), random);
     }
     damaged

@@ -42,27 +42,57 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 pub fn fuzz(base: &Base, law: Law) {
-    let (cases, seed) = (setting("CKPTFS_FUZZ_CASES", 400), setting("CKPTFS_FUZZ_SEED", 1));
+    let (cases, seed) = (
+        setting("CKPTFS_FUZZ_CASES", 400),
+        setting("CKPTFS_FUZZ_SEED", 1),
+    );
     let first = setting("CKPTFS_FUZZ_FROM", 0);
     let what = format!("{}/{}", base.name, base.target);
-    let folder = tempfile::tempdir_in(if Path::new("/dev/shm").exists() { "/dev/shm" } else { "/tmp" }).unwrap();
+    let folder = tempfile::tempdir_in(if Path::new("/dev/shm").exists() {
+        "/dev/shm"
+    } else {
+        "/tmp"
+    })
+    .unwrap();
     base.write(folder.path());
-    assert!(shown(base, folder.path()).unwrap() == base.reference, "{what} undamaged");
-    let (mut tally, start, (sender, receiver)) = (Tally::default(), Instant::now(), mpsc::channel());
-    let dog = { let what = what.clone(); thread::spawn(move || watch(&what, &receiver)) };
+    assert!(
+        shown(base, folder.path()).unwrap() == base.reference,
+        "{what} undamaged"
+    );
+    let (mut tally, start, (sender, receiver)) =
+        (Tally::default(), Instant::now(), mpsc::channel());
+    let dog = {
+        let what = what.clone();
+        thread::spawn(move || watch(&what, &receiver))
+    };
     for case in first..first + cases {
-        let bytes = damaged(&base.files[&base.target], &base.weights, &mut Random::new(seed << 32 | case));
-        let outcome = catch_unwind(std::panic::AssertUnwindSafe(|| check(base, law, folder.path(), &bytes, &mut tally)));
+        let bytes = damaged(
+            &base.files[&base.target],
+            &base.weights,
+            &mut Random::new(seed << 32 | case),
+        );
+        let outcome = catch_unwind(std::panic::AssertUnwindSafe(|| {
+            check(base, law, folder.path(), &bytes, &mut tally)
+        }));
         if let Err(panic) = outcome {
-            eprintln!("{what}: case {case} of seed {seed}; CKPTFS_FUZZ_FROM={case} CKPTFS_FUZZ_CASES=1 repeats it");
+            eprintln!(
+                "{what}: case {case} of seed {seed}; CKPTFS_FUZZ_FROM={case} CKPTFS_FUZZ_CASES=1 repeats it"
+            );
             std::panic::resume_unwind(panic);
         }
         sender.send(case as usize).unwrap();
     }
     drop(sender);
     dog.join().unwrap();
-    assert!(largest_allocation() < LARGEST, "{what}: {} bytes at once", largest_allocation());
-    println!("{what}: {cases} cases of seed {seed} in {:.0?}: {tally:?}", start.elapsed());
+    assert!(
+        largest_allocation() < LARGEST,
+        "{what}: {} bytes at once",
+        largest_allocation()
+    );
+    println!(
+        "{what}: {cases} cases of seed {seed} in {:.0?}: {tally:?}",
+        start.elapsed()
+    );
 }
 
 fn check(base: &Base, law: Law, folder: &Path, bytes: &[u8], tally: &mut Tally) {
@@ -98,7 +128,10 @@ fn shown(base: &Base, folder: &Path) -> Result<Tensors, String> {
 }
 
 fn contents(view: &View) -> Result<Vec<Vec<u8>>, String> {
-    let weights = view.files.iter().filter(|file| file.path().ends_with(".safetensors"));
+    let weights = view
+        .files
+        .iter()
+        .filter(|file| file.path().ends_with(".safetensors"));
     let read = |file: &ckptfs::repo::VirtualFile| {
         let mut bytes = vec![0; file.size() as usize];
         read_at(file, 0, &mut bytes).map_err(|error| error.to_string())?;
@@ -108,21 +141,39 @@ fn contents(view: &View) -> Result<Vec<Vec<u8>>, String> {
 }
 
 fn same_names_and_shapes(tensors: &Tensors, reference: &Tensors) {
-    let shapes = |tensors: &Tensors| -> Vec<_> { tensors.iter().map(|(name, parts)| (name.clone(), parts.1.clone())).collect() };
+    let shapes = |tensors: &Tensors| -> Vec<_> {
+        tensors
+            .iter()
+            .map(|(name, parts)| (name.clone(), parts.1.clone()))
+            .collect()
+    };
     assert_eq!(shapes(tensors), shapes(reference));
 }
 
 fn difference(tensors: &Tensors, reference: &Tensors) -> String {
     let differs = |(name, tensor): &(&String, &_)| reference.get(*name) != Some(*tensor);
-    tensors.iter().find(differs).map_or("less".to_owned(), |(name, parts)| format!("{name} as {:?} {:?}", parts.0, parts.1))
+    tensors
+        .iter()
+        .find(differs)
+        .map_or("less".to_owned(), |(name, parts)| {
+            format!("{name} as {:?} {:?}", parts.0, parts.1)
+        })
 }
 
 /// Every element shown is one of the reference's, in whatever tensor: none reaches into a header, a name or a pickle.
 fn weights_alone(tensors: &Tensors, reference: &Tensors) {
-    let sizes = reference.values().map(|(_, dims, bytes)| bytes.len() / dims.iter().product::<usize>());
+    let sizes = reference
+        .values()
+        .map(|(_, dims, bytes)| bytes.len() / dims.iter().product::<usize>());
     let unit = sizes.min().unwrap();
-    let known: HashSet<&[u8]> = reference.values().flat_map(|(_, _, bytes)| bytes.chunks(unit)).collect();
+    let known: HashSet<&[u8]> = reference
+        .values()
+        .flat_map(|(_, _, bytes)| bytes.chunks(unit))
+        .collect();
     for (name, (_, _, bytes)) in tensors {
-        assert!(bytes.chunks(unit).all(|element| known.contains(element)), "{name} shows what is no weight");
+        assert!(
+            bytes.chunks(unit).all(|element| known.contains(element)),
+            "{name} shows what is no weight"
+        );
     }
 }

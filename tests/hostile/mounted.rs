@@ -39,10 +39,6 @@ impl Shown {
         self.folder.path().join("weights")
     }
 
-    fn open(&self) -> File {
-        File::open(self.view.path("weights")).unwrap()
-    }
-
     /// What a read of the view gives that no cache answers.
     fn read(&self, offset: u64) -> Result<Vec<u8>, Option<i32>> {
         let mut buffer = vec![0; 4096];

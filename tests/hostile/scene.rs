@@ -25,7 +25,6 @@ const CONFIG: &str = r#"{"model_type": "free"}"#;
 /// a checkpoint would make.
 pub struct Scene {
     root: TempDir,
-    arguments: Vec<String>,
 }
 
 /// What the program said, and how it ended.
@@ -43,8 +42,7 @@ impl Scene {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("source")).unwrap();
         fs::write(root.path().join("secret"), "{}").unwrap();
-        let arguments = Vec::new();
-        Self { root, arguments }
+        Self { root }
     }
 
     /// With a config.json of no known family.
@@ -95,11 +93,6 @@ impl Scene {
         self.with(name, text.replacen(old, new, 1))
     }
 
-    pub fn argument(mut self, argument: &str) -> Self {
-        self.arguments.push(argument.to_owned());
-        self
-    }
-
     pub fn source(&self) -> PathBuf {
         self.root.path().join("source")
     }
@@ -123,8 +116,7 @@ impl Scene {
         let file = |name| File::create(self.root.path().join(name)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
         command.current_dir(self.root.path());
-        command.args(["inspect", "--json"]).args(&self.arguments);
-        command.arg(self.source());
+        command.args(["inspect", "--json"]).arg(self.source());
         command.stdout(file("out")).stderr(file("complaint"));
         let (code, time, memory) = end_of(&mut command.spawn().unwrap());
         let text = |name| {

@@ -125,13 +125,26 @@ impl Archive {
             .read(entry.header, LOCAL_HEADER + name.len() as u64)?;
         let start = check_local(&header, name, entry)
             .and_then(|length| entry.header.checked_add(length))
-            .filter(|start| {
-                start
-                    .checked_add(entry.size)
-                    .is_some_and(|end| end <= member.end)
-            })
             .ok_or_else(|| self.refuse(name, "contradicts its local header"))?;
-        Ok(*member.data.get_or_init(|| start))
+        match self.ends_well(start, member)? {
+            true => Ok(*member.data.get_or_init(|| start)),
+            false => Err(self.refuse(name, "contradicts its local header")),
+        }
+    }
+
+    /// Whether between a member's data and the next member lies only what the format demands. Without this, a local header
+    /// of another length would move the data by as much.
+    fn ends_well(&self, start: u64, member: &Member) -> Result<bool> {
+        let entry = &member.entry;
+        let end = start.checked_add(entry.size);
+        let rest = end.and_then(|end| Some((end, member.end.checked_sub(end)?)));
+        match (rest, entry.flags & directory::SIZES_FOLLOW != 0) {
+            (Some((_, rest)), false) => Ok(rest == 0),
+            (Some((end, rest @ 12..=24)), true) => {
+                Ok(is_descriptor(&self.section.read(end, rest)?, entry))
+            }
+            _ => Ok(false),
+        }
     }
 
     fn refuse(&self, name: &str, reason: &str) -> crate::error::Error {
@@ -158,6 +171,19 @@ fn check_local(header: &[u8], name: &str, entry: &Entry) -> Option<u64> {
         && sizes.into_iter().all(agrees)
         && fields.bytes(name_length as usize)? == name.as_bytes();
     same.then_some(LOCAL_HEADER + name_length + extra_length)
+}
+
+/// What follows the data of a member whose sizes do: checksum and twice the size, behind an optional signature.
+fn is_descriptor(bytes: &[u8], entry: &Entry) -> bool {
+    let bytes = bytes.strip_prefix(b"PK\x07\x08").unwrap_or(bytes);
+    let mut fields = Fields::new(bytes);
+    let crc = fields.uint::<4>();
+    let sizes = match bytes.len() {
+        12 => [fields.uint::<4>(), fields.uint::<4>()],
+        20 => [fields.uint::<8>(), fields.uint::<8>()],
+        _ => return false,
+    };
+    crc == Some(entry.crc.into()) && sizes == [Some(entry.size); 2]
 }
 
 /// Members by name, none of which can reach into the next.
