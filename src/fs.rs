@@ -50,6 +50,13 @@ impl CheckpointFs {
         }
     }
 
+    /// Lets the kernel read files that equal one source file by itself. It then looks at no stamp: a source that changes
+    /// while a file is open shows through.
+    pub fn with_passthrough(mut self, wanted: bool) -> Self {
+        self.passthrough.want(wanted);
+        self
+    }
+
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
     }

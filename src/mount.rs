@@ -30,6 +30,8 @@ pub struct Options {
     pub allow_other: bool,
     /// Threads that answer requests; without a number as many as cores, 2 to 16.
     pub threads: Option<NonZeroUsize>,
+    /// Whether the kernel may read files that equal one source file by itself.
+    pub passthrough: bool,
     /// What produces the bytes.
     pub read: Read,
 }
@@ -40,6 +42,7 @@ impl Options {
             source: source.into(),
             allow_other: false,
             threads: None,
+            passthrough: false,
             read: crate::read::read,
         }
     }
@@ -61,6 +64,7 @@ pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
 /// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.
 pub fn mount(files: Vec<VirtualFile>, mount_point: &Path, options: &Options) -> Result<Mounted> {
     let point = check(mount_point, options)?;
-    let filesystem = CheckpointFs::new(Tree::new(files)?, options.read);
+    let filesystem =
+        CheckpointFs::new(Tree::new(files)?, options.read).with_passthrough(options.passthrough);
     Mounted::start(filesystem, point, options)
 }

@@ -83,11 +83,12 @@ impl View {
     }
 }
 
-fn model(checkpoint: Checkpoint, options: &Options) -> Result<View> {
+fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let tables = Tables::load(options.mapping.as_deref())?;
     let side_files = side_files(&checkpoint, options)?;
     let mut config = ConfigFile::find(&checkpoint, &side_files, &tables, options)?;
     let family = config.family(&tables, options);
+    let evidence = evidence(&checkpoint);
     let mut notes: Vec<Note> = checkpoint.notes.iter().cloned().map(Note::remark).collect();
     let (table, outcome) = match family {
         Some(family) => map(
@@ -98,7 +99,7 @@ fn model(checkpoint: Checkpoint, options: &Options) -> Result<View> {
             options,
             &mut notes,
         )?,
-        None => pass_through(&checkpoint, &config, &mut notes)?,
+        None => pass_through(&mut checkpoint, &config, &mut notes)?,
     };
     let dtype = options.dtype.resolve(&config)?;
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
@@ -121,7 +122,7 @@ fn model(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     files.extend(others.map(|SideFile { path, file }| repo::source_file(&path, file)));
     Ok(View {
         system: checkpoint.system_with(&table).to_owned(),
-        evidence: evidence(&checkpoint),
+        evidence,
         family: config.model_type().to_owned(),
         tensors,
         dropped: outcome.dropped,
@@ -203,7 +204,7 @@ fn note_dropped(dropped: &Dropped, notes: &mut Vec<Note>) -> Result<()> {
 
 /// The tensors of a family without a table, under their own names.
 fn pass_through(
-    checkpoint: &Checkpoint,
+    checkpoint: &mut Checkpoint,
     config: &ConfigFile,
     notes: &mut Vec<Note>,
 ) -> Result<(String, Outcome)> {
@@ -214,7 +215,7 @@ fn pass_through(
         }
         false => format!("no table for family {model_type}: names pass as they are, unchecked"),
     }));
-    let mut tensors = names::own_names(&checkpoint.tensors);
+    let mut tensors = names::own_names(std::mem::take(&mut checkpoint.tensors));
     if !checkpoint.has_own_order() {
         tensors.sort_by_cached_key(|tensor| names::natural(&tensor.name));
     }

@@ -55,7 +55,11 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
     }
     let names = dcp.tensors.iter().map(|tensor| &*tensor.name).collect();
     if let Some(container) = metadata.container(&names) {
-        let own = |name: &str| name.strip_prefix(container)?.strip_prefix('.').map(Into::into);
+        let own = |name: &str| {
+            name.strip_prefix(container)?
+                .strip_prefix('.')
+                .map(Into::into)
+        };
         for tensor in &mut dcp.tensors {
             tensor.name = own(&tensor.name).unwrap_or_else(|| tensor.name.clone());
         }

@@ -65,16 +65,21 @@ pub fn is_weight(name: &str) -> bool {
 
 /// The name without what wrappers inserted.
 pub fn unwrapped(name: &str) -> String {
-    let kept: Vec<&str> = name
+    let is_wrapped = |name: &str| name.contains("_wrapped_module") || name.contains("_orig_mod");
+    let mut own = name;
+    // DistributedDataParallel and DataParallel.
+    while let Some(rest) = own.strip_prefix("module.") {
+        own = rest;
+    }
+    if !is_wrapped(own) {
+        return own.to_owned();
+    }
+    let mut kept: Vec<&str> = own
         .split('.')
         .filter(|component| !WRAPPERS.contains(component))
         .collect();
-    let mut kept = &*kept;
-    // DistributedDataParallel and DataParallel.
-    while let ["module", rest @ ..] = kept
-        && !rest.is_empty()
-    {
-        kept = rest;
+    while kept.len() > 1 && kept[0] == "module" {
+        kept.remove(0);
     }
     kept.join(".")
 }
@@ -84,7 +89,8 @@ pub fn containers(paths: &[&[String]]) -> usize {
     let shared = |depth: &usize| {
         let key = |path: &&[String]| path.get(*depth).filter(|_| path.len() > depth + 1).cloned();
         let first = paths.first().and_then(key);
-        first.as_deref().is_some_and(|first| ROOTS.contains(&first)) && paths.iter().all(|path| key(path) == first)
+        first.as_deref().is_some_and(|first| ROOTS.contains(&first))
+            && paths.iter().all(|path| key(path) == first)
     };
     (0..).take_while(shared).count()
 }
@@ -133,7 +139,10 @@ mod tests {
     #[test]
     fn containers_are_dictionaries_and_not_parts_of_names() {
         let path = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-        let paths = [path(&["state_dict", "model.a"]), path(&["state_dict", "model.b"])];
+        let paths = [
+            path(&["state_dict", "model.a"]),
+            path(&["state_dict", "model.b"]),
+        ];
         assert_eq!(containers(&[&paths[0], &paths[1]]), 1);
         let own = path(&["model.a"]);
         assert_eq!(containers(&[&own]), 0);

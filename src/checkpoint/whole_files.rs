@@ -120,11 +120,16 @@ fn refuse_strays(
 
 /// Files of torch.save that nothing says belong together are checkpoints of their own, unless each is a part by its name.
 fn refuse_unrelated(folder: &Folder, names: &[String]) -> Result<()> {
-    let is_part = |name: &String| number_of(name).is_some() || name.contains("rank") || name.starts_with("hf_model_");
+    let is_part = |name: &String| {
+        number_of(name).is_some() || name.contains("rank") || name.starts_with("hf_model_")
+    };
     if names.len() < 2 || names.iter().all(is_part) {
         return Ok(());
     }
-    let reason = format!("holds several files, each of which may be a checkpoint; name one: {}", names.join(", "));
+    let reason = format!(
+        "holds several files, each of which may be a checkpoint; name one: {}",
+        names.join(", ")
+    );
     Err(Error::checkpoint(folder.path(), reason))
 }
 

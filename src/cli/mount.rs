@@ -28,6 +28,10 @@ pub struct Arguments {
     /// Let other users read what the modes of the source allow them
     #[arg(long)]
     allow_other: bool,
+    /// Let the kernel read files that equal a source file by itself: as fast as the source, but a source that changes
+    /// while such a file is open shows through
+    #[arg(long)]
+    passthrough: bool,
     /// Log counts of requests, bytes, source reads and errors at the end; SIGUSR1 asks for them at any time
     #[arg(long)]
     stats: bool,
@@ -82,6 +86,7 @@ impl Arguments {
     fn options(&self) -> Options {
         Options {
             allow_other: self.allow_other,
+            passthrough: self.passthrough,
             threads: self.threads,
             ..Options::new(&self.source)
         }

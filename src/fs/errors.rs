@@ -133,7 +133,10 @@ mod tests {
     #[test]
     fn nothing_steers_the_terminal() {
         assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
-        assert_eq!(one_line(&format!("{}why", "x".repeat(1 << 20))).len(), 10_006);
+        assert_eq!(
+            one_line(&format!("{}why", "x".repeat(1 << 20))).len(),
+            10_006
+        );
         assert_eq!(one_line("poids \u{202e}gpj.é"), "poids \\u{202e}gpj.é");
     }
 }

@@ -14,6 +14,7 @@ use crate::tensor::SourceFile;
 /// What was decided at the first open of each file: the kernel takes no mixture.
 #[derive(Debug, Default)]
 pub(super) struct Passthrough {
+    wanted: bool,
     offered: AtomicBool,
     decided: Mutex<HashMap<u64, Option<Backing>>>,
 }
@@ -26,6 +27,14 @@ pub(super) struct Backing {
 }
 
 impl Passthrough {
+    pub fn want(&mut self, wanted: bool) {
+        self.wanted = wanted;
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// Says that the kernel offers it.
     pub fn offer(&self) {
         self.offered.store(true, Ordering::Relaxed);

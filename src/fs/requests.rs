@@ -54,7 +54,10 @@ impl Filesystem for CheckpointFs {
             .set_congestion_threshold(BACKGROUND / 4 * 3)
             .map_err(refused)?;
         let passthrough = InitFlags::FUSE_PASSTHROUGH;
-        if config.capabilities().contains(passthrough) && config.set_max_stack_depth(1).is_ok() {
+        if self.passthrough.is_wanted()
+            && config.capabilities().contains(passthrough)
+            && config.set_max_stack_depth(1).is_ok()
+        {
             config
                 .add_capabilities(passthrough)
                 .map_err(|_| io::Error::other("the kernel takes back a feature that it offered"))?;

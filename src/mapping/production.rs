@@ -211,7 +211,9 @@ const MOST_SLICES: u64 = 1 << 20;
 fn each_index(lengths: &[u64], f: &mut dyn FnMut(&[u64]) -> Result<()>) -> Result<()> {
     let total: u64 = lengths.iter().product();
     if total > MOST_SLICES {
-        return Err(Error::Mapping(format!("axes of {lengths:?} are more slices than a model has")));
+        return Err(Error::Mapping(format!(
+            "axes of {lengths:?} are more slices than a model has"
+        )));
     }
     for flat in 0..total {
         let mut rest = flat;

@@ -52,7 +52,12 @@ impl Expected {
 pub fn expected(family: &Family, config: &Config, found: usize) -> Result<Vec<Expected>> {
     let limit = found.saturating_mul(2).saturating_add(SLACK);
     let steps = Cell::new(0);
-    let listing = Listing { family, config, limit, steps };
+    let listing = Listing {
+        family,
+        config,
+        limit,
+        steps,
+    };
     let mut all = Vec::new();
     for group in family
         .tensors
@@ -120,7 +125,12 @@ impl Listing<'_> {
         }
         self.steps.set(self.steps.get() + 1);
         if self.steps.get() > self.limit {
-            let counts: Vec<String> = self.family.variables.values().map(ToString::to_string).collect();
+            let counts: Vec<String> = self
+                .family
+                .variables
+                .values()
+                .map(ToString::to_string)
+                .collect();
             return Err(Error::Mapping(format!(
                 "config.json promises more than {} tensors, far more than there are: look at {}",
                 self.limit,

@@ -97,9 +97,7 @@ impl Mounted {
         }
         match self.event(GRACE) {
             Some(Event::Ended(result)) => self.ended(result),
-            _ => {
-                Err(self.fault("was still in use when ckptfs ended; its readers get errors"))
-            }
+            _ => Err(self.fault("was still in use when ckptfs ended; its readers get errors")),
         }
     }
 

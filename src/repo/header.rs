@@ -1,6 +1,7 @@
 //! The header of a safetensors file, byte for byte as `safetensors.torch.save_file` writes it (safetensors 0.8.0).
 
 use std::cmp::Reverse;
+use std::fmt::Write;
 
 use crate::mapping::MappedTensor;
 
@@ -18,19 +19,20 @@ pub fn header(tensors: &[&MappedTensor]) -> Vec<u8> {
     let mut start = 0;
     for tensor in tensors {
         let end = start + tensor.tensor.bytes();
-        let dims: Vec<String> = tensor
-            .tensor
-            .shape()
-            .dims()
-            .iter()
-            .map(u64::to_string)
-            .collect();
-        json.push_str(&format!(
-            r#",{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{start},{end}]}}"#,
-            quoted(&tensor.name),
-            tensor.tensor.dtype(),
-            dims.join(",")
-        ));
+        json.push(',');
+        push_quoted(&mut json, &tensor.name);
+        json.push_str(r#":{"dtype":""#);
+        json.push_str(tensor.tensor.dtype().name());
+        json.push_str(r#"","shape":["#);
+        for (i, size) in tensor.tensor.shape().dims().iter().enumerate() {
+            json.push_str(if i > 0 { "," } else { "" });
+            push_number(&mut json, *size);
+        }
+        json.push_str(r#"],"data_offsets":["#);
+        push_number(&mut json, start);
+        json.push(',');
+        push_number(&mut json, end);
+        json.push_str("]}");
         start = end;
     }
     json.push('}');
@@ -52,6 +54,17 @@ pub fn entry_bound(tensor: &MappedTensor) -> u64 {
     6 * tensor.name.len() as u64 + 260
 }
 
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+fn push_quoted(json: &mut String, text: &str) {
+    match text
+        .bytes()
+        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    {
+        true => json.extend(["\"", text, "\""]),
+        false => json.push_str(&serde_json::Value::from(text).to_string()),
+    }
+}
+
+fn push_number(json: &mut String, number: u64) {
+    // Writing to a string cannot fail.
+    let _ = write!(json, "{number}");
 }

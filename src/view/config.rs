@@ -84,7 +84,9 @@ impl<'a> ConfigFile<'a> {
             Some(name) if tables.family(name).is_none() => {
                 let known: Vec<&str> = tables.families.iter().map(|family| &*family.name).collect();
                 let known = known.join(", ");
-                Err(Error::Mapping(format!("no family {name} is known: give --mapping FILE, or one of {known}")))
+                Err(Error::Mapping(format!(
+                    "no family {name} is known: give --mapping FILE, or one of {known}"
+                )))
             }
             _ => Ok(()),
         }

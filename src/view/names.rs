@@ -35,7 +35,9 @@ pub fn choose<'t>(
         weigh(&|name| name[root.len()..].to_owned(), &|_| true);
     }
     // A base model's own names, as AutoModel saves them, stand under this prefix in the models built on it.
-    weigh(&|name| format!("{BASE_PREFIX}{name}"), &|system| system.identity);
+    weigh(&|name| format!("{BASE_PREFIX}{name}"), &|system| {
+        system.identity
+    });
     let is_wanted = |name: &str| candidates.iter().any(|(_, system, _)| system.name == name);
     if let Some(wanted) = wanted.filter(|wanted| is_wanted(wanted)) {
         candidates.retain(|(_, system, _)| system.name == wanted);
@@ -80,8 +82,13 @@ pub fn unknown(system: &System, family: &Family, tensors: &[SourceTensor]) -> Er
 
 /// Names without wrappers and without a root that a training loop put above them all, told by the model's own parts
 /// that then stand first.
-pub fn own_names(tensors: &[SourceTensor]) -> Vec<SourceTensor> {
-    let tensors = renamed(tensors, unwrapped);
+pub fn own_names(mut tensors: Vec<SourceTensor>) -> Vec<SourceTensor> {
+    for tensor in &mut tensors {
+        let name = unwrapped(&tensor.name);
+        if name.len() < tensor.name.len() {
+            tensor.name = name.into();
+        }
+    }
     let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
     let is_root = |root: &&String| {
         let own = |name: &&str| {
@@ -94,7 +101,10 @@ pub fn own_names(tensors: &[SourceTensor]) -> Vec<SourceTensor> {
     };
     let roots = shared_roots(&names);
     let root = roots.iter().rfind(is_root).map_or(0, String::len);
-    renamed(&tensors, |name| name[root..].to_owned())
+    match root {
+        0 => tensors,
+        root => renamed(&tensors, |name| name[root..].to_owned()),
+    }
 }
 
 /// The tensors of a base model under the names that it has alone.

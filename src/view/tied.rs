@@ -18,15 +18,23 @@ pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
 /// Drops a head that holds an embedding's very elements, where the config ties them and no table says which embedding.
 pub fn drop_copy(config: &Config, outcome: &mut Outcome, notes: &mut Vec<Note>) -> Result<()> {
     const HEAD: &str = "lm_head.weight";
-    let tied = config.get("tie_word_embeddings").is_some_and(|tied| *tied == true);
-    let at = outcome.tensors.iter().position(|tensor| tensor.name == HEAD);
+    let tied = config
+        .get("tie_word_embeddings")
+        .is_some_and(|tied| *tied == true);
+    let at = outcome
+        .tensors
+        .iter()
+        .position(|tensor| tensor.name == HEAD);
     let Some(at) = at.filter(|_| tied) else {
         return Ok(());
     };
     let head = outcome.tensors.remove(at);
     for other in &outcome.tensors {
         if are_equal(&head.tensor, &other.tensor)? {
-            notes.push(Note::remark(format!("{HEAD} is left out: it is tied to {}", other.name)));
+            notes.push(Note::remark(format!(
+                "{HEAD} is left out: it is tied to {}",
+                other.name
+            )));
             return Ok(());
         }
     }

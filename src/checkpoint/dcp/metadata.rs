@@ -94,11 +94,18 @@ impl Metadata {
 
     /// The key of the dictionary that holds all of `names`, told by the paths from which the saver flattened them.
     pub fn container(&self, names: &HashSet<&str>) -> Option<&str> {
-        let paths = self.pickle.root().field("planner_data").filter(|paths| paths.is_mapping())?;
+        let paths = self
+            .pickle
+            .root()
+            .field("planner_data")
+            .filter(|paths| paths.is_mapping())?;
         let mut shared = None;
         for (name, path) in paths.entries() {
             if name.as_str().is_some_and(|name| names.contains(name)) {
-                let outer = path.item(0).and_then(Object::as_str).filter(|_| path.item(1).is_some())?;
+                let outer = path
+                    .item(0)
+                    .and_then(Object::as_str)
+                    .filter(|_| path.item(1).is_some())?;
                 if *shared.get_or_insert(outer) != outer {
                     return None;
                 }
