@@ -112,7 +112,7 @@ fn start_log(format: LogFormat) {
     let wanted = EnvFilter::try_from_default_env();
     let log = tracing_subscriber::fmt()
         .with_env_filter(
-            wanted.unwrap_or_else(|_| EnvFilter::new("warn,fuser=error,ckptfs::stats=info")),
+            wanted.unwrap_or_else(|_| EnvFilter::new("warn,fuser=off,ckptfs::stats=info")),
         )
         .with_writer(io::stderr)
         .with_ansi(false);

@@ -217,7 +217,7 @@ fn pass_through(
     }));
     let mut tensors = names::own_names(std::mem::take(&mut checkpoint.tensors));
     if !checkpoint.has_own_order() {
-        tensors.sort_by_cached_key(|tensor| names::natural(&tensor.name));
+        tensors.sort_by(|a, b| names::natural(&a.name, &b.name));
     }
     let mut outcome = mapping::pass_through(tensors)?;
     tied::drop_copy(config.values(), &mut outcome, notes)?;

@@ -253,5 +253,5 @@ fn a_config_that_promises_a_trillion_layers_is_refused_at_once() {
         ..Options::default()
     };
     let error = View::open(&source, &options).unwrap_err().to_string();
-    assert!(error.contains("look at num_hidden_layers"), "{error}");
+    assert!(error.contains("num_hidden_layers"), "{error}");
 }

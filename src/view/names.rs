@@ -1,5 +1,7 @@
 //! Which system's names a checkpoint has, below what wrappers and training loops put around them.
 
+use std::cmp::Ordering;
+
 use crate::checkpoint::{shared_roots, unwrapped};
 use crate::error::{Error, Result};
 use crate::mapping::{Family, MappedTensor, System, Tables, coverage};
@@ -137,11 +139,15 @@ fn listed(tensors: &[SourceTensor]) -> String {
     }
 }
 
-/// A key that sorts `layers.2` before `layers.10`.
-pub fn natural(name: &str) -> Vec<(Option<u64>, String)> {
-    let component = |text: &str| match text.parse() {
-        Ok(number) => (Some(number), String::new()),
-        Err(_) => (None, text.to_owned()),
+/// The order in which `layers.2` comes before `layers.10`.
+pub fn natural(a: &str, b: &str) -> Ordering {
+    let key = |text: &str| text.parse::<u64>().ok();
+    let component = |(a, b): (&str, &str)| match (a == b, key(a), key(b)) {
+        (true, ..) => Ordering::Equal,
+        (false, Some(one), Some(other)) => one.cmp(&other),
+        (false, one, other) => other.is_some().cmp(&one.is_some()).then_with(|| a.cmp(b)),
     };
-    name.split('.').map(component).collect()
+    let mut components = a.split('.').zip(b.split('.')).map(component);
+    let first = components.find(|order| order.is_ne());
+    first.unwrap_or_else(|| a.len().cmp(&b.len()))
 }

@@ -58,6 +58,12 @@ impl Member {
         bytes.extend(self.local_name.as_bytes());
         bytes.extend(vec![b'Z'; self.padding]);
         bytes.extend(&self.data);
+        if self.flags & 8 != 0 {
+            bytes.extend(b"PK\x07\x08");
+            bytes.extend(self.crc.to_le_bytes());
+            bytes.extend(self.size.to_le_bytes());
+            bytes.extend(self.size.to_le_bytes());
+        }
         bytes
     }
 
