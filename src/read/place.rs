@@ -40,10 +40,10 @@ fn transpose<T: Copy>(grid: &Grid, tile: &[T], reply: &mut [T]) {
         for row in (0..rows).step_by(SIDE) {
             let start = row * grid.pitch + column;
             let square: [&[T]; SIDE] = from_fn(|i| &tile[start + i * grid.pitch..][..SIDE]);
+            let line = |j: usize| -> [T; SIDE] { from_fn(|i| square[i][j]) };
             for j in 0..SIDE {
-                let line: [T; SIDE] = from_fn(|i| square[i][j]);
                 let to = (column + j) * grid.column_target + row;
-                reply[to..to + SIDE].copy_from_slice(&line);
+                reply[to..to + SIDE].copy_from_slice(&line(j));
             }
         }
     }

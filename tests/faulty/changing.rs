@@ -137,7 +137,7 @@ fn permissions_taken_away() {
     need_fuse!();
     assert!(!under_readers(|path| fs::set_permissions(
         path,
-        fs::Permissions::from_mode(0)
+        fs::Permissions::from_mode(0o0)
     )
     .unwrap()));
 }

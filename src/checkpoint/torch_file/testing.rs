@@ -61,8 +61,8 @@ impl Member {
         if self.flags & 8 != 0 {
             bytes.extend(b"PK\x07\x08");
             bytes.extend(self.crc.to_le_bytes());
-            bytes.extend(self.size.to_le_bytes());
-            bytes.extend(self.size.to_le_bytes());
+            bytes.extend((self.data.len() as u32).to_le_bytes());
+            bytes.extend((self.data.len() as u32).to_le_bytes());
         }
         bytes
     }
