@@ -139,7 +139,7 @@ cases! {
 
     72 an_optimizer_of_terabytes, "left alone, unread" => {
         let huge = Chunk { sizes: vec![1 << 40], ..Chunk::at(0, 4, "__9_0.distcp") };
-        let records = [("optimizer.state.w.exp_avg", record(&[1 << 40], &[huge.clone()]))];
+        let records = [("optimizer.state.w.exp_avg", record(&[1 << 40], std::slice::from_ref(&huge)))];
         let mut items = items(&chunks());
         items.push((index("optimizer.state.w.exp_avg", &[0]), place(&huge)));
         let bytes = with_items(&[8], &chunks(), &items, &records);

@@ -124,7 +124,7 @@ cases! {
     }
 
     46 a_million_dimensions, "refused: eight are the most" => {
-        refused(tensor("U8", &vec!["1"; 9].join(","), "0,1", 1), &["too many dimensions"]);
+        refused(tensor("U8", &["1"; 9].join(","), "0,1", 1), &["too many dimensions"]);
         let many = tensor("U8", &vec!["1"; 1_000_000].join(","), "0,1", 1);
         refused(many, &["too many dimensions"]);
     }
