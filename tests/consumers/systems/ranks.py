@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 
 torch.set_num_threads(1)  # in the parent: a thread pool does not survive the fork
+for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    os.environ.pop(name, None)  # the parent is no rank: Accelerate would join a world of its own, which the ranks inherit
 
 
 def run(world, function, *args, seconds=120):
