@@ -3,6 +3,7 @@
 mod dtype;
 mod file;
 mod named;
+mod reshape;
 mod residency;
 mod runs;
 mod shape;

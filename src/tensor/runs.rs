@@ -6,10 +6,11 @@
 use std::ops::Range;
 
 use super::dtype::Dtype;
+use super::reshape::Group;
 use super::shape::{MAX_RANK, Shape, row_major};
 use super::stored::{Stored, unit_bytes};
 use super::tiling::{Tiling, span};
-use super::view::{Expression, Group, Tensor, units};
+use super::view::{Expression, Tensor, units};
 use crate::error::Result;
 
 /// A loop of a copy: `count` steps of `source` and `destination` elements.
