@@ -19,6 +19,7 @@ pub use errors::one_line;
 pub use tree::{Entry, Stat, Tree, Usage};
 
 use crate::error::Result;
+use crate::read::Reply;
 use crate::repo::VirtualFile;
 use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
@@ -112,11 +113,10 @@ impl CheckpointFs {
         }
     }
 
-    /// What can wait until the reply is on its way. A direct read leaves nothing in the kernel.
-    fn follow_up(&self, inode: INodeNo, offset: u64, length: usize, flags: OpenFlags) {
-        let are_kept = flags.0 & libc::O_DIRECT == 0;
+    /// What can wait until the reply is on its way.
+    fn follow_up(&self, inode: INodeNo, reply: Reply) {
         if let Some(file) = self.tree.file(inode.0) {
-            crate::read::follow_up(file, offset, length, are_kept).ok();
+            crate::read::follow_up(file, reply).ok();
         }
     }
 

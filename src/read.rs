@@ -10,6 +10,7 @@ mod tiles;
 use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::repo::{Segment, VirtualFile};
@@ -68,20 +69,41 @@ pub fn read_tensor_at(tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result
     plan.execute(buffer)
 }
 
-/// What can wait until a reply is on its way: reading ahead of a sequential reader, and, where the kernel keeps the bytes
-/// under the mount's own name, giving back the source's page cache.
-pub fn follow_up(file: &VirtualFile, offset: u64, length: usize, are_kept: bool) -> Result<()> {
-    let mut plan = Plan::default();
-    plan.add_file(file, offset, offset.saturating_add(length as u64))?;
-    for copy in &plan.copies {
-        let length = copy.length as u64;
-        let range = copy.source..copy.source + length;
-        copy.file.handed_on(range, length, are_kept);
+/// A reply that was sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply {
+    pub offset: u64,
+    pub length: usize,
+    /// From the request to here.
+    pub took: Duration,
+    /// Whether the kernel keeps the bytes under the mount's own name.
+    pub is_kept: bool,
+}
+
+/// A reply at fewer bytes a second comes from a slow source.
+const SLOW: f64 = 50e6;
+
+/// A shorter reply tells latency, not speed.
+const TELLING: usize = 128 << 10;
+
+impl Reply {
+    fn is_slow(&self) -> bool {
+        self.length >= TELLING && (self.length as f64) < SLOW * self.took.as_secs_f64()
     }
-    for production in &plan.productions {
-        let (range, bytes) = production.span();
-        let file = production.nest.stored.file();
-        file.handed_on(range, bytes, are_kept);
+}
+
+/// What can wait until a reply is on its way: reading ahead of a sequential reader where the source is slow, and giving
+/// back the page cache of a source whose bytes the kernel keeps.
+pub fn follow_up(file: &VirtualFile, reply: Reply) -> Result<()> {
+    let mut plan = Plan::default();
+    let end = reply.offset.saturating_add(reply.length as u64);
+    plan.add_file(file, reply.offset, end)?;
+    let productions = plan.productions.iter().map(Production::span);
+    for (file, range, bytes) in scatter::spans(&mut plan.copies).chain(productions) {
+        file.read_ahead_of(&range, reply.is_slow());
+        if reply.is_kept {
+            file.give_back(range, bytes);
+        }
     }
     Ok(())
 }

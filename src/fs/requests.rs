@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::*;
 
 use super::{CheckpointFs, attributes, tree};
+use crate::read::Reply;
 
 /// How long the kernel may keep names and attributes: nothing changes while the mount lives.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -102,6 +103,7 @@ impl Filesystem for CheckpointFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let start = Instant::now();
         let length = SCRATCH.with_borrow_mut(|scratch| {
             let answer = self.guarded(|| self.bytes(inode, offset, size, scratch));
             let length = answer.map_or(0, <[u8]>::len);
@@ -111,11 +113,14 @@ impl Filesystem for CheckpointFs {
             }
             length
         });
-        self.guarded(|| {
-            self.follow_up(inode, offset, length, flags);
-            Ok(())
-        })
-        .ok();
+        let reply = Reply {
+            offset,
+            length,
+            took: start.elapsed(),
+            // A direct read leaves nothing in the kernel.
+            is_kept: flags.0 & libc::O_DIRECT == 0,
+        };
+        self.guarded(|| Ok(self.follow_up(inode, reply))).ok();
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::IoSliceMut;
 use std::mem::take;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -122,6 +123,19 @@ fn slices_of<'r>(
         end = copy.source_end();
     }
     (start, slices)
+}
+
+/// What each file is read in, and how many bytes of that are copied. Sorts the copies by source.
+pub(super) fn spans<'a>(
+    copies: &mut [Copy<'a>],
+) -> impl Iterator<Item = (&'a SourceFile, Range<u64>, u64)> {
+    copies.sort_unstable_by_key(Copy::in_source);
+    let stretches = copies.chunk_by(|a, b| a.is_of_file_of(b) && a.gap_to(b).is_some());
+    stretches.filter_map(|stretch| {
+        let (first, last) = (stretch.first()?, stretch.last()?);
+        let bytes = stretch.iter().map(|copy| copy.length as u64).sum();
+        Some((&**first.file, first.source..last.source_end(), bytes))
+    })
 }
 
 /// Bytes of all gaps that are read along. Sorts the copies by source.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::{Dtype, Loop, Nest, Rows, each_offset};
+use crate::tensor::{Dtype, Loop, Nest, Rows, SourceFile, each_offset};
 
 use super::cast::cast;
 use super::place::{Grid, place};
@@ -40,24 +40,25 @@ struct Rectangle {
     row_target: u64,
 }
 
-impl Production<'_> {
+impl<'a> Production<'a> {
     /// Whether neighbours of the reply are no neighbours of the source.
     pub fn is_strided(&self) -> bool {
         !self.nest.is_contiguous_inside()
     }
 
-    /// What the source elements lie in, and how many bytes of that they are.
-    pub fn span(&self) -> (Range<u64>, u64) {
+    /// The file and the range of it that the source elements lie in, and how many bytes of that they are.
+    pub fn span(&self) -> (&'a SourceFile, Range<u64>, u64) {
         let (start, unit, loops) = (self.nest.source, self.nest.unit(), self.nest.loops());
         let steps = loops.iter().map(|each| (each.count - 1) * each.source);
         let end = start + (steps.sum::<u64>() + 1) * unit;
         let count: u64 = loops.iter().map(|each| each.count).product();
-        (start..end, count * unit)
+        (self.nest.stored.file(), start..end, count * unit)
     }
 
     pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
         if self.is_strided() {
-            self.nest.stored.file().read_ahead(self.span().0);
+            let (file, range, _) = self.span();
+            file.read_ahead(range);
         }
         let (outer, rectangle) = self.rectangle();
         let mut tile = TILE.take();

@@ -176,13 +176,18 @@ impl SourceFile {
         }
     }
 
-    /// After `bytes` out of a range were handed on: has the kernel read ahead of a sequential reader, and where the kernel
-    /// keeps them under the mount's own name, gives back the page cache of what is thereby complete. Best effort.
-    pub fn handed_on(&self, range: Range<u64>, bytes: u64, are_kept: bool) {
-        if let Some(next) = self.residency.ahead(range.start, range.end) {
+    /// After `range` was read, slowly or not: has the kernel read a slow file ahead of a sequential reader. A fast one it
+    /// reads ahead better by itself. Best effort.
+    pub fn read_ahead_of(&self, range: &Range<u64>, was_slow: bool) {
+        if let Some(next) = self.residency.ahead(range.start, range.end, was_slow) {
             self.read_ahead(next);
         }
-        let Some(file) = self.handle().ok().filter(|_| are_kept) else {
+    }
+
+    /// After `bytes` out of a range were handed on, which the kernel keeps under the mount's own name: gives back the page
+    /// cache of what is thereby complete. Best effort.
+    pub fn give_back(&self, range: Range<u64>, bytes: u64) {
+        let Ok(file) = self.handle() else {
             return;
         };
         for window in self.residency.count(&file, self.size(), range, bytes) {
