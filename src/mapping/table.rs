@@ -1,6 +1,8 @@
 //! Mapping tables: TOML files that say what a model family consists of and what each system calls it.
 
 use std::path::Path;
+use std::slice;
+use std::sync::OnceLock;
 
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -16,16 +18,23 @@ use crate::error::{Error, Result};
 /// The tables that come with the program.
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/src/mapping/tables");
 
-/// All families and systems known.
+/// All families and systems known: the embedded ones after those of the user's own file, which win.
+#[derive(Debug)]
+pub struct Tables {
+    own: Table,
+    embedded: &'static Table,
+}
+
+/// What one file, or several in a row, say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tables {
+struct Table {
     #[serde(default, rename = "family")]
-    pub families: Vec<Family>,
+    families: Vec<Family>,
     #[serde(default, rename = "system")]
-    pub systems: Vec<System>,
+    systems: Vec<System>,
     #[serde(default, rename = "config")]
-    pub derivations: Vec<Derivation>,
+    derivations: Vec<Derivation>,
 }
 
 /// What one system calls the tensors of some families.
@@ -105,37 +114,41 @@ pub enum OneOrMany {
 impl OneOrMany {
     pub fn as_slice(&self) -> &[Names] {
         match self {
-            Self::One(names) => std::slice::from_ref(names),
+            Self::One(names) => slice::from_ref(names),
             Self::Many(names) => names,
         }
     }
 }
 
 impl Tables {
-    /// The embedded tables, after those of the user's own file, which win.
     pub fn load(user: Option<&Path>) -> Result<Self> {
-        let mut tables = match user {
-            None => Self::default(),
+        let own = match user {
+            None => Table::default(),
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
-                Self::parse(path, &text)?
+                Table::parse(path, &text)?
             }
         };
-        for file in EMBEDDED.files() {
-            let text = file.contents_utf8().unwrap_or_default();
-            let embedded = Self::parse(file.path(), text)?;
-            tables.families.extend(embedded.families);
-            tables.systems.extend(embedded.systems);
-            tables.derivations.extend(embedded.derivations);
-        }
-        Ok(tables)
+        let embedded = Table::embedded()?;
+        Ok(Self { own, embedded })
+    }
+
+    pub fn families(&self) -> impl Iterator<Item = &Family> {
+        self.own.families.iter().chain(&self.embedded.families)
+    }
+
+    pub fn derivations(&self) -> impl Iterator<Item = &Derivation> {
+        self.own
+            .derivations
+            .iter()
+            .chain(&self.embedded.derivations)
     }
 
     pub fn family(&self, model_type: &str) -> Option<&Family> {
         let is_type = |family: &&Family| {
             family.name == model_type || family.model_types.iter().any(|each| each == model_type)
         };
-        self.families.iter().find(is_type)
+        self.families().find(is_type)
     }
 
     /// The systems that have rules for a family, those that name it first.
@@ -143,10 +156,29 @@ impl Tables {
         let names = |wanted: &'a str| {
             move |system: &&System| system.families.iter().any(|each| each == wanted)
         };
-        let all = self.systems.iter();
+        let all = self.own.systems.iter().chain(&self.embedded.systems);
         all.clone()
             .filter(names(&family.name))
             .chain(all.filter(names("*")))
+    }
+}
+
+impl Table {
+    /// The embedded tables, parsed when they are first asked for.
+    fn embedded() -> Result<&'static Self> {
+        static TABLE: OnceLock<Table> = OnceLock::new();
+        if let Some(table) = TABLE.get() {
+            return Ok(table);
+        }
+        let mut table = Self::default();
+        for file in EMBEDDED.files() {
+            let text = file.contents_utf8().unwrap_or_default();
+            let next = Self::parse(file.path(), text)?;
+            table.families.extend(next.families);
+            table.systems.extend(next.systems);
+            table.derivations.extend(next.derivations);
+        }
+        Ok(TABLE.get_or_init(|| table))
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self> {

@@ -82,7 +82,7 @@ impl<'a> ConfigFile<'a> {
     fn check_family(options: &Options, tables: &Tables) -> Result<()> {
         match &options.family {
             Some(name) if tables.family(name).is_none() => {
-                let known: Vec<&str> = tables.families.iter().map(|family| &*family.name).collect();
+                let known: Vec<&str> = tables.families().map(|family| &*family.name).collect();
                 let known = known.join(", ");
                 Err(Error::Mapping(format!(
                     "no family {name} is known: give --mapping FILE, or one of {known}"
@@ -178,7 +178,7 @@ impl<'a> ConfigFile<'a> {
             .get("model")
             .and_then(Value::as_object)
             .unwrap_or(params);
-        let Some(derivation) = tables.derivations.iter().find(|each| each.applies(model)) else {
+        let Some(derivation) = tables.derivations().find(|each| each.applies(model)) else {
             return Err(Error::Mapping(
                 "params.json does not say enough to make a config.json: pass --config-from DIR"
                     .to_owned(),
