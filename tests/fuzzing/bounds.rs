@@ -1,12 +1,14 @@
 //! Bounds of time and memory: an allocator that counts, and a dog that watches.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
-/// Longest that one case may take before the dog barks: nothing but a loop takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds that one case may take before the dog barks: nothing but a loop takes so long. They are counted and not read
+/// off a clock, so that a stopped process is no hang.
+const PATIENCE: usize = 60;
 /// Largest single allocation. The largest that is in order is a header or a pickle of a few hundred kilobytes.
 pub const LARGEST: usize = 64 << 20;
 
@@ -35,17 +37,16 @@ pub fn largest_allocation() -> usize {
     LARGEST_SEEN.load(Ordering::Relaxed)
 }
 
-/// Ends the process when no case ends for long.
-pub fn watch(what: &str, cases: &Receiver<usize>) {
-    let mut last = 0;
-    loop {
-        match cases.recv_timeout(PATIENCE) {
-            Ok(case) => last = case,
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                eprintln!("{what}: the case after {last} hangs");
-                std::process::abort();
-            }
+/// Ends the process when `case` stays the same for long, until it is dropped.
+pub fn watch(what: &str, case: &Weak<AtomicU64>) {
+    let (mut last, mut seconds) = (u64::MAX, 0);
+    while let Some(case) = case.upgrade().map(|case| case.load(Ordering::Relaxed)) {
+        seconds = if case == last { seconds + 1 } else { 0 };
+        last = case;
+        if seconds > PATIENCE {
+            eprintln!("{what}: case {case} hangs");
+            std::process::abort();
         }
+        thread::sleep(Duration::from_secs(1));
     }
 }

@@ -22,26 +22,25 @@ impl Random {
 /// Bytes that decide something in one format or another.
 const TELLING: &[u8] = b"\0\x01\x02\x7f\x80\xff\"{}[],:-0189.RQbtuesq(h)/\n ";
 
-/// `bytes` with one to four wounds, none of them in `weights`.
-pub fn damaged(bytes: &[u8], weights: &[Range<usize>], random: &mut Random) -> Vec<u8> {
-    let spared = |at: &usize| !weights.iter().any(|range| range.contains(at));
-    let places: Vec<usize> = (0..bytes.len()).filter(spared).collect();
+/// The places of `length` bytes that are not in `spared`.
+pub fn places(length: usize, spared: &[Range<usize>]) -> Vec<usize> {
+    let is_spared = |at: &usize| spared.iter().any(|range| range.contains(at));
+    (0..length).filter(|at| !is_spared(at)).collect()
+}
+
+/// `bytes` with one to four wounds at some of `places`.
+pub fn damaged(bytes: &[u8], places: &[usize], random: &mut Random) -> Vec<u8> {
     let count = 1 + random.below(4) * random.below(2);
-    let mut wounds: Vec<usize> = (0..count)
-        .map(|_| places[random.below(places.len())])
-        .collect();
+    let mut wounds: Vec<usize> = (0..count).map(|_| random.below(places.len())).collect();
     // From behind, so that no wound moves the place of the next.
     wounds.sort_unstable_by(|a, b| b.cmp(a));
     wounds.dedup();
     let mut damaged = bytes.to_vec();
-    for at in wounds {
-        let length = places
-            .iter()
-            .skip_while(|place| **place < at)
-            .zip(at..)
-            .take_while(|(place, at)| *place == at)
-            .count();
-        wound(&mut damaged, at, length.min(1 << random.below(7)), random);
+    for first in wounds {
+        let length = 1 << random.below(7);
+        let together = places[first..].iter().zip(places[first]..).take(length);
+        let length = together.take_while(|(place, at)| *place == at).count();
+        wound(&mut damaged, places[first], length, random);
     }
     damaged
 }

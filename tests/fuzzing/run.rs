@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use ckptfs::view::View;
 
 use super::base::{Base, Tensors, tensors};
 use super::bounds::{LARGEST, largest_allocation, watch};
-use super::damage::{Random, damaged};
+use super::damage::{Random, damaged, places};
 
 /// What may be shown of a damaged checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,18 +60,15 @@ pub fn fuzz(base: &Base, law: Law) {
         shown(base, folder.path()).unwrap() == base.reference,
         "{what} undamaged"
     );
-    let (mut tally, start, (sender, receiver)) =
-        (Tally::default(), Instant::now(), mpsc::channel());
-    let dog = {
-        let what = what.clone();
-        thread::spawn(move || watch(&what, &receiver))
-    };
+    let (mut tally, start) = (Tally::default(), Instant::now());
+    let whole = &base.files[&base.target];
+    let places = places(whole.len(), &base.weights);
+    let current = Arc::new(AtomicU64::new(first));
+    let (name, watched) = (what.clone(), Arc::downgrade(&current));
+    thread::spawn(move || watch(&name, &watched));
     for case in first..first + cases {
-        let bytes = damaged(
-            &base.files[&base.target],
-            &base.weights,
-            &mut Random::new(seed << 32 | case),
-        );
+        current.store(case, Ordering::Relaxed);
+        let bytes = damaged(whole, &places, &mut Random::new(seed << 32 | case));
         let outcome = catch_unwind(std::panic::AssertUnwindSafe(|| {
             check(base, law, folder.path(), &bytes, &mut tally)
         }));
@@ -80,10 +78,7 @@ pub fn fuzz(base: &Base, law: Law) {
             );
             std::panic::resume_unwind(panic);
         }
-        sender.send(case as usize).unwrap();
     }
-    drop(sender);
-    dog.join().unwrap();
     assert!(
         largest_allocation() < LARGEST,
         "{what}: {} bytes at once",
