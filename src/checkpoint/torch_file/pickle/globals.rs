@@ -10,7 +10,8 @@ static STANDARD_LIBRARY: LazyLock<HashSet<&str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What the files of training systems name from the standard library. No names means all names of the module.
+/// What the files of training systems name from the standard library. No names means all names of the module, but none
+/// behind a dot: `os.system` is a name of whatever module imports `os`.
 const HARMLESS: &[(&str, &[&str])] = &[
     ("__builtin__", BUILTINS),
     ("builtins", BUILTINS),
@@ -106,7 +107,8 @@ pub fn kind(module: &str, name: &str) -> Option<Kind> {
         return Some(Kind::Getattr);
     }
     let (_, names) = HARMLESS.iter().find(|(known, _)| *known == module)?;
-    (names.is_empty() || names.contains(&name)).then_some(plain)
+    let is_any = names.is_empty() && !name.contains('.');
+    (is_any || names.contains(&name)).then_some(plain)
 }
 
 #[cfg(test)]
@@ -131,6 +133,7 @@ mod tests {
             ("multiprocessing.util", "spawnv_passfds"),
             ("commands", "getoutput"),
             ("functools", "reduce"),
+            ("pathlib", "os.system"),
             ("runpy", "_run_code"),
             ("asyncio.unix_events", "_UnixSubprocessTransport._start"),
         ] {
