@@ -108,7 +108,7 @@ fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
     }
     let mut json = vec![0; length as usize];
     file.read_exact_at(&mut json, 8)?;
-    match json.first() {
+    match json.trim_ascii_start().first() {
         Some(b'{') => Ok(json),
         _ => refuse("no safetensors file: its header does not start with {".to_owned()),
     }
