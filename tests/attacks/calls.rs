@@ -1,0 +1,89 @@
+//! Pickles that call a function: every function of the scanners' corpora, in each protocol that can name it.
+
+use super::attack::{PYTHON, SHELL, weights};
+use super::make::pickle::{Value, call, dict, global, pickle, small, text};
+use super::make::zip::Zip;
+use super::scene::{refused, shown};
+
+/// A function that a published pickle calls.
+struct Call {
+    verdict: &'static str,
+    module: &'static str,
+    function: &'static str,
+    from: &'static str,
+}
+
+fn calls() -> impl Iterator<Item = Call> {
+    let rows = include_str!("calls.txt").lines();
+    let rows = rows.filter(|row| !row.is_empty() && !row.starts_with('#'));
+    rows.map(|row| {
+        let (verdict, rest) = row.split_once(' ').unwrap();
+        let (module, rest) = rest.trim_start().split_once(' ').unwrap();
+        let (function, from) = rest.split_once(' ').unwrap();
+        Call {
+            verdict,
+            module,
+            function,
+            from: from.trim_start(),
+        }
+    })
+}
+
+pub fn each_in_every_protocol_and_container() {
+    for call in calls() {
+        let name = format!("{}.{}", call.module, call.function);
+        for pickle in [pickle(&call.made()), call.protocol_4()] {
+            let alone = if call.is_refused() {
+                "nothing was executed"
+            } else {
+                "weights"
+            };
+            refused(weights(&Zip::of_pickle(&pickle).bytes()), &[alone]);
+            // As the scanners have them: the pickle is the file.
+            refused(weights(&pickle), &["pytorch_model.bin"]);
+        }
+        let beside = dict(&[("x", call.made()), ("w", small())]);
+        let beside = weights(&Zip::torch(&beside).bytes());
+        match call.is_refused() {
+            true => refused(beside, &[&name, "nothing was executed"]),
+            false => shown(beside, &["\"w\""]),
+        }
+        println!("{:>8}  {}: {name}", call.verdict, call.from);
+    }
+}
+
+impl Call {
+    fn is_refused(&self) -> bool {
+        self.verdict == "refused"
+    }
+
+    fn made(&self) -> Value {
+        call(
+            global(self.module, self.function),
+            &[text(SHELL), text(PYTHON)],
+        )
+    }
+
+    /// With a frame, short texts, and the name put together on the stack.
+    fn protocol_4(&self) -> Vec<u8> {
+        let short = |text: &str| [&[0x8c, text.len() as u8], text.as_bytes(), b"\x94"].concat();
+        let name = [
+            short(self.module),
+            short(self.function),
+            b"\x93\x94".to_vec(),
+        ];
+        let body = [
+            name.concat(),
+            short(SHELL),
+            short(PYTHON),
+            b"\x86R.".to_vec(),
+        ]
+        .concat();
+        [
+            b"\x80\x04\x95",
+            &(body.len() as u64).to_le_bytes()[..],
+            &body,
+        ]
+        .concat()
+    }
+}
