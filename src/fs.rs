@@ -115,8 +115,10 @@ impl CheckpointFs {
 
     /// What can wait until the reply is on its way.
     fn follow_up(&self, inode: INodeNo, reply: Reply) {
-        if let Some(file) = self.tree.file(inode.0) {
-            crate::read::follow_up(file, reply).ok();
+        if let Some(file) = self.tree.file(inode.0)
+            && let Err(error) = crate::read::follow_up(file, reply)
+        {
+            self.failed(file, reply.offset, Errno::EIO, &error);
         }
     }
 

@@ -94,12 +94,16 @@ impl Reply {
 
 /// What can wait until a reply is on its way: reading ahead of a sequential reader where the source is slow, and giving
 /// back the page cache of a source whose bytes the kernel keeps.
+///
+/// # Errors
+/// When a source is no longer what it was: the kernel copies a map after its last check, so that the reply may be of both.
 pub fn follow_up(file: &VirtualFile, reply: Reply) -> Result<()> {
     let mut plan = Plan::default();
     let end = reply.offset.saturating_add(reply.length as u64);
     plan.add_file(file, reply.offset, end)?;
     let productions = plan.productions.iter().map(Production::span);
     for (file, range, bytes) in scatter::spans(&mut plan.copies).chain(productions) {
+        file.checked_handle()?;
         file.read_ahead_of(&range, reply.is_slow());
         if reply.is_kept {
             file.give_back(range, bytes);

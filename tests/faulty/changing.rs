@@ -158,6 +158,27 @@ fn appended() {
 }
 
 #[test]
+fn a_write_between_the_check_and_the_kernels_copy_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("weights");
+    write(&source, &noise(SIZE, 25), 0o644);
+    let (file, mut scratch) = (shifted("weights", b"", &source), Vec::new());
+    let length = ckptfs::read::read(&file, 0, 1 << 20, &mut scratch)
+        .unwrap()
+        .len();
+    assert!(scratch.is_empty() && ckptfs::read::follow_up(&file, 0, length, false).is_ok());
+    // Times of files are as coarse as the kernel's clock.
+    thread::sleep(Duration::from_millis(20));
+    let rewritten = File::options().write(true).open(&source).unwrap();
+    rewritten.write_all_at(b"other", 9000).unwrap();
+    let error = ckptfs::read::follow_up(&file, 0, length, false).unwrap_err();
+    assert!(
+        error.to_string().contains("changed since it was mounted"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_changed_source_is_logged_in_few_lines() {
     need_fuse!();
     let stage = Stage::new();
