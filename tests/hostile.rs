@@ -1,4 +1,4 @@
-//! A hundred bad inputs, each with its safe answer. `cargo test --test hostile -- --nocapture table` prints them all.
+//! A hundred bad inputs, each with its safe answer. `cargo test --test hostile -- --nocapture every_bad_input` prints them all.
 
 #[allow(dead_code, reason = "each test uses a part")]
 mod common;
@@ -30,7 +30,7 @@ mod watch;
 mod zips;
 
 #[test]
-fn table() {
+fn every_bad_input_has_its_safe_answer() {
     case::print_table(&[
         ("A", "pickles and torch.save", pickles::CASES),
         ("B", "zip containers", zips::CASES),
