@@ -7,44 +7,10 @@ use std::sync::Arc;
 
 use ckptfs::read::{read, read_at};
 use ckptfs::repo::{Attributes, Segment, VirtualFile};
-use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor, Tile};
+use ckptfs::tensor::{Dtype, Shape, SourceFile, Tensor, Tile};
 use naive::Naive;
+use naive::program::{apply, step, stored};
 use proptest::prelude::*;
-
-/// A tensor and what it must be.
-#[derive(Clone)]
-struct Pair {
-    lazy: Tensor,
-    naive: Naive,
-}
-
-/// One step of a random program. Numbers are taken modulo what is possible, so that every program means something.
-#[derive(Debug, Clone)]
-enum Step {
-    Narrow(usize, u64, u64),
-    Permute(usize),
-    Split(usize, u64),
-    Merge(usize),
-    Concat(usize, u64),
-    Stack(u64),
-    Grid(u64, u64),
-    Cast(u8),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let n = || any::<u64>();
-    let i = || any::<usize>();
-    prop_oneof![
-        (i(), n(), n()).prop_map(|(a, b, c)| Step::Narrow(a, b, c)),
-        i().prop_map(Step::Permute),
-        (i(), n()).prop_map(|(a, b)| Step::Split(a, b)),
-        i().prop_map(Step::Merge),
-        (i(), n()).prop_map(|(a, b)| Step::Concat(a, b)),
-        n().prop_map(Step::Stack),
-        (n(), n()).prop_map(|(a, b)| Step::Grid(a, b)),
-        any::<u8>().prop_map(Step::Cast),
-    ]
-}
 
 /// A file of numbered elements: element i holds the float i, exact in every type used here.
 fn source(dtype: Dtype, elements: u64) -> Arc<SourceFile> {
@@ -52,130 +18,7 @@ fn source(dtype: Dtype, elements: u64) -> Arc<SourceFile> {
     for i in 0..elements {
         file.write_all(&naive::encode(i as f32, dtype)).unwrap();
     }
-    SourceFile::open(&file.into_temp_path().keep().unwrap()).unwrap()
-}
-
-/// A stored array of `dims`, its dimensions laid out in the file in the order that `order` picks.
-fn stored(dims: &[u64], order: u64, dtype: Dtype) -> Pair {
-    let mut axes: Vec<usize> = (0..dims.len()).collect();
-    axes.rotate_left(order as usize % dims.len().max(1));
-    let mut strides = vec![0; dims.len()];
-    let mut step = 1;
-    for axis in axes.iter().rev() {
-        strides[*axis] = step;
-        step *= dims[*axis];
-    }
-    let skip = order % 7;
-    let file = source(dtype, step + skip);
-    let layout = Layout {
-        offset: skip * dtype.bytes().unwrap(),
-        strides: strides.clone().into(),
-    };
-    let lazy = Tensor::stored(file.clone(), dtype, Shape::new(dims).unwrap(), layout).unwrap();
-    std::fs::remove_file(file.path()).unwrap();
-    Pair {
-        lazy,
-        naive: Naive::strided(dims, &strides, skip),
-    }
-}
-
-fn apply(pair: Pair, step: &Step) -> Pair {
-    let Pair { lazy, naive } = pair.clone();
-    let rank = naive.dims.len();
-    match *step {
-        Step::Narrow(dim, start, size) if rank > 0 => {
-            let dim = dim % rank;
-            let start = start % (naive.dims[dim] + 1);
-            let size = size % (naive.dims[dim] - start + 1);
-            Pair {
-                lazy: lazy.narrow(dim, start, size).unwrap(),
-                naive: naive.narrow(dim, start, size),
-            }
-        }
-        Step::Permute(turn) if rank > 0 => {
-            let mut axes: Vec<usize> = (0..rank).collect();
-            axes.rotate_left(turn % rank);
-            axes.swap(0, turn / rank % rank);
-            Pair {
-                lazy: lazy.permute(&axes).unwrap(),
-                naive: naive.permute(&axes),
-            }
-        }
-        Step::Split(dim, by) if rank > 0 && rank < 6 => {
-            let dim = dim % rank;
-            let divisors: Vec<u64> = (1..=naive.dims[dim])
-                .filter(|d| naive.dims[dim] % d == 0)
-                .collect();
-            let Some(by) = divisors.get(by as usize % divisors.len().max(1)) else {
-                return pair;
-            };
-            let mut dims = naive.dims.clone();
-            dims.splice(dim..=dim, [naive.dims[dim] / by, *by]);
-            reshaped(pair, &dims)
-        }
-        Step::Merge(dim) if rank > 1 => {
-            let dim = dim % (rank - 1);
-            let mut dims = naive.dims.clone();
-            dims.splice(dim..=dim + 1, [naive.dims[dim] * naive.dims[dim + 1]]);
-            reshaped(pair, &dims)
-        }
-        Step::Concat(dim, cut) if rank > 0 && lazy.bytes() < 4096 => {
-            let dim = dim % rank;
-            let start = cut % (naive.dims[dim] + 1);
-            let size = naive.dims[dim] - start;
-            let tail = lazy.narrow(dim, start, size).unwrap();
-            Pair {
-                lazy: Tensor::concat(&[tail, lazy], dim).unwrap(),
-                naive: Naive::concat(&[naive.narrow(dim, start, size), naive], dim),
-            }
-        }
-        Step::Stack(count) if rank < 6 && lazy.bytes() < 4096 => {
-            let count = (count % 3 + 1) as usize;
-            Pair {
-                lazy: Tensor::stack(&vec![lazy; count]).unwrap(),
-                naive: Naive::stack(&vec![naive; count]),
-            }
-        }
-        Step::Grid(row, column) if rank >= 2 && naive.elements.len() > 1 => grid(pair, row, column),
-        Step::Cast(to) => match lazy.cast([Dtype::F32, Dtype::BF16, Dtype::F16][to as usize % 3]) {
-            Ok(lazy) => Pair { lazy, naive },
-            Err(_) => pair,
-        },
-        _ => pair,
-    }
-}
-
-fn reshaped(Pair { lazy, naive }: Pair, dims: &[u64]) -> Pair {
-    Pair {
-        lazy: lazy.reshape(dims).unwrap(),
-        naive: naive.reshape(dims),
-    }
-}
-
-/// The tensor cut into four tiles, handed over in another order.
-fn grid(Pair { lazy, naive }: Pair, row: u64, column: u64) -> Pair {
-    let (rows, columns) = (naive.dims[0], naive.dims[1]);
-    let (row, column) = (row % (rows + 1), column % (columns + 1));
-    let mut tiles = Vec::new();
-    for (x, width) in [(column, columns - column), (0, column)] {
-        for (y, height) in [(row, rows - row), (0, row)] {
-            let mut offsets = vec![0; naive.dims.len()];
-            (offsets[0], offsets[1]) = (y, x);
-            let tensor = lazy
-                .narrow(0, y, height)
-                .unwrap()
-                .narrow(1, x, width)
-                .unwrap();
-            tiles.push(Tile {
-                offsets: offsets.into(),
-                tensor,
-            });
-        }
-    }
-    Pair {
-        lazy: Tensor::tiled(lazy.shape().clone(), tiles).unwrap(),
-        naive,
-    }
+    SourceFile::open(file.path()).unwrap()
 }
 
 fn file_of(tensor: &Tensor, header: &[u8]) -> VirtualFile {
@@ -208,13 +51,10 @@ proptest! {
         ranges in prop::collection::vec((any::<u64>(), any::<u64>()), 1..5),
         header in prop::collection::vec(any::<u8>(), 0..20),
     ) {
-        let pair = steps.iter().fold(stored(&dims, order, dtype), apply);
+        let pair = steps.iter().fold(stored(source(dtype, 256), &dims, order, dtype), apply);
         prop_assert_eq!(pair.lazy.shape().dims(), &*pair.naive.dims);
         let file = file_of(&pair.lazy, &header);
-        let mut want = header.clone();
-        for element in &pair.naive.elements {
-            want.extend(naive::encode(*element, pair.lazy.dtype()));
-        }
+        let want = [header, pair.bytes()].concat();
         prop_assert_eq!(file.size(), want.len() as u64);
         let mut whole = vec![0xA5; want.len()];
         read_at(&file, 0, &mut whole).unwrap();
@@ -232,7 +72,7 @@ proptest! {
 
 #[test]
 fn reading_past_the_end_is_an_error_and_not_zeros() {
-    let pair = stored(&[4, 4], 0, Dtype::F32);
+    let pair = stored(source(Dtype::F32, 16), &[4, 4], 0, Dtype::F32);
     let file = file_of(&pair.lazy, b"");
     assert!(read_at(&file, 60, &mut [0; 8]).is_err());
     assert!(read(&file, 64, 8, &mut Vec::new()).unwrap().is_empty());
@@ -245,7 +85,7 @@ fn reading_past_the_end_is_an_error_and_not_zeros() {
 
 #[test]
 fn a_gap_and_an_overlap_between_tiles_are_refused() {
-    let pair = stored(&[4, 4], 0, Dtype::F32);
+    let pair = stored(source(Dtype::F32, 16), &[4, 4], 0, Dtype::F32);
     let tile = |y, x, height, width| Tile {
         offsets: [y, x].into(),
         tensor: pair
@@ -289,7 +129,7 @@ fn a_gap_and_an_overlap_between_tiles_are_refused() {
 #[test]
 fn large_tensors_cast_and_transpose_across_tiles() {
     let naive = Naive::strided(&[700, 900], &[900, 1], 0);
-    let pair = stored(&[700, 900], 0, Dtype::F32);
+    let pair = stored(source(Dtype::F32, 700 * 900), &[700, 900], 0, Dtype::F32);
     let cases = [
         (pair.lazy.transpose().unwrap(), naive.permute(&[1, 0])),
         (pair.lazy.cast(Dtype::BF16).unwrap(), naive.clone()),

@@ -7,5 +7,8 @@ mod common;
 mod changing;
 #[path = "faulty/disk.rs"]
 mod disk;
+mod naive;
+#[path = "faulty/plans.rs"]
+mod plans;
 #[path = "faulty/reads.rs"]
 mod reads;

@@ -98,7 +98,7 @@ fn transposed(source: &std::sync::Arc<SourceFile>, bytes: &[u8]) -> (Tensor, Vec
     (tensor.permute(&[1, 0]).unwrap(), naive.collect())
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+pub fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         Just(Fault::None),
         Just(Fault::Errno(libc::EIO)),

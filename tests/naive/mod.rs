@@ -1,5 +1,7 @@
 //! The reference: a tensor is its sizes and a list of its elements. Clear before fast.
 
+pub mod program;
+
 use ckptfs::tensor::Dtype;
 use half::{bf16, f16};
 
