@@ -4,8 +4,10 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Output};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use common::programs::*;
@@ -170,4 +172,37 @@ fn a_killed_program_hangs_no_reader() {
         program.signal(libc::SIGKILL);
         program.wait();
     });
+}
+
+/// Maps a file, says so, and touches its end when it is told to.
+const MAPPER: &str = "
+import mmap, sys
+with open(sys.argv[1], 'rb') as file:
+    bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(bytes[0], flush=True)
+sys.stdin.readline()
+print(bytes[-4096])
+";
+
+#[test]
+fn a_killed_program_ends_who_maps_its_files() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    let mut mapper = Command::new("python3");
+    mapper.args(["-c", MAPPER]).arg(stage.weights());
+    mapper.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut mapper = mapper.spawn().unwrap();
+    let mut said = [0; 2];
+    mapper
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut said)
+        .unwrap();
+    program.signal(libc::SIGKILL);
+    program.wait();
+    mapper.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let end = within(|| mapper.try_wait().unwrap());
+    assert_eq!(end.signal(), Some(libc::SIGBUS));
 }
