@@ -4,6 +4,7 @@ mod file;
 mod header;
 mod index;
 mod npy;
+mod places;
 mod shards;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub use file::{Attributes, Segment, VirtualFile};
 pub use header::lengthened;
 pub use index::python_json;
 pub use npy::npy_files;
+pub use places::{Place, places};
 
 /// What the files of a directory are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

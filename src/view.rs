@@ -17,6 +17,7 @@ use crate::repo::{self, Naming, VirtualFile, Weights};
 
 use config::ConfigFile;
 pub use options::{DtypeChoice, Layout, Options};
+pub use tied::Tied;
 
 /// What a mount shows, and where it comes from.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct View {
     /// In the order in which they are sharded.
     pub tensors: Vec<MappedTensor>,
     pub dropped: Vec<Dropped>,
+    pub tied: Option<Tied>,
     /// What a user should know about this view.
     pub notes: Vec<Note>,
     pub files: Vec<VirtualFile>,
@@ -90,7 +92,7 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let family = config.family(&tables, options);
     let evidence = evidence(&checkpoint);
     let mut notes: Vec<Note> = checkpoint.notes.iter().cloned().map(Note::remark).collect();
-    let (table, outcome) = match family {
+    let (table, outcome, tied) = match family {
         Some(family) => map(
             &checkpoint,
             &tables,
@@ -126,6 +128,7 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
         family: config.model_type().to_owned(),
         tensors,
         dropped: outcome.dropped,
+        tied,
         notes,
         files,
     })
@@ -159,7 +162,7 @@ fn side_files(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<SideFile
     Ok(files)
 }
 
-/// The tensors of a family that tables know, every one accounted for. Also the name of the system's table.
+/// The tensors of a family that tables know, every one accounted for. Also the name of the system's table, and what is tied.
 fn map(
     checkpoint: &Checkpoint,
     tables: &Tables,
@@ -167,7 +170,7 @@ fn map(
     config: &mut ConfigFile,
     options: &Options,
     notes: &mut Vec<Note>,
-) -> Result<(String, Outcome)> {
+) -> Result<(String, Outcome, Option<Tied>)> {
     let (system, sources) = names::choose(
         tables,
         family,
@@ -180,13 +183,13 @@ fn map(
         return Err(names::unknown(system, family, &outcome.unknown));
     }
     config.complete(family, &outcome.tensors)?;
-    tied::settle(family, config.values(), &mut outcome, notes)?;
+    let tied = tied::settle(family, config.values(), &mut outcome, notes)?;
     let expected = mapping::expected(family, config.values(), outcome.tensors.len())?;
     outcome.tensors = mapping::check(family, &expected, outcome.tensors)?;
     for dropped in &outcome.dropped {
         note_dropped(dropped, notes)?;
     }
-    Ok((system.name.clone(), outcome))
+    Ok((system.name.clone(), outcome, tied))
 }
 
 fn note_dropped(dropped: &Dropped, notes: &mut Vec<Note>) -> Result<()> {
@@ -207,7 +210,7 @@ fn pass_through(
     checkpoint: &mut Checkpoint,
     config: &ConfigFile,
     notes: &mut Vec<Note>,
-) -> Result<(String, Outcome)> {
+) -> Result<(String, Outcome, Option<Tied>)> {
     let model_type = config.model_type();
     notes.push(Note::warning(match config.values().is_quantized() {
         true => {
@@ -220,8 +223,8 @@ fn pass_through(
         tensors.sort_by(|a, b| names::natural(&a.name, &b.name));
     }
     let mut outcome = mapping::pass_through(tensors)?;
-    tied::drop_copy(config.values(), &mut outcome, notes)?;
-    Ok(("huggingface".to_owned(), outcome))
+    let tied = tied::drop_copy(config.values(), &mut outcome, notes)?;
+    Ok(("huggingface".to_owned(), outcome, tied))
 }
 
 /// What `total_parameters` of the index counts.

@@ -52,6 +52,7 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         family: "adapter".to_owned(),
         tensors: outcome.tensors,
         dropped: outcome.dropped,
+        tied: None,
         notes: checkpoint
             .notes
             .into_iter()

@@ -15,8 +15,28 @@ pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
     }
 }
 
+/// A tensor that the directory leaves out because another one is it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tied {
+    pub name: String,
+    pub to: String,
+}
+
+impl Tied {
+    fn note(&self) -> Note {
+        Note::remark(format!(
+            "{} is left out: it is tied to {}",
+            self.name, self.to
+        ))
+    }
+}
+
 /// Drops a head that holds an embedding's very elements, where the config ties them and no table says which embedding.
-pub fn drop_copy(config: &Config, outcome: &mut Outcome, notes: &mut Vec<Note>) -> Result<()> {
+pub fn drop_copy(
+    config: &Config,
+    outcome: &mut Outcome,
+    notes: &mut Vec<Note>,
+) -> Result<Option<Tied>> {
     const HEAD: &str = "lm_head.weight";
     let tied = config
         .get("tie_word_embeddings")
@@ -26,20 +46,21 @@ pub fn drop_copy(config: &Config, outcome: &mut Outcome, notes: &mut Vec<Note>) 
         .iter()
         .position(|tensor| tensor.name == HEAD);
     let Some(at) = at.filter(|_| tied) else {
-        return Ok(());
+        return Ok(None);
     };
     let head = outcome.tensors.remove(at);
     for other in &outcome.tensors {
         if are_equal(&head.tensor, &other.tensor)? {
-            notes.push(Note::remark(format!(
-                "{HEAD} is left out: it is tied to {}",
-                other.name
-            )));
-            return Ok(());
+            let tied = Tied {
+                name: head.name,
+                to: other.name.clone(),
+            };
+            notes.push(tied.note());
+            return Ok(Some(tied));
         }
     }
     outcome.tensors.insert(at, head);
-    Ok(())
+    Ok(None)
 }
 
 /// Drops a head that is the embedding where the config ties them, and adds one where it does not and the source has none.
@@ -51,14 +72,19 @@ pub fn settle(
     config: &Config,
     outcome: &mut Outcome,
     notes: &mut Vec<Note>,
-) -> Result<()> {
-    let tied = mapping::is_tied(family, config)?;
+) -> Result<Option<Tied>> {
+    let is_tied = mapping::is_tied(family, config)?;
+    let tied = Tied {
+        name: family.head.clone(),
+        to: family.embedding.clone(),
+    };
     let head = outcome
         .tensors
         .iter()
         .position(|tensor| tensor.name == family.head);
-    match (tied, head) {
-        (true, None) | (false, Some(_)) => {}
+    match (is_tied, head) {
+        (true, None) => return Ok(config.has_head().then_some(tied)),
+        (false, Some(_)) => {}
         (true, Some(at)) => {
             if !shares_head(family, &outcome.tensors)? {
                 return Err(Error::Mapping(format!(
@@ -67,10 +93,8 @@ pub fn settle(
                 )));
             }
             outcome.tensors.remove(at);
-            notes.push(Note::remark(format!(
-                "{} is left out: it is tied to {}",
-                family.head, family.embedding
-            )));
+            notes.push(tied.note());
+            return Ok(Some(tied));
         }
         (false, None) if !config.has_head() => {}
         (false, None) => {
@@ -90,5 +114,5 @@ pub fn settle(
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
