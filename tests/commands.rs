@@ -9,6 +9,8 @@ mod exec;
 mod export;
 #[path = "commands/helper.rs"]
 mod helper;
+#[path = "commands/inspect.rs"]
+mod inspect;
 #[path = "commands/npy.rs"]
 mod npy;
 #[path = "commands/reference.rs"]

@@ -1,10 +1,14 @@
 //! `ckptfs inspect`.
 
+mod page;
+mod pattern;
 mod report;
+mod text;
+mod tree;
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,7 +16,8 @@ use serde::Serialize;
 
 use super::view;
 use crate::error::Error;
-use report::{Report, TensorReport};
+use crate::view::View;
+use report::{Report, TensorDetail};
 
 /// Say what a mount would show and where every tensor comes from; mounts nothing
 #[derive(Debug, Args)]
@@ -22,28 +27,41 @@ pub struct Arguments {
     /// As JSON, with all tensors
     #[arg(long)]
     json: bool,
-    /// One tensor alone: its source files and operations
+    /// One tensor alone: its operations and the bytes that it is made of
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
+    /// Write a page with a map of the model to a new file, for any browser
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "tensor"])]
+    html: Option<PathBuf>,
     #[command(flatten)]
     view: view::ViewOptions,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let report = Report::of(&view::open(&arguments.source, &arguments.view)?);
-    match arguments.tensor {
-        None => print(&report, arguments.json)?,
-        Some(name) => print(tensor(&report, &name)?, arguments.json)?,
+    let view = view::open(&arguments.source, &arguments.view)?;
+    match (&arguments.tensor, &arguments.html) {
+        (Some(name), _) => print(&detail(&view, name)?, arguments.json)?,
+        (None, Some(file)) => write_page(file, &arguments.source, &view)?,
+        (None, None) => print(&Report::of(&view), arguments.json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn tensor<'a>(report: &'a Report, name: &str) -> Result<&'a TensorReport, Error> {
-    let mut tensors = report.tensors.iter();
-    tensors.find(|tensor| tensor.name == name).ok_or_else(|| {
+fn detail(view: &View, name: &str) -> Result<TensorDetail, Error> {
+    let mut tensors = view.tensors.iter();
+    let mapped = tensors.find(|tensor| tensor.name == name).ok_or_else(|| {
         let reason = format!("the view has no tensor {name}; --json lists all");
         Error::Mapping(reason)
-    })
+    })?;
+    TensorDetail::of(view, mapped)
+}
+
+fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
+    let page = page::page(&source.display().to_string(), &Report::of(view))?;
+    let write = || io::Write::write_all(&mut std::fs::File::create_new(file)?, page.as_bytes());
+    write().map_err(|error| Error::target(file, error.to_string()))?;
+    writeln!(io::stdout(), "{}", file.display())?;
+    Ok(())
 }
 
 /// A reader that has seen enough, such as `head`, is no error.

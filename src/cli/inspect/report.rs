@@ -1,77 +1,104 @@
-//! What `inspect` says of a view, as text and as JSON.
+//! What `inspect` knows of a view: the fields of its JSON, which docs/inspect.md lists.
 
-use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use crate::cli::size;
-use crate::fs::one_line;
+use crate::error::Result;
 use crate::mapping::{Dropped, MappedTensor};
-use crate::repo::VirtualFile;
-use crate::tensor::Stored;
-use crate::view::{Note, View};
+use crate::repo::{Place, VirtualFile, places};
+use crate::tensor::{Nest, Stored, nests};
+use crate::view::{Note, Tied, View};
 
 #[derive(Debug, Serialize)]
 pub struct Report {
-    system: String,
-    evidence: String,
-    family: String,
-    parameters: u64,
-    bytes: u64,
+    pub system: String,
+    pub evidence: String,
+    pub family: String,
+    pub parameters: u64,
+    pub bytes: u64,
     /// How many tensors have each element type.
-    dtypes: BTreeMap<&'static str, usize>,
-    files: Vec<FileReport>,
+    pub dtypes: BTreeMap<&'static str, usize>,
+    pub files: Vec<FileReport>,
     pub tensors: Vec<TensorReport>,
-    dropped: Vec<DroppedReport>,
-    notes: Vec<NoteReport>,
+    pub tied: Vec<TiedReport>,
+    pub dropped: Vec<DroppedReport>,
+    pub notes: Vec<NoteReport>,
 }
 
 #[derive(Debug, Serialize)]
-struct FileReport {
-    path: String,
-    size: u64,
+pub struct FileReport {
+    pub path: String,
+    pub size: u64,
 }
 
 #[derive(Debug, Serialize)]
 pub struct TensorReport {
     pub name: String,
-    dtype: &'static str,
-    shape: Vec<u64>,
-    bytes: u64,
+    pub dtype: &'static str,
+    pub shape: Vec<u64>,
+    pub bytes: u64,
+    /// The file of the view that holds the tensor, and where in it.
+    pub file: Option<String>,
+    pub start: Option<u64>,
     /// Names in the checkpoint.
-    sources: Vec<String>,
-    operations: Vec<String>,
-    stored: Vec<StoredReport>,
+    pub sources: Vec<String>,
+    pub operations: Vec<String>,
+    pub stored: Vec<StoredReport>,
 }
 
 /// An array in a source file.
 #[derive(Debug, Serialize)]
-struct StoredReport {
-    file: String,
+pub struct StoredReport {
+    pub file: String,
     /// Unknown where finding it costs a read.
-    offset: Option<u64>,
+    pub offset: Option<u64>,
+}
+
+/// A tensor, and which bytes it is made of.
+#[derive(Debug, Serialize)]
+pub struct TensorDetail {
+    #[serde(flatten)]
+    pub tensor: TensorReport,
+    pub ranges: Vec<RangeReport>,
+}
+
+/// `bytes` of those from `start` to `end` of a source file; all of them where there are as many.
+#[derive(Debug, Serialize)]
+pub struct RangeReport {
+    pub file: String,
+    pub start: u64,
+    pub end: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct DroppedReport {
-    name: String,
-    why: String,
+pub struct TiedReport {
+    pub name: String,
+    pub to: String,
 }
 
 #[derive(Debug, Serialize)]
-struct NoteReport {
-    is_warning: bool,
-    text: String,
+pub struct DroppedReport {
+    pub name: String,
+    pub why: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct NoteReport {
+    pub is_warning: bool,
+    pub text: String,
 }
 
 impl Report {
     pub fn of(view: &View) -> Self {
+        let places = places(&view.files);
         let tensors = || view.tensors.iter().map(|tensor| &tensor.tensor);
         let mut dtypes = BTreeMap::new();
         for tensor in tensors() {
             *dtypes.entry(tensor.dtype().name()).or_default() += 1;
         }
+        let report = |mapped| TensorReport::of(mapped, &places);
         Self {
             system: view.system.clone(),
             evidence: view.evidence.clone(),
@@ -80,7 +107,8 @@ impl Report {
             bytes: view.bytes(),
             dtypes,
             files: view.files.iter().map(FileReport::of).collect(),
-            tensors: view.tensors.iter().map(TensorReport::of).collect(),
+            tensors: view.tensors.iter().map(report).collect(),
+            tied: view.tied.iter().map(TiedReport::of).collect(),
             dropped: view.dropped.iter().map(DroppedReport::of).collect(),
             notes: view.notes.iter().map(NoteReport::of).collect(),
         }
@@ -97,8 +125,20 @@ impl FileReport {
 }
 
 impl TensorReport {
-    fn of(mapped: &MappedTensor) -> Self {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The operations without their numbers, and without the joining of chunks.
+    pub fn steps(&self) -> Vec<&str> {
+        let word = |operation: &'_ String| operation.find(['(', '[']).unwrap_or(operation.len());
+        let words = self.operations.iter().map(|step| &step[..word(step)]);
+        words.filter(|word| *word != "assemble").collect()
+    }
+
+    fn of(mapped: &MappedTensor, places: &HashMap<String, Place<'_>>) -> Self {
         let tensor = &mapped.tensor;
+        let place = places.get(&mapped.name);
         let mut stored = Vec::new();
         tensor.each_stored(&mut |array| stored.push(StoredReport::of(array)));
         Self {
@@ -106,6 +146,8 @@ impl TensorReport {
             dtype: tensor.dtype().name(),
             shape: tensor.shape().dims().to_vec(),
             bytes: tensor.bytes(),
+            file: place.map(|place| place.file.to_owned()),
+            start: place.map(|place| place.start),
             sources: mapped.sources.iter().map(|name| name.to_string()).collect(),
             operations: tensor.operations(),
             stored,
@@ -118,6 +160,48 @@ impl StoredReport {
         Self {
             file: array.file().path().display().to_string(),
             offset: array.known_layout().map(|layout| layout.offset),
+        }
+    }
+}
+
+impl TensorDetail {
+    /// # Errors
+    /// Those of reading where the tensor lies.
+    pub fn of(view: &View, mapped: &MappedTensor) -> Result<Self> {
+        let mut ranges = Vec::new();
+        nests(&mapped.tensor, 0..u64::MAX, &mut |nest| {
+            ranges.push(RangeReport::of(&nest));
+            Ok(())
+        })?;
+        Ok(Self {
+            tensor: TensorReport::of(mapped, &places(&view.files)),
+            ranges,
+        })
+    }
+}
+
+impl RangeReport {
+    fn of(nest: &Nest<'_>) -> Self {
+        let elements: u64 = nest.loops().iter().map(|each| each.count).product();
+        let last: u64 = nest
+            .loops()
+            .iter()
+            .map(|each| (each.count - 1) * each.source)
+            .sum();
+        Self {
+            file: nest.stored.file().path().display().to_string(),
+            start: nest.source,
+            end: nest.source + (last + 1) * nest.unit(),
+            bytes: elements * nest.unit(),
+        }
+    }
+}
+
+impl TiedReport {
+    fn of(tied: &Tied) -> Self {
+        Self {
+            name: tied.name.clone(),
+            to: tied.to.clone(),
         }
     }
 }
@@ -138,64 +222,4 @@ impl NoteReport {
             text: note.text.clone(),
         }
     }
-}
-
-impl Display for Report {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let dtypes: Vec<_> = self
-            .dtypes
-            .iter()
-            .map(|(name, count)| format!("{count} {name}"))
-            .collect();
-        let (count, bytes) = (self.tensors.len(), size::shown(self.bytes));
-        line(f, "system", &format!("{} ({})", self.system, self.evidence))?;
-        line(f, "family", &self.family)?;
-        line(
-            f,
-            "tensors",
-            &format!("{count}, {} parameters, {bytes}", self.parameters),
-        )?;
-        line(f, "dtypes", &dtypes.join(", "))?;
-        for file in &self.files {
-            line(
-                f,
-                "file",
-                &format!("{} ({})", file.path, size::shown(file.size)),
-            )?;
-        }
-        for dropped in &self.dropped {
-            line(f, "left out", &format!("{}: {}", dropped.name, dropped.why))?;
-        }
-        self.notes.iter().try_for_each(|note| {
-            let label = if note.is_warning { "warning" } else { "note" };
-            line(f, label, &note.text)
-        })
-    }
-}
-
-impl Display for TensorReport {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        line(f, "tensor", &self.name)?;
-        line(f, "dtype", self.dtype)?;
-        line(f, "shape", &format!("{:?}", self.shape))?;
-        line(f, "bytes", &self.bytes.to_string())?;
-        for source in &self.sources {
-            line(f, "source", source)?;
-        }
-        for operation in &self.operations {
-            line(f, "operation", operation)?;
-        }
-        for stored in &self.stored {
-            let offset = stored
-                .offset
-                .map_or(String::new(), |offset| format!(" at {offset}"));
-            line(f, "file", &format!("{}{offset}", stored.file))?;
-        }
-        Ok(())
-    }
-}
-
-/// Whatever comes out of a checkpoint stays in its line.
-fn line(f: &mut Formatter<'_>, label: &str, text: &str) -> fmt::Result {
-    writeln!(f, "{label:<10} {}", one_line(text))
 }

@@ -1,0 +1,176 @@
+//! What `inspect` prints for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
+use std::path::Path;
+
+use super::pattern::pattern;
+use super::report::{Report, TensorDetail, TensorReport};
+use super::tree::{Kind, Node, tree};
+use crate::cli::size;
+use crate::fs::one_line;
+
+/// As many files are named.
+const FILES: usize = 8;
+
+/// Longer names push their own line's columns aside alone.
+const WIDTH: usize = 60;
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        line(f, "system", &format!("{} ({})", self.system, self.evidence))?;
+        line(f, "family", &self.family)?;
+        line(f, "tensors", &self.totals())?;
+        let files = self.files.iter();
+        let files = files.map(|file| format!("{} ({})", file.path, size::shown(file.size)));
+        line(f, "files", &listed(files.collect()))?;
+        line(f, "read from", &self.source_files())?;
+        table(f, &tree(&self.tensors))?;
+        for tied in &self.tied {
+            line(f, "tied", &format!("{} is {}", tied.name, tied.to))?;
+        }
+        for (why, names) in self.dropped() {
+            line(f, "left out", &format!("{}: {why}", pattern(&names)))?;
+        }
+        let is_said = |text: &str| text.contains(" is left out: ");
+        for note in &self.notes {
+            match note.is_warning {
+                true => line(f, "warning", &note.text)?,
+                false if is_said(&note.text) => {}
+                false => line(f, "note", &note.text)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn totals(&self) -> String {
+        let dtypes = self.dtypes.iter();
+        let dtypes: Vec<_> = dtypes
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        let (parameters, bytes) = (self.parameters, size::shown(self.bytes));
+        format!("{}, {parameters} parameters, {bytes}", dtypes.join(", "))
+    }
+
+    /// The folder, if they all lie in one, and the names in it.
+    fn source_files(&self) -> String {
+        let stored = self.tensors.iter().flat_map(|tensor| &tensor.stored);
+        let files: BTreeSet<&Path> = stored.map(|array| Path::new(&array.file)).collect();
+        let folders: BTreeSet<_> = files.iter().map(|file| file.parent()).collect();
+        match (folders.len(), folders.first()) {
+            (1, Some(Some(folder))) => {
+                let names = files
+                    .iter()
+                    .filter_map(|file| file.strip_prefix(folder).ok());
+                let names = names.map(|name| name.display().to_string()).collect();
+                format!("{} in {}", listed(names), folder.display())
+            }
+            _ => listed(
+                files
+                    .iter()
+                    .map(|file| file.display().to_string())
+                    .collect(),
+            ),
+        }
+    }
+
+    /// The names that are left out for one reason and have one form.
+    fn dropped(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for dropped in &self.dropped {
+            let names = reasons.entry(&dropped.why).or_default();
+            names.push(&dropped.name);
+        }
+        reasons
+    }
+}
+
+fn listed(names: Vec<String>) -> String {
+    match names.len().saturating_sub(FILES) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..FILES].join(", ")),
+    }
+}
+
+/// The tree as columns: name, type, shape, size, and where it comes from.
+fn table(f: &mut Formatter<'_>, nodes: &[Node<'_>]) -> fmt::Result {
+    let mut rows = Vec::new();
+    nodes.iter().for_each(|node| add_rows(node, 0, &mut rows));
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.filter(|width| *width <= WIDTH).max().unwrap_or(0)
+    };
+    let [name, dtype, shape, size] = [0, 1, 2, 3].map(width);
+    writeln!(f)?;
+    for row in &rows {
+        let [a, b, c, d, e] = row;
+        let text = format!("{a:<name$}  {b:<dtype$}  {c:<shape$}  {d:>size$}  {e}");
+        writeln!(f, "{}", text.trim_end())?;
+    }
+    writeln!(f)
+}
+
+fn add_rows(node: &Node<'_>, depth: usize, rows: &mut Vec<[String; 5]>) {
+    let name = one_line(&format!("{:1$}{2}", "", 2 * depth, node.name));
+    let size = size::shown(node.bytes);
+    match &node.kind {
+        Kind::Tensor { of, sources } => {
+            let from = one_line(&origin(of, sources));
+            let shape = format!("{:?}", of.shape);
+            rows.push([name, of.dtype.to_owned(), shape, size, from]);
+        }
+        Kind::Module(children) => {
+            let alike = match node.count {
+                1 => String::new(),
+                count => format!("{count} alike"),
+            };
+            rows.push([name, String::new(), String::new(), size, alike]);
+            children
+                .iter()
+                .for_each(|child| add_rows(child, depth + 1, rows));
+        }
+    }
+}
+
+fn origin(of: &TensorReport, sources: &[&str]) -> String {
+    let (names, steps) = (pattern(sources), of.steps().join(", "));
+    match steps.is_empty() {
+        true => names,
+        false => format!("{names}: {steps}"),
+    }
+}
+
+impl Display for TensorDetail {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tensor = &self.tensor;
+        line(f, "tensor", &tensor.name)?;
+        line(f, "dtype", tensor.dtype)?;
+        line(f, "shape", &format!("{:?}", tensor.shape))?;
+        if let (Some(file), Some(start)) = (&tensor.file, tensor.start) {
+            let end = start + tensor.bytes;
+            line(f, "shown in", &format!("{file} {start}..{end}"))?;
+        }
+        for source in &tensor.sources {
+            line(f, "source", source)?;
+        }
+        for operation in &tensor.operations {
+            line(f, "operation", operation)?;
+        }
+        self.ranges.iter().try_for_each(|range| {
+            let whole = range.bytes == range.end - range.start;
+            let part = match whole {
+                true => String::new(),
+                false => format!(", {} bytes of them", range.bytes),
+            };
+            let text = format!("{} {}..{}{part}", range.file, range.start, range.end);
+            line(f, "bytes", &text)
+        })
+    }
+}
+
+/// Whatever comes out of a checkpoint stays in its line.
+fn line(f: &mut Formatter<'_>, label: &str, text: &str) -> fmt::Result {
+    writeln!(f, "{label:<10} {}", one_line(text))
+}
