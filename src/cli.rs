@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, options defined once, errors in one line.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ mod helper;
 mod inspect;
 mod man;
 mod mount;
+mod options;
 mod progress;
 mod size;
 mod status;
@@ -74,7 +76,7 @@ pub fn run() -> ExitCode {
     if helper::is_called() {
         return helper::run().unwrap_or_else(|error| fail(&error));
     }
-    let line = CommandLine::parse();
+    let line = parse(&std::env::args_os().collect::<Vec<_>>());
     start_log(line.log_format);
     let result = match line.command {
         Command::Mount(arguments) => mount::run(arguments),
@@ -90,6 +92,17 @@ pub fn run() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => fail(&error),
+    }
+}
+
+/// The command line. What `-o` says of a mount becomes flags, and these are checked like all others.
+fn parse(words: &[OsString]) -> CommandLine {
+    let line = CommandLine::parse_from(words);
+    match &line.command {
+        Command::Mount(mount) if !mount.mount_options.is_empty() => {
+            CommandLine::parse_from(options::spelled_out(words, &mount.mount_options))
+        }
+        _ => line,
     }
 }
 

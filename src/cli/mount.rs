@@ -1,5 +1,6 @@
 //! `ckptfs mount`.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// Memory for produced blocks of transposed tensors
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = size::parse)]
     cache_size: u64,
+    /// The flags above as mount(8) writes them, such as allow_other,dtype=bf16
+    #[arg(short = 'o', value_name = "OPTION,...")]
+    pub mount_options: Vec<OsString>,
     #[command(flatten)]
     view: view::ViewOptions,
 }

@@ -31,6 +31,26 @@ fn a_line_of_fstab_mounts() {
     );
 }
 
+#[test]
+fn the_options_of_mount_are_those_of_the_command_too() {
+    need_fuse!();
+    let stage = Stage::new();
+    let mount = ["mount", "source", "point", "-o", "daemon,ro,as=npy"];
+    let output = stage.run(&mount);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stage.point().join("model/norm/weight.npy").exists());
+    assert_eq!(stage.run(&["umount", "point"]).status.code(), Some(0));
+    for (options, complaint) in [
+        ("no_such", "--no-such"),
+        ("dtype=bf16,dtype=f32", "multiple times"),
+    ] {
+        let output = stage.run(&["mount", "-o", options, "--", "source", "point"]);
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(complaint), "{text}");
+    }
+}
+
 /// The whole way: mount(8) finds the helper by the type of the filesystem.
 #[test]
 fn mount_finds_the_helper() {
