@@ -42,15 +42,15 @@ pub fn plan(files: Vec<VirtualFile>, staging: &Staging) -> Result<(Vec<VirtualFi
         );
         planned.push(with_longer_header(file, shift));
     }
-    let probe = shared.first();
-    match probe.map(|shared| can_share(shared, block, staging.root())) {
-        Some(Ok(())) => Ok((planned, shared)),
-        Some(Err(error)) => {
-            tracing::warn!("no blocks can be shared with the source: {error}");
-            Ok((files, Vec::new()))
-        }
-        None => Ok((files, Vec::new())),
-    }
+    let why = match shared.first() {
+        Some(probe) => match can_share(probe, block, staging.root()) {
+            Ok(()) => return Ok((planned, shared)),
+            Err(error) => error.to_string(),
+        },
+        None => "its tensors lie otherwise than in a safetensors file".to_owned(),
+    };
+    tracing::warn!("no blocks can be shared with the source: {why}");
+    Ok((files, Vec::new()))
 }
 
 /// Makes the range share its blocks; whether that succeeded. Otherwise it is to be written.

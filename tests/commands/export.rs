@@ -172,6 +172,33 @@ fn one_export_at_a_time_goes_to_a_place() {
 }
 
 #[test]
+fn a_terminal_sees_rate_and_time_left() {
+    let stage = Stage::new();
+    enlarge(&stage, 192, 1);
+    let program = env!("CARGO_BIN_EXE_ckptfs");
+    let line = format!("stty cols 120; {program} export source out --threads 1 --checksum");
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["-qefc", &line, "/dev/null"])
+        .stdin(Stdio::null());
+    let Ok(output) = terminal.current_dir(stage.other("")).output() else {
+        eprintln!("SKIPPED: no program script, which makes a terminal");
+        return;
+    };
+    let said = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "writing ",
+        "summing ",
+        "201.33 MB ",
+        "/s ",
+        " left",
+        "out: 2 files",
+    ] {
+        assert!(said.contains(part), "no {part:?} in {said:?}");
+    }
+}
+
+#[test]
 fn sums_are_those_of_sha256sum() {
     let stage = Stage::new();
     export(&stage, &["--checksum"]);
