@@ -7,6 +7,7 @@ mod text;
 mod tree;
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,7 +59,7 @@ fn detail(view: &View, name: &str) -> Result<TensorDetail, Error> {
 
 fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
     let page = page::page(&source.display().to_string(), &Report::of(view))?;
-    let write = || io::Write::write_all(&mut std::fs::File::create_new(file)?, page.as_bytes());
+    let write = || File::create_new(file)?.write_all(page.as_bytes());
     write().map_err(|error| Error::target(file, error.to_string()))?;
     writeln!(io::stdout(), "{}", file.display())?;
     Ok(())

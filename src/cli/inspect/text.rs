@@ -26,21 +26,12 @@ impl Display for Report {
         line(f, "files", &listed(files.collect()))?;
         line(f, "read from", &self.source_files())?;
         table(f, &tree(&self.tensors))?;
-        for tied in &self.tied {
-            line(f, "tied", &format!("{} is {}", tied.name, tied.to))?;
-        }
-        for (why, names) in self.dropped() {
-            line(f, "left out", &format!("{}: {why}", pattern(&names)))?;
-        }
-        let is_said = |text: &str| text.contains(" is left out: ");
-        for note in &self.notes {
-            match note.is_warning {
-                true => line(f, "warning", &note.text)?,
-                false if is_said(&note.text) => {}
-                false => line(f, "note", &note.text)?,
-            }
-        }
-        Ok(())
+        let remarks = self.remarks();
+        let gap = if remarks.is_empty() { "" } else { "\n" };
+        write!(f, "{gap}")?;
+        remarks
+            .iter()
+            .try_for_each(|(label, text)| line(f, label, text))
     }
 }
 
@@ -76,7 +67,23 @@ impl Report {
         }
     }
 
-    /// The names that are left out for one reason and have one form.
+    /// What is tied or left out, and what a user should know beside.
+    fn remarks(&self) -> Vec<(&str, String)> {
+        let tied = self.tied.iter();
+        let tied = tied.map(|tied| ("tied", format!("{} is {}", tied.name, tied.to)));
+        let dropped = self.dropped().into_iter();
+        let dropped =
+            dropped.map(|(why, names)| ("left out", format!("{}: {why}", pattern(&names))));
+        let notes = self.notes.iter();
+        let notes = notes.filter(|note| note.is_warning || !note.text.contains(" is left out: "));
+        let notes = notes.map(|note| match note.is_warning {
+            true => ("warning", note.text.clone()),
+            false => ("note", note.text.clone()),
+        });
+        tied.chain(dropped).chain(notes).collect()
+    }
+
+    /// The names that are left out for one reason.
     fn dropped(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for dropped in &self.dropped {
@@ -109,7 +116,7 @@ fn table(f: &mut Formatter<'_>, nodes: &[Node<'_>]) -> fmt::Result {
         let text = format!("{a:<name$}  {b:<dtype$}  {c:<shape$}  {d:>size$}  {e}");
         writeln!(f, "{}", text.trim_end())?;
     }
-    writeln!(f)
+    Ok(())
 }
 
 fn add_rows(node: &Node<'_>, depth: usize, rows: &mut Vec<[String; 5]>) {
