@@ -19,5 +19,9 @@ mod reference;
 mod reflink;
 #[path = "commands/status.rs"]
 mod status;
+#[path = "commands/surroundings.rs"]
+mod surroundings;
+#[path = "commands/troubleshooting.rs"]
+mod troubleshooting;
 #[path = "commands/verify.rs"]
 mod verify;
