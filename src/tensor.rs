@@ -1,12 +1,16 @@
 //! The lazy algebra: a tensor is a dtype, a shape and an expression over bytes in files. Nothing else can exist.
 
+mod descriptors;
 mod dtype;
 mod file;
 mod named;
+mod nest;
+mod region;
 mod reshape;
 mod residency;
 mod runs;
 mod shape;
+mod stamp;
 mod stored;
 mod tiling;
 mod view;
@@ -15,7 +19,8 @@ pub use dtype::Dtype;
 pub use file::source_reads;
 pub use file::{Rows, SourceFile};
 pub use named::SourceTensor;
-pub use runs::{Loop, Nest, each_offset, nests};
+pub use nest::{Loop, Nest, each_offset};
+pub use runs::nests;
 pub use shape::{MAX_RANK, Shape};
 pub use stored::{Layout, Locate, Stored, contiguous};
 pub use view::{Tensor, Tile};

@@ -1,67 +1,22 @@
 //! A source file: opened once, stamped, read only through calls that fail when it changed.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use lru::LruCache;
 use memmap2::{Mmap, UncheckedAdvice};
 
+use super::descriptors::pool;
 use super::residency::Residency;
+use super::stamp::Stamp;
 use crate::error::{Error, Result};
 
-/// What identifies the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-    /// Links, mode and owner: a change of these moves `changed` without touching a byte.
-    inode_state: (u64, u32, u32, u32),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            inode_state: (
-                metadata.nlink(),
-                metadata.mode(),
-                metadata.uid(),
-                metadata.gid(),
-            ),
-        }
-    }
-
-    /// What makes the bytes of `now` doubtful, if anything does. Unlinking, renaming over and chmod keep the bytes.
-    fn difference(&self, now: &Self) -> Option<String> {
-        if (self.device, self.inode) != (now.device, now.inode) {
-            Some("it is another file".to_owned())
-        } else if self.size != now.size {
-            Some(format!("size {} was {}", now.size, self.size))
-        } else if self.modified != now.modified {
-            Some("modification time".to_owned())
-        } else if self.changed != now.changed && self.inode_state == now.inode_state {
-            Some("change time".to_owned())
-        } else {
-            None
-        }
-    }
-}
-
-/// One regular file of the source. Descriptors are pooled, so that ten thousand shards need no ten thousand descriptors.
+/// One regular file of the source.
 #[derive(Debug)]
 pub struct SourceFile {
     id: u64,
@@ -122,7 +77,7 @@ impl SourceFile {
 
     /// Whether two handles name one file on disk.
     pub fn same_file(&self, other: &Self) -> bool {
-        (self.stamp.device, self.stamp.inode) == (other.stamp.device, other.stamp.inode)
+        self.stamp.is_of_file_of(&other.stamp)
     }
 
     /// Fills `buffer` from `offset`, or fails: a short file and a changed file are errors.
@@ -337,51 +292,8 @@ fn preadv(file: &File, slices: &mut [IoSliceMut<'_>], offset: u64) -> io::Result
     }
 }
 
-/// The open descriptors, least recently used first to go.
-struct Pool(Mutex<LruCache<u64, Arc<File>>>);
-
-impl Pool {
-    fn get(&self, id: u64) -> Option<Arc<File>> {
-        self.files().get(&id).cloned()
-    }
-
-    fn put(&self, id: u64, file: Arc<File>) {
-        self.files().put(id, file);
-    }
-
-    fn files(&self) -> MutexGuard<'_, LruCache<u64, Arc<File>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Drop for SourceFile {
     fn drop(&mut self) {
-        pool().files().pop(&self.id);
+        pool().remove(self.id);
     }
-}
-
-fn pool() -> &'static Pool {
-    static POOL: LazyLock<Pool> =
-        LazyLock::new(|| Pool(Mutex::new(LruCache::new(descriptor_limit()))));
-    &POOL
-}
-
-/// Descriptors kept open: three quarters of what the process may have, after raising the soft limit to the hard one.
-fn descriptor_limit() -> NonZeroUsize {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: both calls only read or write the struct that they are given.
-    let allowed = unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
-            256
-        } else {
-            limit.rlim_cur = limit.rlim_max.min(1 << 16);
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-            limit.rlim_cur
-        }
-    };
-    NonZeroUsize::new((allowed as usize / 4) * 3).unwrap_or(NonZeroUsize::MIN)
 }

@@ -1,0 +1,53 @@
+//! By what a source file is known to be the one that was opened first.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+/// What identifies the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub size: u64,
+    pub modified: (i64, i64),
+    changed: (i64, i64),
+    /// Links, mode and owner: a change of these moves `changed` without touching a byte.
+    pub inode_state: (u64, u32, u32, u32),
+}
+
+impl Stamp {
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            inode_state: (
+                metadata.nlink(),
+                metadata.mode(),
+                metadata.uid(),
+                metadata.gid(),
+            ),
+        }
+    }
+
+    pub fn is_of_file_of(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// What makes the bytes of `now` doubtful, if anything does. Unlinking, renaming over and chmod keep the bytes.
+    pub fn difference(&self, now: &Self) -> Option<String> {
+        if !self.is_of_file_of(now) {
+            Some("it is another file".to_owned())
+        } else if self.size != now.size {
+            Some(format!("size {} was {}", now.size, self.size))
+        } else if self.modified != now.modified {
+            Some("modification time".to_owned())
+        } else if self.changed != now.changed && self.inode_state == now.inode_state {
+            Some("change time".to_owned())
+        } else {
+            None
+        }
+    }
+}
