@@ -93,23 +93,30 @@ pub fn all() -> Vec<Case> {
             base: plain(Source::Untouched),
             side: through(Source::Untouched, &[]),
         });
-        let kinds: [(_, _, &[&str]); 5] = [
-            ("rope-permuted", Source::Meta, &["q_proj", "k_proj"]),
+        // Beside tensors of about the same sizes and places in a renamed source.
+        let (rope, rows, columns) = (
+            &["q_proj", "k_proj"],
+            &["q_proj", "up_proj"],
+            &["o_proj", "down_proj"],
+        );
+        let kinds: [(_, _, &[&str], &[&str]); 5] = [
+            ("rope-permuted", Source::Meta, rope, rope),
+            ("dim-0 / FSDP shards", Source::Sharded, rows, rows),
+            ("dim-1 shards", Source::Sharded, columns, columns),
             (
-                "dim-0 / FSDP shards",
-                Source::Sharded,
-                &["q_proj", "up_proj"],
+                "expert-unstacked",
+                Source::Experts,
+                &[".experts."],
+                &["mlp"],
             ),
-            ("dim-1 shards", Source::Sharded, &["o_proj", "down_proj"]),
-            ("expert-unstacked", Source::Experts, &[".experts."]),
-            ("transposed", Source::Transposed, &[".w2."]),
+            ("transposed", Source::Transposed, &[".w2."], &["down_proj"]),
         ];
-        for (label, source, tensors) in kinds {
+        for (label, source, tensors, like) in kinds {
             cases.push(Case {
                 label,
                 caches,
                 reader: Sequential,
-                base: through(Source::Renamed, &[]),
+                base: through(Source::Renamed, like),
                 side: through(source, tensors),
             });
         }

@@ -1,7 +1,9 @@
 //! Blocks of transposed tensors. A small piece of one touches as much of the source as a large piece does, so blocks are
 //! produced whole, once, and kept while there is room.
 
+use std::mem::take;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,6 +12,7 @@ use lru::LruCache;
 
 use super::read_tensor_at;
 use crate::error::Result;
+use crate::parallel::usual_threads;
 use crate::tensor::Tensor;
 
 /// Bytes of a source row that a block takes at a time, where that many rows of output fit a block: reads of a page.
@@ -20,6 +23,9 @@ const SHARE: u64 = 4;
 
 /// Rows of output come in multiples of this many: whole lines of the processor's cache in the source.
 const ROWS: u64 = 64;
+
+/// Most threads that produce one block.
+const PARTS: usize = 4;
 
 static LIMIT: AtomicU64 = AtomicU64::new(128 << 20);
 
@@ -68,7 +74,7 @@ fn block_size(tensor: &Tensor) -> Option<u64> {
 fn produce_ahead(tensor: &Tensor, end: u64, size: u64) {
     let (number, inside) = (end / size, end % size);
     let next = number + 1;
-    if inside < size / 2
+    if inside < size / 16
         || next * size >= tensor.bytes()
         || !cache().is_read_through(tensor, number)
     {
@@ -94,16 +100,51 @@ impl Block {
         if let Some(bytes) = &*produced {
             return Ok(bytes.clone());
         }
-        let mut bytes = vec![0; (self.range.end - self.range.start) as usize];
-        read_tensor_at(&self.tensor, self.range.start, &mut bytes)?;
+        let mut bytes = take(&mut *spare());
+        bytes.resize((self.range.end - self.range.start) as usize, 0);
+        self.produce(&mut bytes)?;
         Ok(produced.insert(bytes.into()).clone())
     }
-}
 
-impl Block {
+    /// By several threads, each of which still reads long enough pieces of source rows.
+    fn produce(&self, bytes: &mut [u8]) -> Result<()> {
+        let threads = usual_threads().get().min(PARTS);
+        let line = self.tensor.shape().dims().last().unwrap_or(&1) * self.tensor.unit() * ROWS;
+        let part = bytes
+            .len()
+            .div_ceil(threads)
+            .next_multiple_of(line as usize);
+        thread::scope(|scope| {
+            let starts = (self.range.start..).step_by(part);
+            let parts = bytes.chunks_mut(part).zip(starts);
+            let workers: Vec<_> = parts
+                .map(|(part, start)| scope.spawn(move || read_tensor_at(&self.tensor, start, part)))
+                .collect();
+            let results = workers.into_iter().map(|worker| worker.join());
+            results
+                .map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        })
+    }
+
     /// Its bytes, and about what it takes to keep track of it.
     fn cost(&self) -> u64 {
         self.range.end - self.range.start + 512
+    }
+}
+
+/// The memory of the last block that nobody needs any more: pages that were touched before cost nothing.
+fn spare() -> MutexGuard<'static, Vec<u8>> {
+    static SPARE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let bytes = self.bytes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = bytes.take().and_then(Arc::into_inner) {
+            *spare() = bytes;
+        }
     }
 }
 
