@@ -140,7 +140,7 @@ impl Archive {
         let rest = end.and_then(|end| Some((end, member.end.checked_sub(end)?)));
         match (rest, entry.flags & directory::SIZES_FOLLOW != 0) {
             (Some((_, rest)), false) => Ok(rest == 0),
-            (Some((end, rest @ 12..=24)), true) => {
+            (Some((end, rest @ (16 | 24))), true) => {
                 Ok(is_descriptor(&self.section.read(end, rest)?, entry))
             }
             _ => Ok(false),
@@ -173,15 +173,17 @@ fn check_local(header: &[u8], name: &str, entry: &Entry) -> Option<u64> {
     same.then_some(LOCAL_HEADER + name_length + extra_length)
 }
 
-/// What follows the data of a member whose sizes do: checksum and twice the size, behind an optional signature.
+/// What follows the data of a member whose sizes do: a signature, checksum and twice the size. The format leaves the
+/// signature open and every writer sets it; were it optional, data could begin four bytes late and take it along.
 fn is_descriptor(bytes: &[u8], entry: &Entry) -> bool {
-    let bytes = bytes.strip_prefix(b"PK\x07\x08").unwrap_or(bytes);
+    let Some(bytes) = bytes.strip_prefix(b"PK\x07\x08") else {
+        return false;
+    };
     let mut fields = Fields::new(bytes);
     let crc = fields.uint::<4>();
     let sizes = match bytes.len() {
         12 => [fields.uint::<4>(), fields.uint::<4>()],
-        20 => [fields.uint::<8>(), fields.uint::<8>()],
-        _ => return false,
+        _ => [fields.uint::<8>(), fields.uint::<8>()],
     };
     crc == Some(entry.crc.into()) && sizes == [Some(entry.size); 2]
 }

@@ -59,6 +59,21 @@ fn what_two_readers_could_read_differently_is_refused() {
 }
 
 #[test]
+fn data_that_begin_four_bytes_late_do_not_end_in_the_signature_behind_them() {
+    let mut bytes = zip(&members());
+    let local = b"PK\x03\x04";
+    let mut headers = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(local));
+    let extra = headers.nth(1).unwrap() + 28;
+    bytes[extra] += 4;
+    assert!(
+        open(&bytes)
+            .unwrap_err()
+            .to_string()
+            .contains("local header")
+    );
+}
+
+#[test]
 fn only_stored_plain_members_are_read() {
     assert!(refusal(|members| members[1].method = 8).contains("compressed (deflate)"));
     assert!(refusal(|members| members[1].method = 93).contains("compressed (zstd)"));
