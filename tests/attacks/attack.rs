@@ -60,14 +60,17 @@ pub fn all_safe(attacks: Vec<Attack>) {
 }
 
 impl Attack {
+    /// What came of it.
     fn check(self) -> &'static str {
         match self.outcome {
-            Outcome::Refused(words) => refused(self.scene, words),
-            Outcome::Inert(words) => shown(self.scene, words),
-        }
-        match self.outcome {
-            Outcome::Refused(_) => "refused",
-            Outcome::Inert(_) => "inert",
+            Outcome::Refused(words) => {
+                refused(self.scene, words);
+                "refused"
+            }
+            Outcome::Inert(words) => {
+                shown(self.scene, words);
+                "inert"
+            }
         }
     }
 }

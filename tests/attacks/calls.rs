@@ -33,12 +33,8 @@ pub fn each_in_every_protocol_and_container() {
     for call in calls() {
         let name = format!("{}.{}", call.module, call.function);
         for pickle in [pickle(&call.made()), call.protocol_4()] {
-            let alone = if call.is_refused() {
-                "nothing was executed"
-            } else {
-                "weights"
-            };
-            refused(weights(&Zip::of_pickle(&pickle).bytes()), &[alone]);
+            let zip = Zip::of_pickle(&pickle);
+            refused(weights(&zip.bytes()), &[call.complaint_alone()]);
             // As the scanners have them: the pickle is the file.
             refused(weights(&pickle), &["pytorch_model.bin"]);
         }
@@ -57,33 +53,26 @@ impl Call {
         self.verdict == "refused"
     }
 
+    /// What is said of a file that is nothing but the call.
+    fn complaint_alone(&self) -> &'static str {
+        match self.is_refused() {
+            true => "nothing was executed",
+            false => "holds no weights",
+        }
+    }
+
     fn made(&self) -> Value {
-        call(
-            global(self.module, self.function),
-            &[text(SHELL), text(PYTHON)],
-        )
+        let function = global(self.module, self.function);
+        call(function, &[text(SHELL), text(PYTHON)])
     }
 
     /// With a frame, short texts, and the name put together on the stack.
     fn protocol_4(&self) -> Vec<u8> {
         let short = |text: &str| [&[0x8c, text.len() as u8], text.as_bytes(), b"\x94"].concat();
-        let name = [
-            short(self.module),
-            short(self.function),
-            b"\x93\x94".to_vec(),
-        ];
-        let body = [
-            name.concat(),
-            short(SHELL),
-            short(PYTHON),
-            b"\x86R.".to_vec(),
-        ]
-        .concat();
-        [
-            b"\x80\x04\x95",
-            &(body.len() as u64).to_le_bytes()[..],
-            &body,
-        ]
-        .concat()
+        let name = [short(self.module), short(self.function)].concat();
+        let arguments = [short(SHELL), short(PYTHON)].concat();
+        let body = [&*name, b"\x93\x94", &arguments, b"\x86R."].concat();
+        let length = (body.len() as u64).to_le_bytes();
+        [b"\x80\x04\x95", &length[..], &body].concat()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use ckptfs::read::read_at;
 use ckptfs::view::View;
+use tempfile::TempDir;
 
 use super::base::{Base, Tensors, tensors};
 use super::bounds::{LARGEST, largest_allocation, watch};
@@ -42,52 +43,53 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
+/// A folder in memory, where there is one.
+fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    match memory.exists() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    }
+    .unwrap()
+}
+
+/// Where a run keeps the number of its case, for the dog to see.
+fn watched(what: &str, first: u64) -> Arc<AtomicU64> {
+    let current = Arc::new(AtomicU64::new(first));
+    let (what, seen) = (what.to_owned(), Arc::downgrade(&current));
+    thread::spawn(move || watch(&what, &seen));
+    current
+}
+
 pub fn fuzz(base: &Base, law: Law) {
-    let (cases, seed) = (
+    let seed = setting("CKPTFS_FUZZ_SEED", 1);
+    let (first, count) = (
+        setting("CKPTFS_FUZZ_FROM", 0),
         setting("CKPTFS_FUZZ_CASES", 400),
-        setting("CKPTFS_FUZZ_SEED", 1),
     );
-    let first = setting("CKPTFS_FUZZ_FROM", 0);
     let what = format!("{}/{}", base.name, base.target);
-    let folder = tempfile::tempdir_in(if Path::new("/dev/shm").exists() {
-        "/dev/shm"
-    } else {
-        "/tmp"
-    })
-    .unwrap();
+    let folder = scratch();
     base.write(folder.path());
-    assert!(
-        shown(base, folder.path()).unwrap() == base.reference,
-        "{what} undamaged"
-    );
-    let (mut tally, start) = (Tally::default(), Instant::now());
+    let undamaged = shown(base, folder.path()).unwrap();
+    assert!(undamaged == base.reference, "{what} undamaged");
     let whole = &base.files[&base.target];
     let places = places(whole.len(), &base.weights);
-    let current = Arc::new(AtomicU64::new(first));
-    let (name, watched) = (what.clone(), Arc::downgrade(&current));
-    thread::spawn(move || watch(&name, &watched));
-    for case in first..first + cases {
+    let (mut tally, start, current) = (Tally::default(), Instant::now(), watched(&what, first));
+    for case in first..first + count {
         current.store(case, Ordering::Relaxed);
         let bytes = damaged(whole, &places, &mut Random::new(seed << 32 | case));
-        let outcome = catch_unwind(std::panic::AssertUnwindSafe(|| {
-            check(base, law, folder.path(), &bytes, &mut tally)
-        }));
-        if let Err(panic) = outcome {
+        let check = || check(base, law, folder.path(), &bytes, &mut tally);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(check)) {
             eprintln!(
-                "{what}: case {case} of seed {seed}; CKPTFS_FUZZ_FROM={case} CKPTFS_FUZZ_CASES=1 repeats it"
+                "{what}: CKPTFS_FUZZ_SEED={seed} CKPTFS_FUZZ_FROM={case} CKPTFS_FUZZ_CASES=1 repeats it"
             );
-            std::panic::resume_unwind(panic);
+            resume_unwind(panic);
         }
     }
-    assert!(
-        largest_allocation() < LARGEST,
-        "{what}: {} bytes at once",
-        largest_allocation()
-    );
-    println!(
-        "{what}: {cases} cases of seed {seed} in {:.0?}: {tally:?}",
-        start.elapsed()
-    );
+    let largest = largest_allocation();
+    assert!(largest < LARGEST, "{what}: {largest} bytes at once");
+    let time = start.elapsed();
+    println!("{what}: {count} cases of seed {seed} in {time:.0?}: {tally:?}");
 }
 
 fn check(base: &Base, law: Law, folder: &Path, bytes: &[u8], tally: &mut Tally) {
