@@ -5,7 +5,7 @@ mod dcp;
 pub mod folder;
 mod fsdp_ranks;
 mod layout;
-mod lora;
+pub mod lora;
 mod megatron_ranks;
 mod named;
 mod names;
@@ -37,7 +37,10 @@ pub struct Checkpoint {
     pub layout: Layout,
     /// The weights, under the system's own names.
     pub tensors: Vec<SourceTensor>,
-    pub adapter: Adapter,
+    /// The adapter among the weights.
+    own_adapter: Vec<SourceTensor>,
+    /// Folders with what goes with the weights, the nearest first.
+    beside: Vec<Folder>,
     pub side_files: Vec<SideFile>,
     /// params.json of Meta, Mistral or Lingua.
     pub params: Option<Map<String, Value>>,
@@ -45,9 +48,9 @@ pub struct Checkpoint {
 }
 
 /// The adapter of a LoRA training.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Adapter {
-    /// Under PEFT's names.
+    /// Under PEFT's names, or with PEFT's parts in modules of another system's names.
     pub tensors: Vec<SourceTensor>,
     /// adapter_config.json.
     pub config: Option<Arc<SourceFile>>,
@@ -83,11 +86,12 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
     }
     Ok(Checkpoint {
         tensors,
-        adapter: adapter(&place, own_adapter)?,
+        own_adapter,
         side_files: side_files_of(&place)?,
-        params: json_beside(&place, "params.json")?,
+        params: json_beside(&place.beside, "params.json")?,
         notes,
         layout: place.layout,
+        beside: place.beside,
     })
 }
 
@@ -107,6 +111,32 @@ impl Checkpoint {
     /// Whether there is an adapter and no model under it.
     pub fn is_only_adapter(&self) -> bool {
         self.tensors.is_empty()
+    }
+
+    /// The adapter among the weights, or the one in files beside them.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn adapter(&self) -> Result<Adapter> {
+        const CONFIG: &str = "adapter_config.json";
+        let tensors = self.adapter_tensors()?;
+        if tensors.is_empty() {
+            return Err(Error::Mapping("holds no adapter".to_owned()));
+        }
+        let config = self.beside.iter().find(|folder| folder.exists(CONFIG));
+        Ok(Adapter {
+            tensors,
+            config: config.map(|folder| folder.open_file(CONFIG)).transpose()?,
+            training: json_beside(&self.beside, "lora_train_meta.json")?,
+        })
+    }
+
+    /// The tensors of the adapter, none where there is none.
+    pub fn adapter_tensors(&self) -> Result<Vec<SourceTensor>> {
+        match &*self.own_adapter {
+            [] => adapter_beside(&self.beside),
+            own => Ok(own.to_vec()),
+        }
     }
 
     /// Whether the tensors come in the order of the model, as in a state dict.
@@ -152,32 +182,18 @@ fn side_files_of(place: &Place) -> Result<Vec<SideFile>> {
     Ok(files)
 }
 
-fn json_beside(place: &Place, name: &str) -> Result<Option<Map<String, Value>>> {
-    let folder = place.beside.iter().find(|folder| folder.exists(name));
+fn json_beside(folders: &[Folder], name: &str) -> Result<Option<Map<String, Value>>> {
+    let folder = folders.iter().find(|folder| folder.exists(name));
     folder.map(|folder| folder.json(name)).transpose()
 }
 
-/// The adapter among the weights' own names, or the one in files beside them.
-fn adapter(place: &Place, own: Vec<SourceTensor>) -> Result<Adapter> {
-    const CONFIG: &str = "adapter_config.json";
-    let folders = || place.beside.iter().chain([&place.weights]);
-    let find = |name: &'static str| {
-        folders()
-            .find(|folder| folder.exists(name))
-            .map(|folder| (folder, name))
-    };
-    let tensors = match layout::ADAPTERS.into_iter().find_map(find) {
-        Some((folder, name)) if own.is_empty() => adapter_file(folder, name)?,
-        _ => own,
-    };
-    let config = find(CONFIG)
-        .map(|(folder, name)| folder.open_file(name))
-        .transpose()?;
-    Ok(Adapter {
-        tensors,
-        config,
-        training: json_beside(place, "lora_train_meta.json")?,
-    })
+fn adapter_beside(folders: &[Folder]) -> Result<Vec<SourceTensor>> {
+    for folder in folders {
+        if let Some(name) = layout::adapter_file(folder)? {
+            return Ok(lora::split(adapter_file(folder, &name)?).1);
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn adapter_file(folder: &Folder, name: &str) -> Result<Vec<SourceTensor>> {

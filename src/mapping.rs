@@ -1,5 +1,6 @@
 //! Names and operations as tables: what a family consists of, what each system calls it, and how one becomes the other.
 
+mod adapter;
 mod apply;
 mod config;
 mod derive;
@@ -15,6 +16,7 @@ mod table;
 mod template;
 mod units;
 
+pub use adapter::check_adapter;
 pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, pass_through};
 pub use config::Config;
 pub use derive::Derivation;

@@ -20,7 +20,7 @@ pub enum Layout {
     Torch(Files),
     /// `consolidated.00.pth`, one file for each tensor-parallel rank.
     Consolidated(Vec<String>),
-    /// `adapter_model.safetensors` without a model.
+    /// `adapter_model.*` or `adapter_E.pt` without a model.
     Adapter,
     /// `mp_rank_00` or `mp_rank_00_000` folders of Megatron.
     MegatronRanks(Vec<String>),
@@ -64,7 +64,7 @@ impl Layout {
         match self {
             Self::Dcp => ".metadata of torch.distributed.checkpoint".to_owned(),
             Self::HfSharded => "shard-*-model-*.safetensors of HuggingFaceStorageWriter".to_owned(),
-            Self::Adapter => "adapter_model.safetensors".to_owned(),
+            Self::Adapter => "adapter_model.* or adapter_*.pt without a model".to_owned(),
             Self::TorchCheckpointing => "files of torch_checkpointing".to_owned(),
             Self::FsdpRanks => "model_world_size_*_rank_*.pt".to_owned(),
             Self::Safetensors(own) | Self::Torch(own) => files(&own.names),
@@ -73,8 +73,35 @@ impl Layout {
     }
 }
 
-/// The files of a PEFT adapter (peft 0.21.2), the first that is there counts.
-pub const ADAPTERS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+/// The file of an adapter: PEFT's (peft 0.21.2), or else torchtune's in its own keys, which since 0.5 lies beside PEFT's
+/// and before was `adapter_E.pt` for each epoch.
+pub fn adapter_file(folder: &Folder) -> Result<Option<String>> {
+    const NAMES: [&str; 3] = [
+        "adapter_model.safetensors",
+        "adapter_model.bin",
+        "adapter_model.pt",
+    ];
+    if let Some(name) = NAMES.into_iter().find(|name| folder.exists(name)) {
+        return Ok(Some(name.to_owned()));
+    }
+    let mut names = folder.names()?;
+    names.retain(|name| is_epochs_adapter(name));
+    match &*names {
+        [] => Ok(None),
+        [name] => Ok(Some(name.clone())),
+        several => {
+            let reason = format!("holds several adapters; name one: {}", several.join(", "));
+            Err(Error::checkpoint(folder.path(), reason))
+        }
+    }
+}
+
+fn is_epochs_adapter(name: &str) -> bool {
+    let epoch = name
+        .strip_prefix("adapter_")
+        .and_then(|rest| rest.strip_suffix(".pt"));
+    epoch.is_some_and(|epoch| epoch.parse::<u64>().is_ok())
+}
 
 /// All layouts that the folder's own names show.
 pub fn layouts(folder: &Folder) -> Result<Vec<Layout>> {
@@ -127,7 +154,7 @@ pub fn layouts(folder: &Folder) -> Result<Vec<Layout>> {
     if !ranks.is_empty() {
         found.push(Layout::MegatronRanks(ranks));
     }
-    if found.is_empty() && has(&is_adapter) {
+    if found.is_empty() && adapter_file(folder)?.is_some() {
         found.push(Layout::Adapter);
     }
     Ok(found)
@@ -222,10 +249,6 @@ fn is_beside(name: &str) -> bool {
         "data.pt",
     ];
     STARTS.iter().any(|start| name.starts_with(start))
-}
-
-fn is_adapter(name: &str) -> bool {
-    ADAPTERS.contains(&name)
 }
 
 fn is_rank(name: &str) -> bool {

@@ -5,22 +5,32 @@ use super::SourceTensor;
 /// PEFT's prefix (peft 0.21.2, `base_model.model.` before the model's own names).
 const PREFIX: &str = "base_model.model.";
 
-/// Components that only an adapter's names have.
-const ADAPTER: [&str; 5] = [
-    "lora_A",
-    "lora_B",
-    "lora_embedding_A",
-    "lora_embedding_B",
-    "lora_magnitude_vector",
+/// Components that only an adapter's names have, each with PEFT's word for it: PEFT's own first, then those of torchtune
+/// (0.6.1, modules/peft) and torchtitan (0.3.0, components/lora.py).
+const PARTS: [(&str, &str); 8] = [
+    ("lora_A", "lora_A"),
+    ("lora_B", "lora_B"),
+    ("lora_embedding_A", "lora_embedding_A"),
+    ("lora_embedding_B", "lora_embedding_B"),
+    (MAGNITUDE, MAGNITUDE),
+    ("lora_a", "lora_A"),
+    ("lora_b", "lora_B"),
+    ("magnitude", MAGNITUDE),
 ];
 
-/// The tensors of the base under the model's own names, and those of the adapter as PEFT's files name them.
-/// Without PEFT's names all are the base's.
+/// A DoRA module's vector, which is a module in memory and a plain tensor in a file.
+const MAGNITUDE: &str = "lora_magnitude_vector";
+
+/// The tensors of the base under the model's own names, and those of the adapter. An adapter in PEFT's names comes out as
+/// PEFT's files name it; in another system's names only the parts of its modules are PEFT's.
 pub fn split(tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor>) {
+    // `magnitude` alone may be any model's.
+    let has_adapter = tensors
+        .iter()
+        .any(|tensor| part(&tensor.name).is_some_and(|(_, _, part)| part != MAGNITUDE));
     let (adapter, base): (Vec<_>, Vec<_>) = tensors
         .into_iter()
-        .partition(|tensor| is_adapter(&tensor.name));
-    let has_adapter = !adapter.is_empty();
+        .partition(|tensor| has_adapter && part(&tensor.name).is_some());
     let base =
         base.into_iter().map(
             |tensor| match has_adapter || tensor.name.starts_with(PREFIX) {
@@ -37,9 +47,21 @@ pub fn split(tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor
     )
 }
 
-fn is_adapter(name: &str) -> bool {
-    name.split('.')
-        .any(|component| ADAPTER.contains(&component))
+/// Whether a name is one of PEFT's files.
+pub fn is_pefts(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+/// The module, its part, and PEFT's word for the part.
+fn part(name: &str) -> Option<(&str, &'static str, &'static str)> {
+    let mut start = 0;
+    for component in name.split('.') {
+        if let Some((own, pefts)) = PARTS.iter().find(|(own, _)| *own == component) {
+            return Some((name.get(..start)?.trim_end_matches('.'), own, pefts));
+        }
+        start += component.len() + 1;
+    }
+    None
 }
 
 fn renamed(tensor: SourceTensor, name: fn(&str) -> String) -> SourceTensor {
@@ -60,15 +82,17 @@ fn base_name(name: &str) -> String {
 
 /// `q_proj.lora_A.default.weight` is `q_proj.lora_A.weight` in a file: the adapter's name in memory goes.
 fn adapter_name(name: &str) -> String {
-    let mut components: Vec<&str> = name.trim_start_matches(PREFIX).split('.').collect();
-    if let Some(at) = components
-        .iter()
-        .position(|component| ADAPTER.contains(component))
-        && components.get(at + 1).is_some_and(|next| *next != "weight")
-    {
-        components.remove(at + 1);
+    let Some((module, own, part)) = part(name) else {
+        return name.to_owned();
+    };
+    let prefix = if own == part { PREFIX } else { "" };
+    let module = module.trim_start_matches(PREFIX);
+    match name.rsplit('.').next() {
+        Some(end @ ("weight" | "bias")) if part != MAGNITUDE => {
+            format!("{prefix}{module}.{part}.{end}")
+        }
+        _ => format!("{prefix}{module}.{part}"),
     }
-    format!("{PREFIX}{}", components.join("."))
 }
 
 #[cfg(test)]
@@ -89,5 +113,37 @@ mod tests {
             adapter_name("a.q_proj.lora_B.weight"),
             "base_model.model.a.q_proj.lora_B.weight"
         );
+        assert_eq!(
+            adapter_name("base_model.model.a.lora_magnitude_vector.default.weight"),
+            "base_model.model.a.lora_magnitude_vector"
+        );
+        assert_eq!(
+            adapter_name("base_model.model.a.lora_embedding_A.default"),
+            "base_model.model.a.lora_embedding_A"
+        );
+    }
+
+    #[test]
+    fn modules_keep_the_names_of_the_system_that_trained_them() {
+        assert_eq!(
+            adapter_name("layers.0.attn.q_proj.lora_a.weight"),
+            "layers.0.attn.q_proj.lora_A.weight"
+        );
+        assert_eq!(
+            adapter_name("layers.0.attn.q_proj.magnitude"),
+            "layers.0.attn.q_proj.lora_magnitude_vector"
+        );
+    }
+
+    #[test]
+    fn a_magnitude_without_an_adapter_is_the_models_own() {
+        let tensor = |name: &str| SourceTensor {
+            name: name.into(),
+            parts: Vec::new(),
+        };
+        let (base, adapter) = split(vec![tensor("a.magnitude"), tensor("a.weight")]);
+        assert_eq!((base.len(), adapter.len()), (2, 0));
+        let (base, adapter) = split(vec![tensor("a.magnitude"), tensor("a.lora_a.weight")]);
+        assert_eq!((base.len(), adapter.len()), (0, 2));
     }
 }

@@ -73,7 +73,8 @@ fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {
         Error::Mapping(reason) => Error::checkpoint(other, reason),
         error => error,
     })?;
-    let weights = other.tensors.iter().chain(&other.adapter.tensors);
+    let adapter = other.adapter_tensors()?;
+    let weights = other.tensors.iter().chain(&adapter);
     let theirs: Vec<(&str, &Tensor)> = weights
         .filter_map(|tensor| Some((&*tensor.name, tensor.parts.first()?)))
         .collect();

@@ -43,6 +43,9 @@ pub struct ViewOptions {
     /// Show the adapter of a LoRA checkpoint instead of the model
     #[arg(long)]
     pub adapter: bool,
+    /// lora_alpha of the adapter, where no file beside it says
+    #[arg(long, value_name = "X", requires = "adapter")]
+    pub lora_alpha: Option<f64>,
     /// Whether the output layer shares the embedding's weights, where config.json does not say
     #[arg(long, value_name = "true|false")]
     pub tied: Option<bool>,
@@ -100,6 +103,7 @@ pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
             heads: options.heads,
             kv_heads: options.kv_heads,
             adapter: options.adapter,
+            lora_alpha: options.lora_alpha,
             tied: options.tied,
         },
     )?;

@@ -56,6 +56,15 @@ impl Pattern {
         Some(bindings)
     }
 
+    /// The same with `new` in the place of the `old` that it ends in.
+    pub fn with_end(&self, old: &str, new: &str) -> Option<Self> {
+        let stem = self.form.strip_suffix(old)?;
+        Some(Self {
+            form: format!("{stem}{new}"),
+            places: self.places.clone(),
+        })
+    }
+
     fn plain(text: &str) -> Self {
         let mut places = Vec::new();
         let components: Vec<&str> = text
@@ -80,7 +89,7 @@ impl Pattern {
 }
 
 /// All spellings of a name.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Names(pub Vec<Pattern>);
 

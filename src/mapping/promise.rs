@@ -36,6 +36,24 @@ impl Expected {
                 .all(|(size, want)| want.is_none_or(|want| want == *size))
     }
 
+    /// # Errors
+    /// When a tensor of the shape `dims` is not this one.
+    pub fn check_shape(&self, dims: &[u64]) -> Result<()> {
+        match self.fits(dims) {
+            true => Ok(()),
+            false => Err(Error::Mapping(format!("config.json contradicts the tensors: {}", self.contradiction(dims)))),
+        }
+    }
+
+    fn contradiction(&self, dims: &[u64]) -> String {
+        format!(
+            "{} is {dims:?}, config.json says {} ({})",
+            self.name,
+            self.sizes(),
+            self.meaning
+        )
+    }
+
     fn sizes(&self) -> String {
         let size = |size: &Option<u64>| size.map_or("_".to_owned(), |size| size.to_string());
         let sizes: Vec<String> = self.shape.iter().map(size).collect();
@@ -248,14 +266,8 @@ pub fn check(
                 let shape = tensor.tensor.shape().dims();
                 if !promise.fits(shape) {
                     let (form, _) = super::pattern::form_of(&promise.name);
-                    complaints.shapes.entry(form).or_insert_with(|| {
-                        format!(
-                            "{} is {shape:?}, config.json says {} ({})",
-                            promise.name,
-                            promise.sizes(),
-                            promise.meaning
-                        )
-                    });
+                    let told = || promise.contradiction(shape);
+                    complaints.shapes.entry(form).or_insert_with(told);
                 }
                 ordered.push(tensor);
             }

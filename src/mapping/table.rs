@@ -72,7 +72,7 @@ impl System {
 ///
 /// A variable that only `to` has counts along the first axis of the source, which is cut there; a variable that only
 /// `from` has numbers the slices of a new first axis.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     pub from: OneOrMany,
@@ -104,7 +104,7 @@ pub struct Drop {
 }
 
 /// The sources of a rule, each with its spellings.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
     One(Names),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::expression::{Expression, Scope};
 
 /// A name to be made: text with `{expression}` in it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Template {
     pieces: Vec<(String, Option<Expression>)>,
@@ -28,6 +28,21 @@ impl Template {
             None => plain.clone(),
         };
         self.pieces.iter().map(piece).collect()
+    }
+
+    /// The same with `start` put before it.
+    pub fn with_start(mut self, start: &str) -> Self {
+        self.pieces.insert(0, (start.to_owned(), None));
+        self
+    }
+
+    /// The same with `new` in the place of the `old` that it ends in.
+    pub fn with_end(&self, old: &str, new: &str) -> Option<Self> {
+        let mut pieces = self.pieces.clone();
+        let (plain, expression) = pieces.last_mut()?;
+        let stem = plain.strip_suffix(old).filter(|_| expression.is_none())?;
+        *plain = format!("{stem}{new}");
+        Some(Self { pieces })
     }
 
     pub fn fill(&self, scope: &dyn Scope) -> std::result::Result<String, String> {

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{DtypeChoice, Options, View, dtype};
-use crate::checkpoint::{Adapter, Checkpoint};
+use super::{DtypeChoice, Options, View, dtype, side_files};
+use super::config::ConfigFile;
+use super::names;
+use crate::checkpoint::{Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
-use crate::mapping::{self, MappedTensor};
+use crate::mapping::{self, MappedTensor, Tables};
 use crate::repo::{self, Attributes, Naming, VirtualFile, Weights};
+use crate::tensor::SourceTensor;
 
 const CONFIG: &str = "adapter_config.json";
 
@@ -17,14 +20,15 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         tensors,
         config,
         training,
-    } = checkpoint.adapter;
-    if tensors.is_empty() {
-        return Err(Error::Mapping("holds no adapter".to_owned()));
-    }
-    let mut outcome = mapping::pass_through(tensors)?;
+    } = checkpoint.adapter()?;
+    let are_pefts = tensors.iter().all(|tensor| is_pefts(&tensor.name));
+    let (system, mut tensors) = match are_pefts {
+        true => (None, mapping::pass_through(tensors)?.tensors),
+        false => map(&checkpoint, &tensors, options)?,
+    };
     match options.dtype {
         DtypeChoice::Keep => {}
-        DtypeChoice::To(to) => outcome.tensors = dtype::cast(outcome.tensors, Some(to), None)?,
+        DtypeChoice::To(to) => tensors = dtype::cast(tensors, Some(to), None)?,
         DtypeChoice::Config => {
             return Err(Error::Mapping(
                 "an adapter's config names no dtype; pass --dtype bf16, f16 or f32".to_owned(),
@@ -33,25 +37,21 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     }
     let weights = Weights {
         naming: Naming::Adapter,
-        units: mapping::units(None, &outcome.tensors),
+        units: mapping::units(None, &tensors),
         max_shard_size: u64::MAX,
         total_parameters: 0,
     };
-    let mut files = options.layout.weight_files(&outcome.tensors, &weights);
-    files.push(match (config, training) {
-        (Some(file), _) => repo::source_file(CONFIG, file),
-        (None, Some(training)) => made(&outcome.tensors, &training)?,
-        (None, None) => {
-            let reason = "the adapter has no adapter_config.json and no lora_train_meta.json beside it: its alpha is unknown";
-            return Err(Error::Mapping(reason.to_owned()));
-        }
+    let mut files = options.layout.weight_files(&tensors, &weights);
+    files.push(match config {
+        Some(file) => repo::source_file(CONFIG, file),
+        None => made(&tensors, &training.unwrap_or_default(), options.lora_alpha)?,
     });
     Ok(View {
-        system: checkpoint.layout.word().to_owned(),
+        system: system.unwrap_or(checkpoint.layout.word().to_owned()),
         evidence: checkpoint.layout.evidence(),
         family: "adapter".to_owned(),
-        tensors: outcome.tensors,
-        dropped: outcome.dropped,
+        tensors,
+        dropped: Vec::new(),
         tied: None,
         notes: checkpoint
             .notes
@@ -62,32 +62,80 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     })
 }
 
+/// An adapter in its system's own names, under PEFT's. Also the system's name.
+fn map(
+    checkpoint: &Checkpoint,
+    tensors: &[SourceTensor],
+    options: &Options,
+) -> Result<(Option<String>, Vec<MappedTensor>)> {
+    let tables = Tables::load(options.mapping.as_deref())?;
+    let side_files = side_files(checkpoint, options)?;
+    let config = ConfigFile::find(checkpoint, &side_files, &tables, options)?;
+    let Some(family) = config.family(&tables, options) else {
+        return Err(Error::Mapping(format!(
+            "the adapter has {}'s own names, and no table knows family {}",
+            tensors[0].name, config.model_type()
+        )));
+    };
+    let tables = tables.of_adapters(family);
+    let (system, sources) = names::choose(&tables, family, tensors, options.system.as_deref())?;
+    let outcome = mapping::apply(system, family, config.values(), &sources)?;
+    if let Some(tensor) = outcome.unknown.first() {
+        return Err(Error::Mapping(format!(
+            "{}: {} has no weight that an adapter of system {} could belong to, or one that it shares with others: PEFT's files cannot say that",
+            tensor.name, family.name, system.name
+        )));
+    }
+    let expected = mapping::expected(family, config.values(), usize::MAX)?;
+    mapping::check_adapter(&expected, &outcome.tensors)?;
+    Ok((Some(system.name.clone()), outcome.tensors))
+}
+
 /// The config as verl's merger makes it (0.9.1, model_merger/base_model_merger.py): rank and alpha of the training, and as
 /// targets the modules that the adapter has.
-fn made(tensors: &[MappedTensor], training: &Map<String, Value>) -> Result<VirtualFile> {
-    let stated = |key: &str| {
-        let missing = || {
-            Error::Mapping(format!(
-                "lora_train_meta.json has no {key}, so no adapter_config.json can be made"
-            ))
-        };
-        training.get(key).cloned().ok_or_else(missing)
+fn made(
+    tensors: &[MappedTensor],
+    training: &Map<String, Value>,
+    alpha: Option<f64>,
+) -> Result<VirtualFile> {
+    let Some(alpha) = alpha.map(Value::from).or(training.get("lora_alpha").cloned()) else {
+        let reason = "neither an adapter_config.json nor a lora_train_meta.json beside the adapter tells its alpha: pass --lora-alpha X";
+        return Err(Error::Mapping(reason.to_owned()));
     };
-    let config = json!({
+    let mut config = json!({
         "bias": "none",
         "inference_mode": true,
-        "lora_alpha": stated("lora_alpha")?,
+        "lora_alpha": alpha,
         "peft_type": "LORA",
-        "r": stated("r")?,
+        "r": rank(tensors)?,
         "target_modules": targets(tensors),
         "task_type": training.get("task_type"),
     });
+    if tensors.iter().any(|tensor| tensor.name.ends_with(".lora_magnitude_vector")) {
+        config["use_dora"] = true.into();
+    }
     let sources = tensors.iter().flat_map(repo::sources).map(|file| &**file);
     Ok(repo::inline_file(
         CONFIG,
         repo::python_json(&config),
         Attributes::of(sources),
     ))
+}
+
+/// The rank that all modules have.
+fn rank(tensors: &[MappedTensor]) -> Result<u64> {
+    let is_half = |tensor: &&MappedTensor| tensor.name.ends_with(".lora_A.weight");
+    let ranks: BTreeSet<u64> = tensors
+        .iter()
+        .filter(is_half)
+        .filter_map(|tensor| tensor.tensor.shape().dims().first().copied())
+        .collect();
+    match Vec::from_iter(ranks)[..] {
+        [rank] => Ok(rank),
+        ref ranks => Err(Error::Mapping(format!(
+            "modules of the adapter have ranks {ranks:?}: put its adapter_config.json beside it"
+        ))),
+    }
 }
 
 /// `q_proj` of `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.

@@ -77,6 +77,8 @@ pub struct Options {
     pub kv_heads: Option<u64>,
     /// Show the adapter of a LoRA training instead of the model.
     pub adapter: bool,
+    /// lora_alpha of the adapter, where no file tells.
+    pub lora_alpha: Option<f64>,
     /// Whether the output head is the embedding, where no config.json tells.
     pub tied: Option<bool>,
 }
@@ -94,6 +96,7 @@ impl Default for Options {
             heads: None,
             kv_heads: None,
             adapter: false,
+            lora_alpha: None,
             tied: None,
         }
     }
