@@ -19,6 +19,8 @@ pub enum Operation {
     Reshape(Vec<Expression>),
     /// Dimension, start, size.
     Narrow([Expression; 3]),
+    /// Rows per block, blocks per group, start, count: of each group of blocks of rows these.
+    Blocks([Expression; 4]),
 }
 
 impl TryFrom<String> for Operation {
@@ -41,6 +43,7 @@ impl TryFrom<String> for Operation {
             "permute" => Ok(Self::Permute(arguments)),
             "reshape" => Ok(Self::Reshape(arguments)),
             "narrow" => Ok(Self::Narrow(arguments.try_into().map_err(|_| wrong())?)),
+            "blocks" => Ok(Self::Blocks(arguments.try_into().map_err(|_| wrong())?)),
             _ => Err(format!("no operation is called {text:?}")),
         }
     }
@@ -66,6 +69,10 @@ impl Operation {
                 tensor.permute(&axes)
             }
             Self::Unrope(head_dim) => unrope(tensor, size(head_dim)?),
+            Self::Blocks([rows, blocks, start, count]) => {
+                let group = [size(rows)?, size(blocks)?];
+                take_blocks(tensor, group, [size(start)?, size(count)?])
+            }
         }
     }
 }
@@ -81,6 +88,27 @@ fn unrope(tensor: &Tensor, head_dim: u64) -> Result<Tensor> {
     let split = [&[rows / head_dim, head_dim / 2, 2], rest].concat();
     let axes: Vec<usize> = [0, 2, 1].into_iter().chain(3..split.len()).collect();
     tensor.reshape(&split)?.permute(&axes)?.reshape(dims)
+}
+
+fn take_blocks(
+    tensor: &Tensor,
+    [rows, blocks]: [u64; 2],
+    [start, count]: [u64; 2],
+) -> Result<Tensor> {
+    let group = rows.checked_mul(blocks).filter(|group| *group > 0);
+    let dims = tensor.shape().dims();
+    let Some((groups, rest)) = dims.split_first().and_then(|(all, rest)| {
+        let group = group.filter(|group| all.is_multiple_of(*group))?;
+        Some((all / group, rest))
+    }) else {
+        let shape = tensor.shape();
+        let reason = format!("shape {shape} has no groups of {blocks} blocks of {rows} rows");
+        return Err(Error::Mapping(reason));
+    };
+    let split = [&[groups, blocks, rows], rest].concat();
+    let taken = tensor.reshape(&split)?.narrow(1, start, count)?;
+    let joined = [&[groups * count * rows], rest].concat();
+    taken.reshape(&joined)
 }
 
 /// A scope that also knows a tensor's sizes.
