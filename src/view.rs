@@ -8,6 +8,7 @@ mod names;
 mod options;
 mod tied;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::checkpoint::{self, Checkpoint, SideFile};
@@ -101,8 +102,10 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
             options,
             &mut notes,
         )?,
-        None => pass_through(&mut checkpoint, &config, &mut notes)?,
+        None => pass_through(&mut checkpoint, &tables, &config, &mut notes)?,
     };
+    check_system(options, &checkpoint, &table, &tables)?;
+    notes.extend(config.note().map(Note::warning));
     let dtype = options.dtype.resolve(&config)?;
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
     config.state_dtype(dtype);
@@ -205,9 +208,31 @@ fn note_dropped(dropped: &Dropped, notes: &mut Vec<Note>) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a `--system` that is not the checkpoint's, which would otherwise be passed over in silence.
+fn check_system(
+    options: &Options,
+    checkpoint: &Checkpoint,
+    table: &str,
+    tables: &Tables,
+) -> Result<()> {
+    let own = [table, checkpoint.layout.word(), checkpoint.system_with(table)];
+    match options.system.as_deref() {
+        Some(wanted) if !own.contains(&wanted) => Err(Error::Mapping(format!(
+            "--system {wanted}: the names are {table}'s, the files {}'s; systems with tables are {}",
+            checkpoint.layout.word(),
+            BTreeSet::from_iter(tables.systems.iter().map(|system| &*system.name))
+                .into_iter()
+                .collect::<Vec<_>>()
+                .join(", ")
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The tensors of a family without a table, under their own names.
 fn pass_through(
     checkpoint: &mut Checkpoint,
+    tables: &Tables,
     config: &ConfigFile,
     notes: &mut Vec<Note>,
 ) -> Result<(String, Outcome, Option<Tied>)> {
@@ -219,12 +244,23 @@ fn pass_through(
         false => format!("no table for family {model_type}: names pass as they are, unchecked"),
     }));
     let mut tensors = names::own_names(std::mem::take(&mut checkpoint.tensors));
+    names::refuse_foreign(tables, model_type, &tensors)?;
+    if let Some(fused) = tensors.iter().find(|tensor| is_fused(&tensor.name)) {
+        notes.push(Note::warning(format!(
+            "{} holds all experts of a layer, as transformers 5 has them in memory: save_pretrained may write them apart",
+            fused.name
+        )));
+    }
     if !checkpoint.has_own_order() {
         tensors.sort_by(|a, b| names::natural(&a.name, &b.name));
     }
     let mut outcome = mapping::pass_through(tensors)?;
     let tied = tied::drop_copy(config.values(), &mut outcome, notes)?;
     Ok(("huggingface".to_owned(), outcome, tied))
+}
+
+fn is_fused(name: &str) -> bool {
+    name.ends_with(".experts.gate_up_proj")
 }
 
 /// What `total_parameters` of the index counts.

@@ -34,10 +34,7 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
         );
         return Err(Error::tensor(folder.path(), name, reason));
     }
-    let source = |(name, parts): (String, Vec<Tensor>)| SourceTensor {
-        name: name.into(),
-        parts,
-    };
+    let source = |(name, parts): (String, Vec<Tensor>)| SourceTensor::new(name, parts);
     Ok(tensors.into_iter().map(source).collect())
 }
 

@@ -34,7 +34,10 @@ pub fn split(tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor
     let base =
         base.into_iter().map(
             |tensor| match has_adapter || tensor.name.starts_with(PREFIX) {
-                true => renamed(tensor, base_name),
+                true => {
+                    let name = base_name(&tensor.name);
+                    tensor.renamed(name)
+                }
                 false => tensor,
             },
         );
@@ -42,7 +45,10 @@ pub fn split(tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor
         base.collect(),
         adapter
             .into_iter()
-            .map(|tensor| renamed(tensor, adapter_name))
+            .map(|tensor| {
+                let name = adapter_name(&tensor.name);
+                tensor.renamed(name)
+            })
             .collect(),
     )
 }
@@ -62,13 +68,6 @@ fn part(name: &str) -> Option<(&str, &'static str, &'static str)> {
         start += component.len() + 1;
     }
     None
-}
-
-fn renamed(tensor: SourceTensor, name: fn(&str) -> String) -> SourceTensor {
-    SourceTensor {
-        name: name(&tensor.name).into(),
-        ..tensor
-    }
 }
 
 /// `base_model.model.q_proj.base_layer.weight` is the model's `q_proj.weight`.
@@ -137,10 +136,7 @@ mod tests {
 
     #[test]
     fn a_magnitude_without_an_adapter_is_the_models_own() {
-        let tensor = |name: &str| SourceTensor {
-            name: name.into(),
-            parts: Vec::new(),
-        };
+        let tensor = |name: &str| SourceTensor::new(name, Vec::new());
         let (base, adapter) = split(vec![tensor("a.magnitude"), tensor("a.weight")]);
         assert_eq!((base.len(), adapter.len()), (2, 0));
         let (base, adapter) = split(vec![tensor("a.magnitude"), tensor("a.lora_a.weight")]);

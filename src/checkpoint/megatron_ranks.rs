@@ -87,10 +87,8 @@ fn add(
         let (name, layer) = renumbered(name, first_layer);
         next = next.max(layer.map_or(0, |layer| layer + 1));
         // The last stage keeps a copy of a tied embedding for its own use of it.
-        tensors.entry(name.clone()).or_insert_with(|| SourceTensor {
-            name: name.into(),
-            parts,
-        });
+        let tensor = SourceTensor::new(name.clone(), parts);
+        tensors.entry(name).or_insert(tensor);
     }
     Ok(next)
 }

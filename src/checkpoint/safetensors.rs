@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use self::header::Entry;
+pub use self::header::Strings;
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Shape, SourceFile, Tensor, contiguous};
 

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::folder::Folder;
 use super::layout::{Files, one_epoch};
 use super::names::{containers, is_weight};
+use super::safetensors::Strings;
 use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
 use super::{SourceTensor, named, safetensors};
@@ -17,16 +18,23 @@ use crate::tensor::{SourceFile, Tensor};
 /// `model.safetensors.index.json` and its like (transformers 5.23.0). Whatever it says of sizes is not believed.
 #[derive(Deserialize)]
 struct Index {
+    #[serde(deserialize_with = "unique")]
     weight_map: BTreeMap<String, String>,
+}
+
+/// A name that stands in the map twice would be in two files, of which serde's maps would believe the last.
+fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<BTreeMap<String, String>, D::Error> {
+    let Strings(entries) = Strings::deserialize(deserializer)?;
+    Ok(entries.into_iter().collect())
 }
 
 /// The tensors of safetensors files.
 pub fn safetensors_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> {
     let opened = opened(folder, files)?;
     let mut seen = Seen::default();
-    for file in &opened.files {
+    for (file_name, file) in &opened.files {
         for (name, tensor) in safetensors::tensors(file)? {
-            seen.add(file, name, tensor)?;
+            seen.add(file_name, file, name, tensor)?;
         }
     }
     opened.check(folder, &seen)?;
@@ -37,18 +45,19 @@ pub fn safetensors_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTen
 pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> {
     let opened = opened(folder, files)?;
     let mut found = Vec::new();
-    for file in &opened.files {
+    for (file_name, file) in &opened.files {
         let tensors = TorchFile::open(file.clone())?.tensors(&|path| is_weight(&path.join(".")))?;
-        found.extend(tensors.into_iter().map(|(path, value)| (file, path, value)));
+        let tensors = tensors.into_iter();
+        found.extend(tensors.map(|(path, value)| (file_name, file, path, value)));
     }
-    let paths: Vec<&[String]> = found.iter().map(|(_, path, _)| &**path).collect();
+    let paths: Vec<&[String]> = found.iter().map(|(_, _, path, _)| &**path).collect();
     let containers = containers(&paths);
     let mut seen = Seen::default();
     let mut parts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (file, path, value) in found {
+    for (file_name, file, path, value) in found {
         let name = path.get(containers..).unwrap_or(&path).join(".");
         match value? {
-            Value::Plain(tensor) => seen.add(file, name, tensor)?,
+            Value::Plain(tensor) => seen.add(file_name, file, name, tensor)?,
             part => parts.entry(name).or_default().push(part),
         }
     }
@@ -62,7 +71,8 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
 
 /// The files of one checkpoint: those that its index names, or all.
 struct Opened {
-    files: Vec<Arc<SourceFile>>,
+    /// Each with its name in the folder, which in a hub cache is a link.
+    files: Vec<(String, Arc<SourceFile>)>,
     index: Option<(String, Index)>,
 }
 
@@ -87,7 +97,7 @@ fn opened(folder: &Folder, Files { names, index }: &Files) -> Result<Opened> {
     }
     let files = wanted
         .into_iter()
-        .map(|name| open(folder, name))
+        .map(|name| Ok((name.clone(), open(folder, name)?)))
         .collect::<Result<_>>()?;
     Ok(Opened { files, index })
 }
@@ -164,13 +174,20 @@ fn number_of(name: &str) -> Option<(u64, u64)> {
 #[derive(Default)]
 struct Seen {
     tensors: Vec<SourceTensor>,
-    files: HashMap<String, Arc<SourceFile>>,
+    /// The name of the file that holds each, in the folder.
+    files: HashMap<String, String>,
 }
 
 impl Seen {
-    fn add(&mut self, file: &Arc<SourceFile>, name: String, tensor: Tensor) -> Result<()> {
-        if let Some(other) = self.files.insert(name.clone(), file.clone()) {
-            let reason = format!("{} holds it too", other.path().display());
+    fn add(
+        &mut self,
+        file_name: &str,
+        file: &SourceFile,
+        name: String,
+        tensor: Tensor,
+    ) -> Result<()> {
+        if let Some(other) = self.files.insert(name.clone(), file_name.to_owned()) {
+            let reason = format!("{other} holds it too");
             return Err(Error::tensor(file.path(), &name, reason));
         }
         self.tensors.push(SourceTensor::whole(name, tensor));
@@ -204,19 +221,10 @@ impl Opened {
             ))
         };
         for (name, file) in weight_map {
-            let held = seen
-                .files
-                .get(name)
-                .and_then(|held| held.path().file_name());
-            match held {
+            match seen.files.get(name) {
+                Some(held) if held == file => {}
+                Some(held) => return refuse(name, format!("is in {held} and not in {file}")),
                 None => return refuse(name, format!("is not in {file}")),
-                Some(held)
-                    if file.rsplit('/').next().is_none_or(|file| held != file)
-                        && !is_blob(held) =>
-                {
-                    return refuse(name, format!("is in {} and not in {file}", held.display()));
-                }
-                Some(_) => {}
             }
         }
         match seen
@@ -231,12 +239,4 @@ impl Opened {
             None => Ok(()),
         }
     }
-}
-
-/// Files of a hub cache have hashes for names.
-fn is_blob(name: &std::ffi::OsStr) -> bool {
-    name.len() >= 40
-        && name
-            .to_str()
-            .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }

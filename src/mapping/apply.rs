@@ -65,7 +65,7 @@ pub fn apply(
             Found::Itself => outcome.tensors.push(MappedTensor {
                 name: source.name.to_string(),
                 tensor: join(&source.parts, None)?,
-                sources: vec![source.name.clone()],
+                sources: vec![source.origin.clone()],
             }),
             Found::Dropped(drop) => outcome.dropped.push(Dropped {
                 source: source.clone(),
@@ -108,7 +108,7 @@ pub fn pass_through(sources: Vec<SourceTensor>) -> Result<Outcome> {
         outcome.tensors.push(MappedTensor {
             name: source.name.to_string(),
             tensor: join(&source.parts, None)?,
-            sources: vec![source.name],
+            sources: vec![source.origin],
         });
     }
     check_names(&outcome.tensors)?;

@@ -32,7 +32,7 @@ impl Production<'_> {
     pub fn run(&self, claims: &[Claim], out: &mut Vec<MappedTensor>) -> Result<()> {
         let sources: Vec<Arc<str>> = claims
             .iter()
-            .map(|claim| claim.source.name.clone())
+            .map(|claim| claim.source.origin.clone())
             .collect();
         let axes = self.cut_axes();
         let lengths = claims
@@ -133,7 +133,7 @@ impl Production<'_> {
                 "another tensor that it needs is missing".to_owned(),
             )),
             ([first, second, ..], _) if first.slices == second.slices => {
-                let names = (&first.source.name, &second.source.name);
+                let names = (&first.source.origin, &second.source.origin);
                 Err(Error::Mapping(format!(
                     "both {} and {} are there",
                     names.0, names.1

@@ -211,10 +211,10 @@ impl Listing<'_> {
         let count = expression
             .evaluate(&self.scope(Bindings::new()))
             .map_err(Error::Mapping)?;
-        match u64::try_from(count).unwrap_or(0) {
-            count if count <= COUNT_LIMIT => Ok(count),
-            count => Err(Error::Mapping(format!(
-                "config.json: {expression} is {count}, more than {COUNT_LIMIT}"
+        match u64::try_from(count) {
+            Ok(count) if count <= COUNT_LIMIT => Ok(count),
+            _ => Err(Error::Mapping(format!(
+                "config.json: {expression} is {count}, not between 0 and {COUNT_LIMIT}"
             ))),
         }
     }

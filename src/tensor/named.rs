@@ -8,16 +8,32 @@ use super::view::Tensor;
 #[derive(Debug, Clone)]
 pub struct SourceTensor {
     pub name: Arc<str>,
+    /// The name in the checkpoint, with what wrappers and training loops put around it.
+    pub origin: Arc<str>,
     /// The shards of a tensor-parallel checkpoint whose names alone tell how to join them, in rank order; else the one
     /// whole tensor.
     pub parts: Vec<Tensor>,
 }
 
 impl SourceTensor {
+    pub fn new(name: impl Into<Arc<str>>, parts: Vec<Tensor>) -> Self {
+        let name = name.into();
+        Self {
+            origin: name.clone(),
+            name,
+            parts,
+        }
+    }
+
     pub fn whole(name: impl Into<Arc<str>>, tensor: Tensor) -> Self {
+        Self::new(name, vec![tensor])
+    }
+
+    /// The same under another name.
+    pub fn renamed(self, name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
-            parts: vec![tensor],
+            ..self
         }
     }
 }

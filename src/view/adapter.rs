@@ -78,13 +78,17 @@ fn map(
         )));
     };
     let tables = tables.of_adapters(family);
-    let (system, sources) = names::choose(&tables, family, tensors, options.system.as_deref())?;
+    let refuse = |tensor: &SourceTensor| {
+        Error::Mapping(format!(
+            "{}: PEFT's files have no place for it: in family {} its weight is unknown, or a part of a fused one",
+            tensor.origin, family.name
+        ))
+    };
+    let (system, sources) = names::choose(&tables, family, tensors, options.system.as_deref())
+        .map_err(|_| refuse(&tensors[0]))?;
     let outcome = mapping::apply(system, family, config.values(), &sources)?;
     if let Some(tensor) = outcome.unknown.first() {
-        return Err(Error::Mapping(format!(
-            "{}: {} has no weight that an adapter of system {} could belong to, or one that it shares with others: PEFT's files cannot say that",
-            tensor.name, family.name, system.name
-        )));
+        return Err(refuse(tensor));
     }
     let expected = mapping::expected(family, config.values(), usize::MAX)?;
     mapping::check_adapter(&expected, &outcome.tensors)?;

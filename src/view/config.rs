@@ -19,6 +19,8 @@ const SIZE_LIMIT: u64 = 16 << 20;
 pub struct ConfigFile<'a> {
     values: Config,
     origin: Origin<'a>,
+    /// What flags say, where nothing else does.
+    taken: Vec<String>,
     /// Whether the text differs from the file's.
     changed: bool,
 }
@@ -51,6 +53,7 @@ impl<'a> ConfigFile<'a> {
                 ));
             }
         };
+        this.check_model_type(options, tables)?;
         let flags = [
             ("num_attention_heads", options.heads.map(Value::from)),
             ("num_key_value_heads", options.kv_heads.map(Value::from)),
@@ -89,6 +92,31 @@ impl<'a> ConfigFile<'a> {
                 )))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses a `--family` where config.json says another that is known.
+    fn check_model_type(&self, options: &Options, tables: &Tables) -> Result<()> {
+        let said = self.values.model_type().unwrap_or_default();
+        let names = |of: &str| tables.family(of).map(|family| &*family.name);
+        match &options.family {
+            Some(stated) if names(said).is_some() && names(said) != names(stated) => {
+                Err(Error::Mapping(format!(
+                    "config.json says model_type is {said}, the command line {stated}; leave out --family or give that model's --config-from"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was taken from the command line because no file says it.
+    pub fn note(&self) -> Option<String> {
+        match &*self.taken {
+            [] => None,
+            taken => Some(format!(
+                "{} taken from the command line: the tensors' shapes fit, but no file says so",
+                taken.join(", ")
+            )),
         }
     }
 
@@ -170,6 +198,7 @@ impl<'a> ConfigFile<'a> {
             values: Config::new(values),
             origin: Origin::File(file.clone()),
             changed: false,
+            taken: Vec::new(),
         })
     }
 
@@ -188,6 +217,7 @@ impl<'a> ConfigFile<'a> {
             values: Config::new(derivation.config(model, &[], false)?),
             origin: Origin::Derived(derivation, model.clone()),
             changed: true,
+            taken: Vec::new(),
         })
     }
 
@@ -200,6 +230,7 @@ impl<'a> ConfigFile<'a> {
             values,
             origin: Origin::Stated,
             changed: false,
+            taken: Vec::new(),
         }
     }
 
@@ -211,6 +242,7 @@ impl<'a> ConfigFile<'a> {
             ))),
             Some(_) => Ok(()),
             None => {
+                self.taken.push(format!("{key} {value}"));
                 self.values.set(key, value);
                 Ok(())
             }

@@ -109,6 +109,26 @@ pub fn own_names(mut tensors: Vec<SourceTensor>) -> Vec<SourceTensor> {
     }
 }
 
+/// Refuses names that a system gives to other families: no table says what this family makes of them.
+pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor]) -> Result<()> {
+    let names = tensors.iter().map(|tensor| &*tensor.name);
+    let roots = shared_roots(&names.collect::<Vec<_>>());
+    let root = roots.last().map_or(0, String::len);
+    let bare = renamed(tensors, |name| name[root..].to_owned());
+    let others = tables.systems.iter().filter(|system| !system.identity);
+    let mut pairs = others.flat_map(|system| {
+        let families = system.families.iter();
+        families.filter_map(move |family| Some((system, tables.family(family)?)))
+    });
+    match pairs.find(|(system, family)| coverage(system, family, &bare) * 2 > bare.len()) {
+        None => Ok(()),
+        Some((system, _)) => Err(Error::Mapping(format!(
+            "names like {} are {}'s, and no table says what family {model_type} makes of them: add one with --mapping FILE",
+            tensors[0].origin, system.name
+        ))),
+    }
+}
+
 /// The tensors of a base model under the names that it has alone.
 pub fn without_base_prefix(tensors: Vec<MappedTensor>) -> Vec<MappedTensor> {
     let own = |name: &str| name.strip_prefix(BASE_PREFIX).map(str::to_owned);
@@ -120,10 +140,7 @@ pub fn without_base_prefix(tensors: Vec<MappedTensor>) -> Vec<MappedTensor> {
 }
 
 fn renamed(tensors: &[SourceTensor], name: impl Fn(&str) -> String) -> Vec<SourceTensor> {
-    let rename = |tensor: &SourceTensor| SourceTensor {
-        name: name(&tensor.name).into(),
-        parts: tensor.parts.clone(),
-    };
+    let rename = |tensor: &SourceTensor| tensor.clone().renamed(name(&tensor.name));
     tensors.iter().map(rename).collect()
 }
 

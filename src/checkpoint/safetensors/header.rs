@@ -124,7 +124,8 @@ impl<'de> Visitor<'de> for TextVisitor {
 }
 
 /// A map of strings in its own order.
-struct Strings(Vec<(String, String)>);
+/// A map of strings, in the order of the text.
+pub struct Strings(pub Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Strings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
