@@ -82,7 +82,7 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
     };
     let (tensors, own_adapter) = lora::split(tensors);
     if tensors.is_empty() && own_adapter.is_empty() && place.layout != Layout::Adapter {
-        return Err(Error::checkpoint(folder.path(), "holds no weights"));
+        return Err(Error::checkpoint(source, "holds no weights"));
     }
     Ok(Checkpoint {
         tensors,

@@ -56,6 +56,10 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
     let mut parts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (file_name, file, path, value) in found {
         let name = path.get(containers..).unwrap_or(&path).join(".");
+        if path.is_empty() {
+            let reason = "holds one tensor without a name; save a state_dict";
+            return Err(Error::malformed(file.path(), reason));
+        }
         match value? {
             Value::Plain(tensor) => seen.add(file_name, file, name, tensor)?,
             part => parts.entry(name).or_default().push(part),

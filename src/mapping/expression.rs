@@ -54,6 +54,14 @@ const LEVELS: [&[(&str, Operator)]; 5] = [
     ],
 ];
 
+impl Operator {
+    fn sign(self) -> &'static str {
+        let mut all = LEVELS.into_iter().flatten();
+        all.find(|(_, operator)| *operator == self)
+            .map_or("", |(sign, _)| sign)
+    }
+}
+
 /// Where names get their values.
 pub trait Scope {
     /// The number called `name`; the error says what is missing.
@@ -117,9 +125,15 @@ fn evaluate(node: &Node, scope: &dyn Scope) -> Result<i64, String> {
             _ => evaluate(right, scope),
         },
         Node::Binary(operator, left, right) => {
-            let (left, right) = (evaluate(left, scope)?, evaluate(right, scope)?);
-            arithmetic(*operator, left, right)
-                .ok_or_else(|| format!("cannot compute {left} {operator:?} {right}"))
+            let (a, b) = (evaluate(left, scope)?, evaluate(right, scope)?);
+            let told = |node: &Node, value: i64| match node {
+                Node::Name(name) => format!("{name} ({value})"),
+                _ => value.to_string(),
+            };
+            arithmetic(*operator, a, b).ok_or_else(|| {
+                let (left, sign, right) = (told(left, a), operator.sign(), told(right, b));
+                format!("{left} {sign} {right} is no whole number")
+            })
         }
     }
 }

@@ -47,11 +47,7 @@ impl<'a> ConfigFile<'a> {
             (None, None) if options.family.is_some() && options.heads.is_some() => {
                 Self::stated(options)
             }
-            (None, None) => {
-                return Err(Error::Mapping(
-                    "no config.json: pass --config-from DIR, the model's Hugging Face folder (or --family NAME, --heads N and --kv-heads N)".to_owned(),
-                ));
-            }
+            (None, None) => return Err(missing(options)),
         };
         this.check_model_type(options, tables)?;
         let flags = [
@@ -254,4 +250,23 @@ impl<'a> ConfigFile<'a> {
             self.values.set(key, value);
         }
     }
+}
+
+/// The error about a config.json that is nowhere, and flags that do not suffice in its place.
+fn missing(options: &Options) -> Error {
+    let flags = [
+        ("--family NAME", options.family.is_none()),
+        ("--heads N", options.heads.is_none()),
+        ("--kv-heads N", options.kv_heads.is_none()),
+    ];
+    let lacking = flags.iter().filter(|(_, lacks)| *lacks);
+    let lacking: Vec<&str> = lacking.map(|(flag, _)| *flag).collect();
+    let place = match &options.config_from {
+        Some(folder) => format!("no config.json, neither beside the weights nor in {}", folder.display()),
+        None => "no config.json".to_owned(),
+    };
+    Error::Mapping(format!(
+        "{place}: pass --config-from DIR, the model's Hugging Face folder (or {})",
+        lacking.join(", ")
+    ))
 }
