@@ -215,7 +215,11 @@ fn check_system(
     table: &str,
     tables: &Tables,
 ) -> Result<()> {
-    let own = [table, checkpoint.layout.word(), checkpoint.system_with(table)];
+    let own = [
+        table,
+        checkpoint.layout.word(),
+        checkpoint.system_with(table),
+    ];
     match options.system.as_deref() {
         Some(wanted) if !own.contains(&wanted) => Err(Error::Mapping(format!(
             "--system {wanted}: the names are {table}'s, the files {}'s; systems with tables are {}",

@@ -23,7 +23,9 @@ struct Index {
 }
 
 /// A name that stands in the map twice would be in two files, of which serde's maps would believe the last.
-fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<BTreeMap<String, String>, D::Error> {
+fn unique<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<BTreeMap<String, String>, D::Error> {
     let Strings(entries) = Strings::deserialize(deserializer)?;
     Ok(entries.into_iter().collect())
 }

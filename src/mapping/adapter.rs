@@ -106,17 +106,23 @@ pub fn check_adapter(expected: &[Expected], tensors: &[MappedTensor]) -> Result<
             (Some([rank, columns]), Some([rows, same]), None) if rank == same => {
                 weight.check_shape(&[*rows, *columns])?;
             }
-            (Some([rank, columns]), Some([rows, same]), Some([length])) if rank == same && rows == length => {
+            (Some([rank, columns]), Some([rows, same]), Some([length]))
+                if rank == same && rows == length =>
+            {
                 weight.check_shape(&[*rows, *columns])?;
             }
             found => {
                 let reason = "needs lora_A of [rank, columns] and lora_B of [rows, rank]";
-                return Err(Error::Mapping(format!("{module}: an adapter {reason}, found {found:?}")));
+                return Err(Error::Mapping(format!(
+                    "{module}: an adapter {reason}, found {found:?}"
+                )));
             }
         }
     }
     match shapes.keys().min() {
         None => Ok(()),
-        Some(name) => Err(Error::Mapping(format!("{name} adapts no weight of the model that config.json describes"))),
+        Some(name) => Err(Error::Mapping(format!(
+            "{name} adapts no weight of the model that config.json describes"
+        ))),
     }
 }

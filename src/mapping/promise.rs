@@ -41,7 +41,10 @@ impl Expected {
     pub fn check_shape(&self, dims: &[u64]) -> Result<()> {
         match self.fits(dims) {
             true => Ok(()),
-            false => Err(Error::Mapping(format!("config.json contradicts the tensors: {}", self.contradiction(dims)))),
+            false => Err(Error::Mapping(format!(
+                "config.json contradicts the tensors: {}",
+                self.contradiction(dims)
+            ))),
         }
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{DtypeChoice, Options, View, dtype, side_files};
 use super::config::ConfigFile;
 use super::names;
+use super::{DtypeChoice, Options, View, dtype, side_files};
 use crate::checkpoint::{Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, Tables};
@@ -74,7 +74,8 @@ fn map(
     let Some(family) = config.family(&tables, options) else {
         return Err(Error::Mapping(format!(
             "the adapter has {}'s own names, and no table knows family {}",
-            tensors[0].name, config.model_type()
+            tensors[0].name,
+            config.model_type()
         )));
     };
     let tables = tables.of_adapters(family);
@@ -102,7 +103,10 @@ fn made(
     training: &Map<String, Value>,
     alpha: Option<f64>,
 ) -> Result<VirtualFile> {
-    let Some(alpha) = alpha.map(Value::from).or(training.get("lora_alpha").cloned()) else {
+    let Some(alpha) = alpha
+        .map(Value::from)
+        .or(training.get("lora_alpha").cloned())
+    else {
         let reason = "neither an adapter_config.json nor a lora_train_meta.json beside the adapter tells its alpha: pass --lora-alpha X";
         return Err(Error::Mapping(reason.to_owned()));
     };
@@ -115,7 +119,10 @@ fn made(
         "target_modules": targets(tensors),
         "task_type": training.get("task_type"),
     });
-    if tensors.iter().any(|tensor| tensor.name.ends_with(".lora_magnitude_vector")) {
+    if tensors
+        .iter()
+        .any(|tensor| tensor.name.ends_with(".lora_magnitude_vector"))
+    {
         config["use_dora"] = true.into();
     }
     let sources = tensors.iter().flat_map(repo::sources).map(|file| &**file);

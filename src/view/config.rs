@@ -262,7 +262,10 @@ fn missing(options: &Options) -> Error {
     let lacking = flags.iter().filter(|(_, lacks)| *lacks);
     let lacking: Vec<&str> = lacking.map(|(flag, _)| *flag).collect();
     let place = match &options.config_from {
-        Some(folder) => format!("no config.json, neither beside the weights nor in {}", folder.display()),
+        Some(folder) => format!(
+            "no config.json, neither beside the weights nor in {}",
+            folder.display()
+        ),
         None => "no config.json".to_owned(),
     };
     Error::Mapping(format!(

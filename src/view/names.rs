@@ -75,7 +75,7 @@ pub fn choose<'t>(
 /// The error about weights that the system's table does not know.
 pub fn unknown(system: &System, family: &Family, tensors: &[SourceTensor]) -> Error {
     Error::Mapping(format!(
-        "system {} has no rule in family {} for {}; add one with --mapping FILE",
+        "system {} has no rule in family {} for {}: is the config.json this model's? If so, add a rule with --mapping FILE",
         system.name,
         family.name,
         listed(tensors)

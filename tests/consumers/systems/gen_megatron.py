@@ -15,6 +15,8 @@ import json
 import os
 import queue
 import re
+import pathlib
+import shutil
 import sys
 import warnings
 
@@ -348,6 +350,28 @@ def one(out, name, family, layout, *, dtype=F32, options=None, special="", sourc
     case.done(tensors, by=by, source=source, config_from=config_from, special=special)
 
 
+def interleave(folder, stages=2):
+    """One rank's file as virtual pipeline stages leave it: model0, model1 in each rank, layers counted from 0 in each. Megatron needs
+    a schedule on GPUs to build such a model, so the tensors of its file are dealt out as parallel_state and checkpointing.py do."""
+    file = folder / "mp_rank_00" / "model_optim_rng.pt"
+    whole = torch.load(file, weights_only=False)
+    shutil.rmtree(file.parent)
+    layers = whole["args"].num_layers
+    whole["args"].pipeline_model_parallel_size, whole["args"].virtual_pipeline_model_parallel_size = stages, layers // stages
+    model = whole.pop("model")
+    for rank in range(stages):
+        chunks = {f"model{v}": chunk(model, v * stages + rank, layers) for v in range(layers // stages)}
+        at = folder / f"mp_rank_00_{rank:03}"
+        at.mkdir()
+        torch.save({**whole, **chunks}, at / file.name)
+
+
+def chunk(model, layer, layers):
+    own = {k.replace(f"layers.{layer}.", "layers.0."): v for k, v in model.items() if f".layers.{layer}." in k}
+    ends = {0: ("embedding.",), layers - 1: ("decoder.final_layernorm.", "output_layer.")}.get(layer, ())
+    return own | {k: v for k, v in model.items() if k.startswith(ends)}
+
+
 def main(out):
     actor = "source/global_step_10/actor"
     moe = dict(head_dim=32, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=44)
@@ -371,6 +395,8 @@ def main(out):
     one(out, "lm-legacy-llama-tp2", "llama", "local", source="source/iter_0000010", options={"tp": 2, "padded": 320}, special="iter_*/mp_rank_TT, local names", **lm, **even)
     one(out, "lm-legacy-llama-tp2-pp2-te", "llama", "te", source="source/iter_0000010", options={"tp": 2, "pp": 2}, special="iter_*/mp_rank_TT_PPP, Transformer Engine's names", num_hidden_layers=4, **lm, **even)
     one(out, "lm-legacy-llama-tp4-nested", "llama", "nested", source="source/iter_0000010", dtype=BF16, options={"tp": 4}, special="language_model names of Megatron-LM before megatron-core, version 3", **lm, **{**even, "num_key_value_heads": 4})
+    one(out, "lm-legacy-llama-virtual", "llama", "te", source="source/iter_0000010", special="iter_*/mp_rank_TT_PPP with model0 and model1: virtual pipeline stages", num_hidden_layers=4, **lm, **even)
+    interleave(pathlib.Path(out) / "mcore-lm-legacy-llama-virtual/source/iter_0000010")
 
 
 if __name__ == "__main__":

@@ -125,6 +125,11 @@ def test_a_pt_that_names_posix_system_is_refused(state, config, tmp_path, where,
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_tensor_without_a_name_is_refused(tmp_path):
+    torch.save(torch.ones(3, 3), tmp_path / "weights.pt")
+    assert "without a name" in refusal(tmp_path / "weights.pt")
+
+
 def test_an_index_of_bin_shards_that_points_outside_is_refused(state, config, tmp_path):
     pytorch_bin.write(config, state, max_shard_size="100KB")
     escape(config, "pytorch_model-00002-*", "pytorch_model.bin.index.json")

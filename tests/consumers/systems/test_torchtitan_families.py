@@ -1,10 +1,10 @@
-"""torchtitan's families in both of its spellings."""
+"""torchtitan's families in all of its spellings."""
 import pytest
 
 import checked
 
 
-@pytest.mark.parametrize("script, environment", [("gen_titan.py", "base"), ("gen_titan_old.py", "titan-old")])
+@pytest.mark.parametrize("script, environment", [("gen_titan.py", "base"), ("gen_titan_old.py", "titan-old"), ("gen_titan_between.py", "base")])
 def test_torchtitan_checkpoints_equal_what_their_adapter_makes(subtests, script, environment):
     folder = checked.generate(script, environment=environment)
     checked.check(folder, subtests)

@@ -1,0 +1,204 @@
+//! What a user is told when flags, config.json or an index contradict the checkpoint.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ckptfs::view::{Options, View};
+use safetensors::tensor::{Dtype, TensorView};
+use tempfile::TempDir;
+
+fn example() -> (PathBuf, PathBuf) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/torchtitan-llama3");
+    (root.join("checkpoint/step-10"), root.join("hf_assets"))
+}
+
+fn with_config() -> Options {
+    Options {
+        config_from: Some(example().1),
+        ..Options::default()
+    }
+}
+
+fn refusal(source: &Path, options: &Options) -> String {
+    let line = View::open(source, options).unwrap_err().to_string();
+    assert!(!line.contains('\n'), "{line}");
+    line
+}
+
+#[track_caller]
+fn assert_names(line: &str, words: &[&str]) {
+    for word in words {
+        assert!(line.contains(word), "{word} is not in: {line}");
+    }
+}
+
+/// A folder with a config of a family that no table knows, and files of safetensors with one element under each name.
+fn folder(files: &[(&str, &[&str])]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("config.json"),
+        r#"{"model_type": "free"}"#,
+    )
+    .unwrap();
+    for (file, names) in files {
+        let one = || TensorView::new(Dtype::U8, vec![1], &[7]).unwrap();
+        let tensors = names.iter().map(|name| (*name, one()));
+        safetensors::serialize_to_file(tensors, None, &folder.path().join(file)).unwrap();
+    }
+    folder
+}
+
+const FIRST: &str = "model-00001-of-00002.safetensors";
+const SECOND: &str = "model-00002-of-00002.safetensors";
+
+fn refusal_of_index(weight_map: &str) -> String {
+    let folder = folder(&[(FIRST, &["a"]), (SECOND, &["b"])]);
+    let index = folder.path().join("model.safetensors.index.json");
+    fs::write(index, format!(r#"{{"weight_map": {weight_map}}}"#)).unwrap();
+    refusal(folder.path(), &Options::default())
+}
+
+#[test]
+fn an_index_that_names_the_wrong_shard_is_refused() {
+    let line = refusal_of_index(&format!(r#"{{"a": "{SECOND}", "b": "{FIRST}"}}"#));
+    assert_names(&line, &["tensor a", FIRST, SECOND, "index.json"]);
+}
+
+#[test]
+fn an_index_that_names_a_tensor_twice_is_refused() {
+    let line = refusal_of_index(&format!(
+        r#"{{"a": "{FIRST}", "b": "{FIRST}", "b": "{SECOND}"}}"#
+    ));
+    assert_names(&line, &["\"b\"", "twice", "index.json"]);
+}
+
+#[test]
+fn a_shard_that_the_index_does_not_name_is_refused() {
+    let line = refusal_of_index(&format!(r#"{{"a": "{FIRST}"}}"#));
+    assert_names(&line, &[SECOND, "index.json"]);
+}
+
+#[test]
+fn a_tensor_that_the_index_does_not_name_is_refused() {
+    let folder = folder(&[(FIRST, &["a", "c"]), (SECOND, &["b"])]);
+    let index = folder.path().join("model.safetensors.index.json");
+    let map = format!(r#"{{"weight_map": {{"a": "{FIRST}", "b": "{SECOND}"}}}}"#);
+    fs::write(index, map).unwrap();
+    let line = refusal(folder.path(), &Options::default());
+    assert_names(&line, &["tensor c", "index.json"]);
+}
+
+#[test]
+fn names_that_become_one_are_told_as_the_checkpoint_has_them() {
+    let folder = folder(&[("model.safetensors", &["module.a.weight", "a.weight"])]);
+    let line = refusal(folder.path(), &Options::default());
+    assert_names(
+        &line,
+        &["both", "module.a.weight and", "would become a.weight"],
+    );
+}
+
+#[test]
+fn a_system_that_is_not_the_checkpoints_is_refused_and_the_known_ones_listed() {
+    let options = Options {
+        system: Some("torchtyan".to_owned()),
+        ..with_config()
+    };
+    let line = refusal(&example().0, &options);
+    assert_names(
+        &line,
+        &[
+            "--system torchtyan",
+            "dcp",
+            "megatron, meta, torchtitan, torchtune",
+        ],
+    );
+}
+
+#[test]
+fn a_family_that_config_json_contradicts_is_refused() {
+    let options = Options {
+        family: Some("qwen3".to_owned()),
+        ..with_config()
+    };
+    assert_names(
+        &refusal(&example().0, &options),
+        &["model_type is llama", "qwen3"],
+    );
+}
+
+#[test]
+fn flags_that_do_not_suffice_are_told_which_are_missing() {
+    let heads = Options {
+        heads: Some(4),
+        ..Options::default()
+    };
+    let line = refusal(&example().0, &heads);
+    assert_names(&line, &["--config-from", "--family", "--kv-heads"]);
+    assert!(!line.contains("--heads N"), "{line}");
+    let family = Options {
+        family: Some("llama".to_owned()),
+        ..Options::default()
+    };
+    assert_names(
+        &refusal(&example().0, &family),
+        &["--config-from", "--heads N"],
+    );
+}
+
+#[test]
+fn heads_that_only_the_command_line_tells_are_noted() {
+    let options = Options {
+        family: Some("llama".to_owned()),
+        heads: Some(4),
+        kv_heads: Some(2),
+        ..Options::default()
+    };
+    let view = View::open(&example().0, &options).unwrap();
+    let noted = |note: &str| note.contains("num_attention_heads 4, num_key_value_heads 2");
+    assert!(
+        view.notes
+            .iter()
+            .any(|note| note.is_warning && noted(&note.text))
+    );
+    let wrong = Options {
+        kv_heads: Some(4),
+        ..options
+    };
+    assert_names(
+        &refusal(&example().0, &wrong),
+        &["k_proj", "num_key_value_heads"],
+    );
+}
+
+#[test]
+fn a_number_of_layers_below_zero_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(example().1.join("config.json")).unwrap();
+    let text = text.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": -1");
+    fs::write(folder.path().join("config.json"), text).unwrap();
+    let options = Options {
+        config_from: Some(folder.path().to_owned()),
+        ..Options::default()
+    };
+    assert_names(
+        &refusal(&example().0, &options),
+        &["num_hidden_layers is -1"],
+    );
+}
+
+#[test]
+fn a_systems_names_in_a_family_without_a_table_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("config.json"),
+        r#"{"model_type": "free"}"#,
+    )
+    .unwrap();
+    let options = Options {
+        config_from: Some(folder.path().to_owned()),
+        ..Options::default()
+    };
+    let line = refusal(&example().0, &options);
+    assert_names(&line, &["tok_embeddings.weight", "free", "--mapping"]);
+}
