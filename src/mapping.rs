@@ -16,7 +16,7 @@ mod table;
 mod template;
 mod units;
 
-pub use adapter::check_adapter;
+pub use adapter::{adapter_systems, check_adapter};
 pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, pass_through};
 pub use config::Config;
 pub use derive::Derivation;

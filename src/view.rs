@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::checkpoint::{self, Checkpoint, SideFile};
 use crate::error::{Error, Result};
-use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, Tables};
+use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Tables};
 use crate::repo::{self, Naming, VirtualFile, Weights};
 
 use config::ConfigFile;
@@ -174,8 +174,9 @@ fn map(
     options: &Options,
     notes: &mut Vec<Note>,
 ) -> Result<(String, Outcome, Option<Tied>)> {
+    let systems: Vec<&System> = tables.systems_of(family).collect();
     let (system, sources) = names::choose(
-        tables,
+        &systems,
         family,
         &checkpoint.tensors,
         options.system.as_deref(),
@@ -224,7 +225,7 @@ fn check_system(
         Some(wanted) if !own.contains(&wanted) => Err(Error::Mapping(format!(
             "--system {wanted}: the names are {table}'s, the files {}'s; systems with tables are {}",
             checkpoint.layout.word(),
-            BTreeSet::from_iter(tables.systems.iter().map(|system| &*system.name))
+            BTreeSet::from_iter(tables.systems().map(|system| &*system.name))
                 .into_iter()
                 .collect::<Vec<_>>()
                 .join(", ")

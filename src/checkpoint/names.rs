@@ -29,13 +29,14 @@ const WRAPPERS: [&str; 3] = [
 ];
 
 /// Names that a state may have above those of its weights.
-const ROOTS: [&str; 6] = [
+const ROOTS: [&str; 7] = [
     "model",
     "module",
     "state_dict",
     "model_state_dict",
     "_forward_module",
     "app",
+    "adapter",
 ];
 
 /// Values that training loops keep at the top of their state.

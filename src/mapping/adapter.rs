@@ -21,21 +21,16 @@ const PREFIX: &str = "base_model.model.";
 const COLUMNS: &str = ".lora_A.weight";
 const ROWS: [&str; 2] = [".lora_B.weight", ".lora_magnitude_vector"];
 
-impl Tables {
-    /// What the systems call the adapters of a family, and the operations that take them to PEFT's.
-    pub fn of_adapters(&self, family: &Family) -> Self {
-        let system = |system: &System| System {
-            name: system.name.clone(),
-            families: vec![family.name.clone()],
-            identity: false,
-            rules: adapter_rules(system, family),
-            drop: Vec::new(),
-        };
-        Self {
-            systems: self.systems_of(family).map(system).collect(),
-            ..Self::default()
-        }
-    }
+/// What the systems call the adapters of a family, and the operations that take them to PEFT's.
+pub fn adapter_systems(tables: &Tables, family: &Family) -> Vec<System> {
+    let system = |system: &System| System {
+        name: system.name.clone(),
+        families: vec![family.name.clone()],
+        identity: false,
+        rules: adapter_rules(system, family),
+        drop: Vec::new(),
+    };
+    tables.systems_of(family).map(system).collect()
 }
 
 fn adapter_rules(system: &System, family: &Family) -> Vec<Rule> {

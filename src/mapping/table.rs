@@ -137,6 +137,10 @@ impl Tables {
         self.own.families.iter().chain(&self.embedded.families)
     }
 
+    pub fn systems(&self) -> impl Iterator<Item = &System> + Clone {
+        self.own.systems.iter().chain(&self.embedded.systems)
+    }
+
     pub fn derivations(&self) -> impl Iterator<Item = &Derivation> {
         self.own
             .derivations
@@ -156,7 +160,7 @@ impl Tables {
         let names = |wanted: &'a str| {
             move |system: &&System| system.families.iter().any(|each| each == wanted)
         };
-        let all = self.own.systems.iter().chain(&self.embedded.systems);
+        let all = self.systems();
         all.clone()
             .filter(names(&family.name))
             .chain(all.filter(names("*")))

@@ -9,7 +9,7 @@ use super::names;
 use super::{DtypeChoice, Options, View, dtype, side_files};
 use crate::checkpoint::{Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
-use crate::mapping::{self, MappedTensor, Tables};
+use crate::mapping::{self, MappedTensor, System, Tables};
 use crate::repo::{self, Attributes, Naming, VirtualFile, Weights};
 use crate::tensor::SourceTensor;
 
@@ -78,14 +78,15 @@ fn map(
             config.model_type()
         )));
     };
-    let tables = tables.of_adapters(family);
+    let systems = mapping::adapter_systems(&tables, family);
+    let systems: Vec<&System> = systems.iter().collect();
     let refuse = |tensor: &SourceTensor| {
         Error::Mapping(format!(
             "{}: PEFT's files have no place for it: in family {} its weight is unknown, or a part of a fused one",
             tensor.origin, family.name
         ))
     };
-    let (system, sources) = names::choose(&tables, family, tensors, options.system.as_deref())
+    let (system, sources) = names::choose(&systems, family, tensors, options.system.as_deref())
         .map_err(|_| refuse(&tensors[0]))?;
     let outcome = mapping::apply(system, family, config.values(), &sources)?;
     if let Some(tensor) = outcome.unknown.first() {

@@ -18,8 +18,8 @@ const SHOWN: usize = 6;
 /// # Errors
 /// When no system knows any name, or when two know all of them and only the user can tell which it was.
 pub fn choose<'t>(
-    tables: &'t Tables,
-    family: &'t Family,
+    systems: &[&'t System],
+    family: &Family,
     tensors: &[SourceTensor],
     wanted: Option<&str>,
 ) -> Result<(&'t System, Vec<SourceTensor>)> {
@@ -28,7 +28,7 @@ pub fn choose<'t>(
     let mut candidates: Vec<(usize, &System, Vec<SourceTensor>)> = Vec::new();
     let mut weigh = |name: &dyn Fn(&str) -> String, wanted: &dyn Fn(&System) -> bool| {
         let renamed = renamed(&tensors, name);
-        for system in tables.systems_of(family).filter(|system| wanted(system)) {
+        for system in systems.iter().copied().filter(|system| wanted(system)) {
             let known = coverage(system, family, &renamed);
             candidates.push((known, system, renamed.clone()));
         }
@@ -115,7 +115,7 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
     let roots = shared_roots(&names.collect::<Vec<_>>());
     let root = roots.last().map_or(0, String::len);
     let bare = renamed(tensors, |name| name[root..].to_owned());
-    let others = tables.systems.iter().filter(|system| !system.identity);
+    let others = tables.systems().filter(|system| !system.identity);
     let mut pairs = others.flat_map(|system| {
         let families = system.families.iter();
         families.filter_map(move |family| Some((system, tables.family(family)?)))
