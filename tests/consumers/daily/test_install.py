@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mounts import BINARY
 from processes import ROOT, python
 
 LOAD = """
@@ -33,8 +34,8 @@ def fresh(tmp_path_factory):
     base, own = (subprocess.check_output([of, "-c", site], text=True).strip() for of in (python(), folder / "bin/python"))
     with open(f"{own}/zz-base.pth", "w") as link:
         link.write(base + "\n")
-    # Beside the binary under test, which a build of the wheel would replace by a stripped one.
-    environment = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "wheel")}
+    # What the binary under test was built of need not be built again.
+    environment = os.environ | {"CARGO_TARGET_DIR": str(BINARY.parents[1])}
     install = [folder / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", ROOT]
     subprocess.run(install, check=True, env=environment, timeout=1200)
     return folder / "bin"
