@@ -10,7 +10,9 @@ mod megatron_ranks;
 mod named;
 mod names;
 mod place;
+mod run;
 pub mod safetensors;
+mod save;
 mod side_files;
 pub mod torch_file;
 mod whole_files;
@@ -29,6 +31,8 @@ use layout::Files;
 pub use layout::Layout;
 pub use names::{shared_roots, unwrapped};
 use place::Place;
+pub use run::{LATEST, Run};
+pub use save::Save;
 pub use side_files::SideFile;
 
 /// A checkpoint, read as far as its metadata goes.

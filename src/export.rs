@@ -10,6 +10,7 @@ mod target;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::fs::Tree;
@@ -66,7 +67,7 @@ pub fn export(
     let target = Target::check(destination, source)?;
     let tree = Tree::new(files)?;
     let mut staging = Staging::open(&target)?;
-    let mut files: Vec<VirtualFile> = tree.into_files().collect();
+    let mut files: Vec<VirtualFile> = tree.into_files().map(Arc::unwrap_or_clone).collect();
     let mut shared = Vec::new();
     if options.reflink {
         (files, shared) = share::plan(files, &staging)?;

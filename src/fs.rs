@@ -10,13 +10,17 @@ use fuser::{Errno, FileAttr, INodeNo, OpenAccMode, OpenFlags, ReplyOpen};
 mod attributes;
 mod counters;
 mod errors;
+mod inodes;
 mod passthrough;
 mod requests;
+mod run;
 mod tree;
 
 pub use counters::Counters;
 pub use errors::one_line;
-pub use tree::{Entry, Stat, Tree, Usage};
+pub use inodes::Inodes;
+pub use run::{Open, RunTree};
+pub use tree::{Entry, Kind, Stat, Tree, Usage};
 
 use crate::error::Result;
 use crate::read::Reply;
@@ -30,10 +34,16 @@ pub type Read = for<'a> fn(&'a VirtualFile, u64, usize, &'a mut Vec<u8>) -> Resu
 /// What a handler answers.
 type Answer<T> = std::result::Result<T, Errno>;
 
-/// The mounted view.
-#[derive(Debug)]
+/// What is mounted.
+#[derive(Debug, Clone)]
 pub struct CheckpointFs {
-    tree: Tree,
+    shared: Arc<Shared>,
+}
+
+/// What all requests work on.
+#[derive(Debug)]
+struct Shared {
+    inodes: Box<dyn Inodes>,
     read: Read,
     errors: ErrorLog,
     counters: Arc<Counters>,
@@ -41,27 +51,27 @@ pub struct CheckpointFs {
 }
 
 impl CheckpointFs {
-    pub fn new(tree: Tree, read: Read) -> Self {
-        Self {
-            tree,
+    /// With `passthrough` the kernel may read files that equal one source file by itself. It then looks at no stamp: a source
+    /// that changes while a file is open shows through.
+    pub fn new(inodes: Box<dyn Inodes>, read: Read, passthrough: bool) -> Self {
+        let shared = Shared {
+            inodes,
             read,
             errors: ErrorLog::default(),
             counters: Arc::default(),
-            passthrough: Passthrough::default(),
+            passthrough: Passthrough::new(passthrough),
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
 
-    /// Lets the kernel read files that equal one source file by itself. It then looks at no stamp: a source that changes
-    /// while a file is open shows through.
-    pub fn with_passthrough(mut self, wanted: bool) -> Self {
-        self.passthrough.want(wanted);
-        self
-    }
-
     pub fn counters(&self) -> Arc<Counters> {
-        self.counters.clone()
+        self.shared.counters.clone()
     }
+}
 
+impl Shared {
     /// Runs one request. A panic must not take the thread, and with it the mount, down.
     fn guarded<T>(&self, answer: impl FnOnce() -> Answer<T>) -> Answer<T> {
         catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
@@ -78,19 +88,29 @@ impl CheckpointFs {
         }
         let stat = name
             .to_str()
-            .and_then(|name| self.tree.lookup(parent.0, name));
+            .and_then(|name| self.inodes.lookup(parent.0, name));
         stat.map(|stat| attributes::of(&stat)).ok_or(Errno::ENOENT)
     }
 
     fn stat(&self, inode: INodeNo) -> Answer<FileAttr> {
         self.counters.request();
-        let stat = self.tree.stat(inode.0);
+        let stat = self.inodes.stat(inode.0);
         stat.map(|stat| attributes::of(&stat)).ok_or(Errno::ENOENT)
     }
 
-    fn entries(&self, inode: INodeNo, offset: u64) -> Answer<impl Iterator<Item = Entry<'_>>> {
+    fn target(&self, inode: INodeNo) -> Answer<String> {
         self.counters.request();
-        self.tree.entries(inode.0, offset).ok_or(Errno::ENOTDIR)
+        self.inodes.target(inode.0).ok_or(Errno::EINVAL)
+    }
+
+    fn list(
+        &self,
+        inode: INodeNo,
+        offset: u64,
+        mut add: impl FnMut(Entry<'_>) -> bool,
+    ) -> Answer<()> {
+        self.counters.request();
+        self.inodes.list(inode.0, offset, &mut add)
     }
 
     /// What the kernel may read in the place of the file, if anything.
@@ -102,22 +122,21 @@ impl CheckpointFs {
     ) -> Answer<Option<Backing>> {
         self.counters.request();
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
-        match self.tree.file(inode.0) {
-            _ if writes => Err(Errno::EROFS),
-            Some(file) => {
-                let backing = self.passthrough.backing(inode.0, file, reply);
-                backing
-                    .map_err(|error| self.failed(file, 0, Errno::from_i32(error.errno()), &error))
-            }
-            None => Err(Errno::EISDIR),
+        if writes {
+            return Err(Errno::EROFS);
         }
+        let file = self.file(inode)?;
+        let backing = self.passthrough.backing(inode.0, &file, reply);
+        backing.map_err(|error| self.failed(&file, 0, Errno::from_i32(error.errno()), &error))
+    }
+
+    fn file(&self, inode: INodeNo) -> Answer<Arc<VirtualFile>> {
+        self.inodes.file(inode.0).ok_or(Errno::EISDIR)
     }
 
     /// What can wait until the reply is on its way.
-    fn follow_up(&self, inode: INodeNo, reply: Reply) {
-        if let Some(file) = self.tree.file(inode.0)
-            && let Err(error) = crate::read::follow_up(file, reply)
-        {
+    fn follow_up(&self, file: &VirtualFile, reply: Reply) {
+        if let Err(error) = crate::read::follow_up(file, reply) {
             self.failed(file, reply.offset, Errno::EIO, &error);
         }
     }
@@ -125,14 +144,13 @@ impl CheckpointFs {
     /// Exactly the bytes asked for, fewer only at the end of the file: the kernel takes a short answer for the end and
     /// shrinks the file. The bytes may lie in a map of a source: only their number is looked at.
     fn bytes<'a>(
-        &'a self,
-        inode: INodeNo,
+        &self,
+        file: &'a VirtualFile,
         offset: u64,
         size: u32,
         scratch: &'a mut Vec<u8>,
     ) -> Answer<&'a [u8]> {
         self.counters.request();
-        let file = self.tree.file(inode.0).ok_or(Errno::EISDIR)?;
         let length = u64::from(size).min(file.size().saturating_sub(offset)) as usize;
         if length == 0 {
             return Ok(&[]);

@@ -17,14 +17,15 @@ pub use signals::{StopSignals, is_ignored};
 pub use status::{Mount, mounts};
 pub use unmount::{When, unmount};
 
+use crate::checkpoint::Run;
 use crate::error::Result;
-use crate::fs::{CheckpointFs, Read, Tree};
+use crate::fs::{CheckpointFs, Inodes, Open, Read, RunTree, Tree};
 use crate::repo::VirtualFile;
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The checkpoint: shown as the mount's device, and kept apart from the mount point.
+    /// The checkpoint or the run: shown as the mount's device, and kept apart from the mount point.
     pub source: PathBuf,
     /// Whether other users may read what the modes of the source allow them.
     pub allow_other: bool,
@@ -63,8 +64,21 @@ pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
 
 /// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.
 pub fn mount(files: Vec<VirtualFile>, mount_point: &Path, options: &Options) -> Result<Mounted> {
+    serve(Box::new(Tree::new(files)?), mount_point, options)
+}
+
+/// Mounts a run. `open` makes the files of each of its checkpoints.
+pub fn mount_run(
+    run: Run,
+    open: Box<Open>,
+    mount_point: &Path,
+    options: &Options,
+) -> Result<Mounted> {
+    serve(Box::new(RunTree::new(run, open)), mount_point, options)
+}
+
+fn serve(inodes: Box<dyn Inodes>, mount_point: &Path, options: &Options) -> Result<Mounted> {
     let point = check(mount_point, options)?;
-    let filesystem =
-        CheckpointFs::new(Tree::new(files)?, options.read).with_passthrough(options.passthrough);
+    let filesystem = CheckpointFs::new(inodes, options.read, options.passthrough);
     Mounted::start(filesystem, point, options)
 }

@@ -32,7 +32,7 @@ const INNER: [&str; 8] = [
 const SIDES: [&str; 2] = ["huggingface", "hf_config_and_tokenizer"];
 
 /// Most folders between the one named and the weights.
-const DEPTH: usize = 3;
+pub const DEPTH: usize = 3;
 
 /// Finds the checkpoint at `source`: a folder, or a single file.
 ///
@@ -70,7 +70,7 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
 }
 
 /// Adds the checkpoints at or below `relative`: the folder itself, or else its known inner folders.
-fn search(root: &Folder, relative: &str, depth: usize, found: &mut Vec<String>) -> Result<()> {
+pub fn search(root: &Folder, relative: &str, depth: usize, found: &mut Vec<String>) -> Result<()> {
     let folder = inner(root, relative)?;
     if !layouts(&folder)?.is_empty() {
         found.push(relative.to_owned());

@@ -3,6 +3,7 @@
 mod page;
 mod pattern;
 mod report;
+mod run;
 mod text;
 mod tree;
 
@@ -16,11 +17,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::view;
+use crate::checkpoint::Run;
 use crate::error::Error;
 use crate::view::View;
 use report::{Report, TensorDetail};
+use run::RunReport;
 
-/// Say what a mount would show and where every tensor comes from; mounts nothing
+/// Say what a mount would show and where every tensor comes from, or list the checkpoints of a run; mounts nothing
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The checkpoint: a directory or a file
@@ -39,6 +42,13 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.tensor.is_none()
+        && arguments.html.is_none()
+        && let Some(run) = Run::find(&arguments.source)?
+    {
+        print(&RunReport::of(&run)?, arguments.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let view = view::open(&arguments.source, &arguments.view)?;
     match (&arguments.tensor, &arguments.html) {
         (Some(name), _) => print(&detail(&view, name)?, arguments.json)?,

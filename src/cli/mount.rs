@@ -3,20 +3,22 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::{daemon, size, systemd, view};
+use crate::checkpoint::Run;
+use crate::error::Result;
 use crate::fs::one_line;
-use crate::mount::{Options, StopSignals};
+use crate::mount::{Mounted, Options, StopSignals};
 use crate::view::View;
 
-/// Mount a checkpoint; stays in the foreground until Ctrl-C
+/// Mount a checkpoint, or a run of them; stays in the foreground until Ctrl-C
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The checkpoint: a directory or a file
+    /// The checkpoint: a directory or a file. Or a directory of checkpoints: each is shown once its save is complete
     source: PathBuf,
     /// An empty directory
     mountpoint: PathBuf,
@@ -60,11 +62,11 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     arguments.make_absolute()?;
     let options = arguments.options();
     crate::mount::check(&arguments.mountpoint, &options)?;
-    let view = view::open(&arguments.source, &arguments.view)?;
-    let ready = readiness(&arguments, &view);
+    let shown = Shown::at(&arguments)?;
+    let ready = arguments.readiness(&shown);
     crate::read::set_cache_size(arguments.cache_size);
     let signals = StopSignals::take()?;
-    let mounted = crate::mount::mount(view.files, &arguments.mountpoint, &options)?;
+    let mounted = shown.mount(&arguments, &options)?;
     writeln!(io::stdout(), "{}", one_line(&ready))?;
     systemd::ready();
     background.map_or(Ok(()), daemon::Background::detach)?;
@@ -95,15 +97,57 @@ impl Arguments {
             ..Options::new(&self.source)
         }
     }
+
+    fn readiness(&self, shown: &Shown) -> String {
+        let (source, mountpoint) = (self.source.display(), self.mountpoint.display());
+        let end = match self.daemon {
+            true => format!("ckptfs umount {mountpoint} unmounts"),
+            false => "Ctrl-C unmounts".to_owned(),
+        };
+        let said = shown.said();
+        format!("{source} is mounted at {mountpoint} ({said}); {end}")
+    }
 }
 
-fn readiness(arguments: &Arguments, view: &View) -> String {
-    let source = arguments.source.display();
-    let mountpoint = arguments.mountpoint.display();
-    let (tensors, bytes) = (view.tensors.len(), size::shown(view.bytes()));
-    let end = match arguments.daemon {
-        true => format!("ckptfs umount {mountpoint} unmounts"),
-        false => "Ctrl-C unmounts".to_owned(),
-    };
-    format!("{source} is mounted at {mountpoint} ({tensors} tensors, {bytes}); {end}")
+/// What is to be mounted.
+enum Shown {
+    Checkpoint(View),
+    Run(Run),
+}
+
+impl Shown {
+    fn at(arguments: &Arguments) -> Result<Self> {
+        match Run::find(&arguments.source)? {
+            Some(run) => {
+                view::check(&arguments.view)?;
+                Ok(Self::Run(run))
+            }
+            None => view::open(&arguments.source, &arguments.view).map(Self::Checkpoint),
+        }
+    }
+
+    fn mount(self, arguments: &Arguments, options: &Options) -> Result<Mounted> {
+        let point = &arguments.mountpoint;
+        match self {
+            Self::Checkpoint(view) => crate::mount::mount(view.files, point, options),
+            Self::Run(run) => {
+                let wanted = arguments.view.clone();
+                let open = move |path: &Path| Ok(view::open(path, &wanted)?.files);
+                crate::mount::mount_run(run, Box::new(open), point, options)
+            }
+        }
+    }
+
+    fn said(&self) -> String {
+        match self {
+            Self::Checkpoint(view) => {
+                let bytes = size::shown(view.bytes());
+                format!("{} tensors, {bytes}", view.tensors.len())
+            }
+            Self::Run(run) => match run.latest() {
+                Ok(Some(save)) => format!("a run, the latest save is {}", save.name),
+                _ => "a run without a complete save yet".to_owned(),
+            },
+        }
+    }
 }

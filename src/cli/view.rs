@@ -87,12 +87,10 @@ impl Dtype {
     }
 }
 
-/// The view of `source`; what is worth knowing about it goes to the log.
-pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
-    let options = options.clone();
-    let view = View::open(
-        source,
-        &Options {
+impl From<&ViewOptions> for Options {
+    fn from(options: &ViewOptions) -> Self {
+        let options = options.clone();
+        Self {
             config_from: options.config_from,
             layout: options.shown.layout(),
             dtype: options.dtype.choice(),
@@ -105,8 +103,18 @@ pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
             adapter: options.adapter,
             lora_alpha: options.lora_alpha,
             tied: options.tied,
-        },
-    )?;
+        }
+    }
+}
+
+/// Refuses options that would fail with every checkpoint of a run.
+pub fn check(options: &ViewOptions) -> Result<()> {
+    Options::from(options).check()
+}
+
+/// The view of `source`; what is worth knowing about it goes to the log.
+pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
+    let view = View::open(source, &options.into())?;
     for note in &view.notes {
         match note.is_warning {
             true => tracing::warn!("{}", one_line(&note.text)),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use super::Stat;
+use super::{Kind, Stat};
 
 /// Unit of `st_blocks`.
 pub const BLOCK: u32 = 512;
@@ -22,7 +22,7 @@ pub fn of(stat: &Stat) -> FileAttr {
         mtime: modified,
         ctime: modified,
         crtime: modified,
-        kind: kind(stat.directory),
+        kind: kind(stat.kind),
         perm: stat.attributes.mode,
         nlink: stat.links,
         uid: stat.attributes.uid,
@@ -33,11 +33,11 @@ pub fn of(stat: &Stat) -> FileAttr {
     }
 }
 
-pub fn kind(directory: bool) -> FileType {
-    if directory {
-        FileType::Directory
-    } else {
-        FileType::RegularFile
+pub fn kind(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Link => FileType::Symlink,
     }
 }
 

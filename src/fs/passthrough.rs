@@ -27,8 +27,11 @@ pub(super) struct Backing {
 }
 
 impl Passthrough {
-    pub fn want(&mut self, wanted: bool) {
-        self.wanted = wanted;
+    pub fn new(wanted: bool) -> Self {
+        Self {
+            wanted,
+            ..Self::default()
+        }
     }
 
     pub fn is_wanted(&self) -> bool {

@@ -4,15 +4,14 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::thread;
+use std::time::{Instant, SystemTime};
 
 use fuser::*;
 
-use super::{CheckpointFs, attributes, tree};
+use super::inodes::FOREVER;
+use super::{CheckpointFs, Entry, Shared, attributes, tree};
 use crate::read::Reply;
-
-/// How long the kernel may keep names and attributes: nothing changes while the mount lives.
-const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 const GENERATION: Generation = Generation(0);
 
@@ -35,6 +34,29 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+impl Shared {
+    /// Adds an entry and what is known of it, and says whether there was no room. What is gone by now is passed over.
+    fn add(&self, entry: &Entry<'_>, reply: &mut ReplyDirectoryPlus) -> bool {
+        let inode = INodeNo(entry.inode);
+        let Ok(attributes) = self.stat(inode) else {
+            return false;
+        };
+        let lasts = self.inodes.lasts(inode.0);
+        let is_full = reply.add(
+            inode,
+            entry.next,
+            entry.name,
+            &lasts,
+            &attributes,
+            GENERATION,
+        );
+        if !is_full && !matches!(entry.name, "." | "..") {
+            self.inodes.shown(inode.0);
+        }
+        is_full
+    }
+}
+
 /// Requests that have one answer whatever they say.
 macro_rules! always {
     ($errno:ident: $($name:ident($($argument:ty),*) $reply:ty;)*) => {$(
@@ -42,6 +64,21 @@ macro_rules! always {
             reply.error(Errno::$errno);
         }
     )*};
+}
+
+impl CheckpointFs {
+    /// Answers at once, or, where a checkpoint must be opened first, on a thread of its own: a slow one holds up no other.
+    fn answer(&self, inode: INodeNo, answer: impl FnOnce(&Shared) + Send + 'static) {
+        if self.shared.inodes.is_open(inode.0) {
+            return answer(&self.shared);
+        }
+        let shared = self.shared.clone();
+        let started = thread::Builder::new().spawn(move || answer(&shared));
+        if let Err(error) = started {
+            // The reply went with the thread, and answers EIO.
+            self.shared.errors.record(error);
+        }
+    }
 }
 
 impl Filesystem for CheckpointFs {
@@ -55,35 +92,55 @@ impl Filesystem for CheckpointFs {
             .set_congestion_threshold(BACKGROUND / 4 * 3)
             .map_err(refused)?;
         let passthrough = InitFlags::FUSE_PASSTHROUGH;
-        if self.passthrough.is_wanted()
+        if self.shared.passthrough.is_wanted()
             && config.capabilities().contains(passthrough)
             && config.set_max_stack_depth(1).is_ok()
         {
             config
                 .add_capabilities(passthrough)
                 .map_err(|_| io::Error::other("the kernel takes back a feature that it offered"))?;
-            self.passthrough.offer();
+            self.shared.passthrough.offer();
         }
         Ok(())
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.guarded(|| self.find(parent, name)) {
-            Ok(attributes) => reply.entry(&FOREVER, &attributes, GENERATION),
+        let name = name.to_owned();
+        self.answer(parent, move |shared| {
+            match shared.guarded(|| shared.find(parent, &name)) {
+                Ok(attributes) => {
+                    let lasts = shared.inodes.lasts(attributes.ino.0);
+                    reply.entry(&lasts, &attributes, GENERATION);
+                }
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn forget(&self, _: &Request, inode: INodeNo, times: u64) {
+        self.shared.inodes.forget(inode.0, times);
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.shared.guarded(|| self.shared.stat(inode)) {
+            Ok(attributes) => reply.attr(&self.shared.inodes.lasts(inode.0), &attributes),
             Err(errno) => reply.error(errno),
         }
     }
 
-    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.guarded(|| self.stat(inode)) {
-            Ok(attributes) => reply.attr(&FOREVER, &attributes),
+    fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
+        match self.shared.guarded(|| self.shared.target(inode)) {
+            Ok(target) => reply.data(target.as_bytes()),
             Err(errno) => reply.error(errno),
         }
     }
 
     fn open(&self, _: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         const KEPT: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
-        match self.guarded(|| self.opened(inode, flags, &reply)) {
+        match self
+            .shared
+            .guarded(|| self.shared.opened(inode, flags, &reply))
+        {
             Ok(None) => reply.opened(FileHandle(0), KEPT),
             Ok(Some(backing)) => {
                 reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &backing.id)
@@ -104,8 +161,13 @@ impl Filesystem for CheckpointFs {
         reply: ReplyData,
     ) {
         let start = Instant::now();
+        let shared = &self.shared;
+        let file = match shared.guarded(|| shared.file(inode)) {
+            Ok(file) => file,
+            Err(errno) => return reply.error(errno),
+        };
         let length = SCRATCH.with_borrow_mut(|scratch| {
-            let answer = self.guarded(|| self.bytes(inode, offset, size, scratch));
+            let answer = shared.guarded(|| shared.bytes(&file, offset, size, scratch));
             let length = answer.map_or(0, <[u8]>::len);
             match answer {
                 Ok(bytes) => reply.data(bytes),
@@ -120,13 +182,17 @@ impl Filesystem for CheckpointFs {
             // A direct read leaves nothing in the kernel.
             is_kept: flags.0 & libc::O_DIRECT == 0,
         };
-        self.guarded(|| Ok(self.follow_up(inode, reply))).ok();
+        shared.guarded(|| Ok(shared.follow_up(&file, reply))).ok();
     }
 
-    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let is_fixed = self.shared.inodes.lasts(inode.0) == FOREVER;
         reply.opened(
             FileHandle(0),
-            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
+            match is_fixed {
+                true => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
+                false => FopenFlags::empty(),
+            },
         );
     }
 
@@ -138,18 +204,16 @@ impl Filesystem for CheckpointFs {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let filled = self.guarded(|| {
-            let mut entries = self.entries(inode, offset)?;
-            entries.any(|entry| {
-                let kind = attributes::kind(entry.directory);
+        self.answer(inode, move |shared| {
+            let mut add = |entry: Entry<'_>| {
+                let kind = attributes::kind(entry.kind);
                 reply.add(INodeNo(entry.inode), entry.next, kind, entry.name)
-            });
-            Ok(())
+            };
+            match shared.guarded(|| shared.list(inode, offset, &mut add)) {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            }
         });
-        match filled {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
     }
 
     fn readdirplus(
@@ -160,31 +224,17 @@ impl Filesystem for CheckpointFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let filled = self.guarded(|| {
-            for entry in self.entries(inode, offset)? {
-                let inode = INodeNo(entry.inode);
-                let attributes = self.stat(inode)?;
-                if reply.add(
-                    inode,
-                    entry.next,
-                    entry.name,
-                    &FOREVER,
-                    &attributes,
-                    GENERATION,
-                ) {
-                    break;
-                }
+        self.answer(inode, move |shared| {
+            let mut add = |entry: Entry<'_>| shared.add(&entry, &mut reply);
+            match shared.guarded(|| shared.list(inode, offset, &mut add)) {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
             }
-            Ok(())
         });
-        match filled {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let usage = self.tree.usage();
+        let usage = self.shared.inodes.usage();
         let blocks = usage.bytes.div_ceil(u64::from(PAGE));
         reply.statfs(
             blocks,
@@ -248,9 +298,5 @@ impl Filesystem for CheckpointFs {
 
     always! { ENOTTY:
         ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) ReplyIoctl;
-    }
-
-    always! { EINVAL:
-        readlink(INodeNo) ReplyData;
     }
 }

@@ -2,6 +2,8 @@
 
 mod build;
 
+use std::sync::Arc;
+
 use crate::repo::{Attributes, VirtualFile};
 
 /// Inode of the top directory.
@@ -10,11 +12,19 @@ pub const ROOT: u64 = 1;
 /// Longest name of a file or directory, in bytes.
 pub const NAME_MAX: usize = 255;
 
+/// What stands under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Directory,
+    Link,
+}
+
 /// What `stat` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     pub inode: u64,
-    pub directory: bool,
+    pub kind: Kind,
     pub size: u64,
     pub links: u32,
     pub attributes: Attributes,
@@ -25,12 +35,12 @@ pub struct Stat {
 pub struct Entry<'a> {
     pub name: &'a str,
     pub inode: u64,
-    pub directory: bool,
+    pub kind: Kind,
     pub next: u64,
 }
 
 /// What `statfs` answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     pub bytes: u64,
     pub inodes: u64,
@@ -38,7 +48,7 @@ pub struct Usage {
 
 #[derive(Debug)]
 enum Node {
-    File(VirtualFile),
+    File(Arc<VirtualFile>),
     Directory(Directory),
 }
 
@@ -78,7 +88,7 @@ impl Tree {
         Some(match self.node(inode)? {
             Node::File(file) => Stat {
                 inode,
-                directory: false,
+                kind: Kind::File,
                 size: file.size(),
                 links: 1,
                 attributes: Attributes {
@@ -88,7 +98,7 @@ impl Tree {
             },
             Node::Directory(directory) => Stat {
                 inode,
-                directory: true,
+                kind: Kind::Directory,
                 size: 0,
                 links: 2 + directory.subdirectories,
                 attributes: directory.attributes,
@@ -106,12 +116,15 @@ impl Tree {
         Some(all.skip(skipped).map(|((name, inode), next)| Entry {
             name,
             inode,
-            directory: self.directory(inode).is_some(),
+            kind: match self.directory(inode) {
+                Some(_) => Kind::Directory,
+                None => Kind::File,
+            },
             next,
         }))
     }
 
-    pub fn file(&self, inode: u64) -> Option<&VirtualFile> {
+    pub fn file(&self, inode: u64) -> Option<&Arc<VirtualFile>> {
         match self.node(inode)? {
             Node::File(file) => Some(file),
             Node::Directory(_) => None,
@@ -119,7 +132,7 @@ impl Tree {
     }
 
     /// All files, in the order of their paths.
-    pub fn into_files(self) -> impl Iterator<Item = VirtualFile> {
+    pub fn into_files(self) -> impl Iterator<Item = Arc<VirtualFile>> {
         self.nodes.into_iter().filter_map(|node| match node {
             Node::File(file) => Some(file),
             Node::Directory(_) => None,
@@ -183,7 +196,7 @@ mod tests {
         let tree = tree(&["b", "a/y", "a-b", "a/x/z"]).unwrap();
         assert_eq!(names(&tree, ROOT, 0), [".", "..", "a", "a-b", "b"]);
         let a = tree.lookup(ROOT, "a").unwrap();
-        assert_eq!((a.directory, a.links, a.size), (true, 3, 0));
+        assert_eq!((a.kind, a.links, a.size), (Kind::Directory, 3, 0));
         assert_eq!(names(&tree, a.inode, 0), [".", "..", "x", "y"]);
         let up = tree.entries(a.inode, 1).unwrap().next().unwrap();
         assert_eq!((up.name, up.inode), ("..", ROOT));

@@ -59,7 +59,7 @@ impl Attributes {
 }
 
 /// A regular file of the synthetic directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct VirtualFile {
     path: String,
     attributes: Attributes,
@@ -84,6 +84,14 @@ impl VirtualFile {
             attributes,
             segments: segments.into(),
             ends,
+        }
+    }
+
+    /// The same file in a folder of the directory.
+    pub fn below(self, folder: &str) -> Self {
+        Self {
+            path: format!("{folder}/{}", self.path),
+            ..self
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::mapping::MappedTensor;
+use crate::mapping::{MappedTensor, Tables};
 use crate::repo::{self, VirtualFile, Weights};
 use crate::tensor::Dtype;
 
@@ -81,6 +82,15 @@ pub struct Options {
     pub lora_alpha: Option<f64>,
     /// Whether the output head is the embedding, where no config.json tells.
     pub tied: Option<bool>,
+}
+
+impl Options {
+    /// Refuses what would fail with any checkpoint: files that are not there, or not what they should be.
+    pub fn check(&self) -> Result<()> {
+        Tables::load(self.mapping.as_deref())?;
+        let config_from = self.config_from.as_deref();
+        config_from.map_or(Ok(()), |path| checkpoint::side_files_in(path).map(drop))
+    }
 }
 
 impl Default for Options {

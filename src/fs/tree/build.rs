@@ -6,6 +6,13 @@ use super::{Directory, NAME_MAX, Node, ROOT, Tree, index};
 use crate::error::{Error, Result};
 use crate::repo::{Attributes, VirtualFile};
 
+impl Default for Tree {
+    /// An empty directory that nobody may list.
+    fn default() -> Self {
+        Self::empty(None)
+    }
+}
+
 impl Tree {
     /// A directory for each `/` in the paths. Paths that collide or that no file can have are refused.
     pub fn new(mut files: Vec<VirtualFile>) -> Result<Self> {
@@ -48,7 +55,7 @@ impl Tree {
             self.widen(parent, attributes);
         }
         self.bytes = self.bytes.saturating_add(file.size());
-        self.add(parent, name, Node::File(file))
+        self.add(parent, name, Node::File(file.into()))
             .ok_or_else(|| refuse("two files of the view have this path"))
             .map(drop)
     }

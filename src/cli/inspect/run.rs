@@ -1,0 +1,72 @@
+//! What `inspect` says of a run, as text and as JSON.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::Serialize;
+
+use crate::checkpoint::{Run, Save};
+use crate::error::Result;
+use crate::fs::one_line;
+
+#[derive(Debug, Serialize)]
+pub struct RunReport {
+    path: String,
+    /// Where the link `latest` of a mount leads.
+    latest: Option<String>,
+    saves: Vec<SaveReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct SaveReport {
+    name: String,
+    number: Option<u64>,
+    /// What `--system` would call the layouts of the weights.
+    layouts: Vec<&'static str>,
+    is_complete: bool,
+}
+
+impl RunReport {
+    /// Looks at the names of files alone.
+    pub fn of(run: &Run) -> Result<Self> {
+        let names = run.names()?;
+        let saves = names.iter().filter_map(|name| run.save(name));
+        let mut saves: Vec<SaveReport> = saves.map(SaveReport::of).collect();
+        saves.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        Ok(Self {
+            path: run.path().display().to_string(),
+            latest: run.latest()?.map(|save| save.model()),
+            saves,
+        })
+    }
+}
+
+impl SaveReport {
+    fn of(save: Save) -> Self {
+        Self {
+            name: save.name,
+            number: save.number,
+            layouts: save.layouts,
+            is_complete: save.has_ended,
+        }
+    }
+}
+
+impl Display for RunReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<10} {}", "run", one_line(&self.path))?;
+        for save in &self.saves {
+            let state = if save.is_complete { "" } else { ", incomplete" };
+            let layouts = save.layouts.join(" and ");
+            writeln!(
+                f,
+                "{:<10} {} ({layouts}{state})",
+                "save",
+                one_line(&save.name)
+            )?;
+        }
+        match &self.latest {
+            Some(latest) => writeln!(f, "{:<10} {}", "latest", one_line(latest)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What the filesystem asks of that which it shows: what stands behind each inode.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::tree::{Entry, Stat, Tree, Usage};
+use super::{Answer, Errno};
+use crate::repo::VirtualFile;
+
+/// How long the kernel may keep what cannot change while the mount lives.
+pub const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Names, attributes and files by inode. A [`Tree`] never changes; a run does.
+pub trait Inodes: Debug + Send + Sync {
+    /// `name` in the directory `parent`. The kernel then knows the inode until it forgets it.
+    fn lookup(&self, parent: u64, name: &str) -> Option<Stat>;
+
+    fn stat(&self, inode: u64) -> Option<Stat>;
+
+    /// Gives `add` the names of a directory from `offset` on, `.` and `..` first, until it has enough.
+    fn list(&self, inode: u64, offset: u64, add: &mut dyn FnMut(Entry<'_>) -> bool) -> Answer<()>;
+
+    fn file(&self, inode: u64) -> Option<Arc<VirtualFile>>;
+
+    fn usage(&self) -> Usage;
+
+    /// Where a link leads.
+    fn target(&self, _inode: u64) -> Option<String> {
+        None
+    }
+
+    /// How long the kernel may keep what it was told of `inode`.
+    fn lasts(&self, _inode: u64) -> Duration {
+        FOREVER
+    }
+
+    /// Whether answers about `inode` need no checkpoint to be opened first.
+    fn is_open(&self, _inode: u64) -> bool {
+        true
+    }
+
+    /// The kernel learned of the inode by other means than [`Inodes::lookup`].
+    fn shown(&self, _inode: u64) {}
+
+    /// The kernel has forgotten the inode as often as it learned of it.
+    fn forget(&self, _inode: u64, _times: u64) {}
+}
+
+impl Inodes for Tree {
+    fn lookup(&self, parent: u64, name: &str) -> Option<Stat> {
+        Tree::lookup(self, parent, name)
+    }
+
+    fn stat(&self, inode: u64) -> Option<Stat> {
+        Tree::stat(self, inode)
+    }
+
+    fn list(&self, inode: u64, offset: u64, add: &mut dyn FnMut(Entry<'_>) -> bool) -> Answer<()> {
+        let mut entries = self.entries(inode, offset).ok_or(Errno::ENOTDIR)?;
+        entries.any(add);
+        Ok(())
+    }
+
+    fn file(&self, inode: u64) -> Option<Arc<VirtualFile>> {
+        Tree::file(self, inode).cloned()
+    }
+
+    fn usage(&self) -> Usage {
+        Tree::usage(self)
+    }
+}

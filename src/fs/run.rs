@@ -1,0 +1,262 @@
+//! A run as a directory: a directory for each save that has ended, opened on the first look, and a link to the latest.
+
+mod slot;
+mod slots;
+
+use std::collections::HashSet;
+use std::fmt::{self, Debug, Formatter};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::tree::{Entry, Kind, ROOT, Stat, Usage};
+use super::{Answer, Errno, Inodes, one_line};
+use crate::checkpoint::{LATEST, Run, Save};
+use crate::error::Result;
+use crate::repo::VirtualFile;
+use slot::Slot;
+use slots::{Slots, inode_in, split};
+
+/// How the files of one checkpoint are made.
+pub type Open = dyn Fn(&Path) -> Result<Vec<VirtualFile>> + Send + Sync;
+
+/// How old an answer about the run itself may be.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The slot of the top directory; the others are numbered from 1.
+const TOP: u32 = 0;
+
+/// Inode of the link.
+const LINK: u64 = 2;
+
+/// What stands before the slots in a listing: `.`, `..` and the link.
+const FIRST: u64 = 3;
+
+/// Slots that are listed in one go.
+const PORTION: usize = 1024;
+
+/// The top directory of a run and all below it.
+pub struct RunTree {
+    run: Run,
+    open: Box<Open>,
+    slots: Mutex<Slots>,
+    listed: Mutex<Option<Instant>>,
+    latest: Mutex<Option<(Instant, Option<Save>)>>,
+}
+
+impl Debug for RunTree {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RunTree").field(&self.run).finish()
+    }
+}
+
+impl RunTree {
+    /// Nothing is looked at yet.
+    pub fn new(run: Run, open: Box<Open>) -> Self {
+        Self {
+            run,
+            open,
+            slots: Mutex::default(),
+            listed: Mutex::default(),
+            latest: Mutex::default(),
+        }
+    }
+
+    /// The slot of the save that `name` now leads to, known to the kernel `lookups` times more.
+    fn settle(&self, name: &str, lookups: u64) -> Option<Arc<Slot>> {
+        let save = self.run.save(name).filter(|save| save.has_ended);
+        self.slots().assign(name, save, lookups)
+    }
+
+    /// Settles all names whose folders are not the ones already known. Done at most once in a while.
+    fn refresh(&self) -> Result<()> {
+        let last = *lock(&self.listed);
+        if last.is_some_and(|last| last.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let names: HashSet<String> = self.run.names()?.into_iter().collect();
+        let known = self.slots().current();
+        for slot in &known {
+            if !names.contains(&slot.save.name) {
+                self.slots().assign(&slot.save.name, None, 0);
+            }
+        }
+        let is_same = |slot: &&Arc<Slot>| self.run.has_folder_of(&slot.save);
+        let same: HashSet<&str> = known
+            .iter()
+            .filter(is_same)
+            .map(|slot| &*slot.save.name)
+            .collect();
+        let mut changed: Vec<&String> = names
+            .iter()
+            .filter(|name| !same.contains(&***name))
+            .collect();
+        changed.sort_unstable();
+        for name in changed {
+            self.settle(name, 0);
+        }
+        *lock(&self.listed) = Some(Instant::now());
+        Ok(())
+    }
+
+    fn latest(&self) -> Option<Save> {
+        if let Some((at, latest)) = &*lock(&self.latest)
+            && at.elapsed() < FRESH
+        {
+            return latest.clone();
+        }
+        let latest = self.run.latest().ok().flatten();
+        *lock(&self.latest) = Some((Instant::now(), latest.clone()));
+        latest
+    }
+
+    fn link(&self) -> Option<Stat> {
+        let save = self.latest()?;
+        Some(Stat {
+            inode: LINK,
+            kind: Kind::Link,
+            size: save.model().len() as u64,
+            links: 1,
+            attributes: slot::attributes(&save.metadata, 0o777),
+        })
+    }
+
+    fn top(&self) -> Option<Stat> {
+        let metadata = std::fs::metadata(self.run.path()).ok()?;
+        Some(slot::directory(ROOT, &metadata))
+    }
+
+    /// A directory called as the link is stands in its place.
+    fn list_top(&self, offset: u64, add: &mut dyn FnMut(Entry<'_>) -> bool) -> Answer<()> {
+        if let Err(error) = self.refresh() {
+            tracing::warn!("{}", one_line(&error.to_string()));
+            return Err(Errno::EIO);
+        }
+        let portion = self.slots().after(offset.saturating_sub(FIRST), PORTION);
+        let entry = |name, inode, kind, next| Entry {
+            name,
+            inode,
+            kind,
+            next,
+        };
+        let has_link = self.slots().named(LATEST).is_none() && self.latest().is_some();
+        let own = [
+            entry(".", ROOT, Kind::Directory, 1),
+            entry("..", ROOT, Kind::Directory, 2),
+            entry(LATEST, LINK, Kind::Link, FIRST),
+        ];
+        let own = own.into_iter().take(if has_link { 3 } else { 2 });
+        let slots = portion.iter().map(|slot| {
+            let next = FIRST + u64::from(slot.number);
+            entry(&slot.save.name, slot.inode(ROOT), Kind::Directory, next)
+        });
+        let own = own.filter(|entry| entry.next > offset);
+        own.chain(slots).any(add);
+        Ok(())
+    }
+
+    fn slot(&self, number: u32) -> Option<Arc<Slot>> {
+        self.slots().numbered(number)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        lock(&self.slots)
+    }
+}
+
+impl Inodes for RunTree {
+    fn lookup(&self, parent: u64, name: &str) -> Option<Stat> {
+        match split(parent) {
+            (TOP, ROOT) => match self.settle(name, 1) {
+                Some(slot) => Some(slot.stat()),
+                None if name == LATEST => self.link(),
+                None => None,
+            },
+            (number, parent) => {
+                let slot = self.slot(number)?;
+                let stat = slot.tree(&self.run, &*self.open).lookup(parent, name)?;
+                slot.known(1);
+                Some(slot.numbered(stat))
+            }
+        }
+    }
+
+    fn stat(&self, inode: u64) -> Option<Stat> {
+        match split(inode) {
+            (TOP, ROOT) => self.top(),
+            (TOP, LINK) => self.link(),
+            (number, ROOT) => Some(self.slot(number)?.stat()),
+            (number, inode) => {
+                let slot = self.slot(number)?;
+                let stat = slot.tree(&self.run, &*self.open).stat(inode)?;
+                Some(slot.numbered(stat))
+            }
+        }
+    }
+
+    fn list(&self, inode: u64, offset: u64, add: &mut dyn FnMut(Entry<'_>) -> bool) -> Answer<()> {
+        let (number, inner) = split(inode);
+        if number == TOP {
+            return match inner {
+                ROOT => self.list_top(offset, add),
+                _ => Err(Errno::ENOTDIR),
+            };
+        }
+        let slot = self.slot(number).ok_or(Errno::ENOENT)?;
+        let tree = slot.tree(&self.run, &*self.open);
+        tree.list(inner, offset, &mut |entry| {
+            let is_top = inner == ROOT && entry.name == "..";
+            let inode = if is_top {
+                ROOT
+            } else {
+                slot.inode(entry.inode)
+            };
+            add(Entry { inode, ..entry })
+        })
+    }
+
+    fn file(&self, inode: u64) -> Option<Arc<VirtualFile>> {
+        let (number, inode) = split(inode);
+        let tree = self.slot(number)?.tree(&self.run, &*self.open);
+        tree.file(inode).cloned()
+    }
+
+    /// Of the checkpoints that are open.
+    fn usage(&self) -> Usage {
+        self.slots().usage()
+    }
+
+    fn target(&self, inode: u64) -> Option<String> {
+        let is_link = split(inode) == (TOP, LINK);
+        is_link
+            .then(|| self.latest())
+            .flatten()
+            .map(|save| save.model())
+    }
+
+    fn lasts(&self, inode: u64) -> Duration {
+        match split(inode) {
+            (TOP, _) | (_, ROOT) => FRESH,
+            _ => super::inodes::FOREVER,
+        }
+    }
+
+    fn is_open(&self, inode: u64) -> bool {
+        let (number, _) = split(inode);
+        number == TOP || self.slot(number).is_none_or(|slot| slot.is_open())
+    }
+
+    fn shown(&self, inode: u64) {
+        if let Some(slot) = self.slot(split(inode).0) {
+            slot.known(1);
+        }
+    }
+
+    fn forget(&self, inode: u64, times: u64) {
+        self.slots().forget(split(inode).0, times);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
