@@ -1,0 +1,43 @@
+"""run_writer.py FOLDER SECONDS: saves a step of the tiny model every two seconds, as one of several ranks; keeps the last six."""
+import itertools
+import pathlib
+import shutil
+import sys
+import time
+
+import torch
+import torch.distributed
+import torch.distributed.checkpoint
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+import tiny
+
+KEPT = 6
+
+
+def save(step, folder, mesh):
+    state = tiny.model(seed=step).state_dict()
+    sharded = {name: distribute_tensor(tensor, mesh, [Shard(0)]) for name, tensor in state.items()}
+    torch.distributed.checkpoint.save(sharded, checkpoint_id=folder / f"step-{step}")
+
+
+def train(folder, seconds):
+    torch.distributed.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    end = time.monotonic() + seconds
+    for step in itertools.count(1):
+        save(step, folder, mesh)
+        if torch.distributed.get_rank() == 0:
+            shutil.rmtree(folder / f"step-{step - KEPT}", ignore_errors=True)
+        goes_on = torch.tensor(time.monotonic() < end)
+        torch.distributed.broadcast(goes_on, 0)
+        if not goes_on:
+            break
+        time.sleep(2)
+    torch.distributed.destroy_process_group()
+    print("steps", step)
+
+
+if __name__ == "__main__":
+    train(pathlib.Path(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,13 @@
+//! A whole run as its users meet it: every test works on a real mount of real checkpoints.
+
+#[allow(dead_code, reason = "each test uses a part")]
+mod common;
+
+#[path = "runs/changing.rs"]
+mod changing;
+#[path = "runs/failing.rs"]
+mod failing;
+#[path = "runs/listing.rs"]
+mod listing;
+#[path = "runs/scene.rs"]
+mod scene;
