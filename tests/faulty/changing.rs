@@ -166,12 +166,18 @@ fn a_write_between_the_check_and_the_kernels_copy_is_found_out() {
     let length = ckptfs::read::read(&file, 0, 1 << 20, &mut scratch)
         .unwrap()
         .len();
-    assert!(scratch.is_empty() && ckptfs::read::follow_up(&file, 0, length, false).is_ok());
+    let reply = ckptfs::read::Reply {
+        offset: 0,
+        length,
+        took: Duration::ZERO,
+        is_kept: false,
+    };
+    assert!(scratch.is_empty() && ckptfs::read::follow_up(&file, reply).is_ok());
     // Times of files are as coarse as the kernel's clock.
     thread::sleep(Duration::from_millis(20));
     let rewritten = File::options().write(true).open(&source).unwrap();
     rewritten.write_all_at(b"other", 9000).unwrap();
-    let error = ckptfs::read::follow_up(&file, 0, length, false).unwrap_err();
+    let error = ckptfs::read::follow_up(&file, reply).unwrap_err();
     assert!(
         error.to_string().contains("changed since it was mounted"),
         "{error}"
