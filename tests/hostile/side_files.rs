@@ -17,7 +17,7 @@ cases! {
         refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 3"#), &["layers.2."]);
         refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 1"#), &["layers.1."]);
         refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 9999999999999"#), &["num_hidden_layers"]);
-        refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": -2"#), &["not in the model"]);
+        refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": -2"#), &["num_hidden_layers is -2"]);
         refused(llama(r#""num_attention_heads": 2"#, r#""num_attention_heads": 0"#), &["source"]);
         refused(llama(r#""model_type": "llama""#, r#""model_type": "gpt_oss""#), &["source"]);
     }
