@@ -5,6 +5,7 @@ use std::path::Path;
 use super::Options;
 use super::data::Source;
 use super::measure::{self, Pass};
+use super::memory;
 use super::mounted::Mounted;
 use super::reading::{self, Range, Reader};
 
@@ -156,7 +157,12 @@ impl Case {
     fn pass(&self, side: &Side, options: &Options, dir: &Path) -> Pass {
         let source = side.source.write(dir, options.size);
         match self.caches {
-            Caches::Cold => reading::forget(&source),
+            Caches::Cold => {
+                reading::forget(&source);
+                if options.full_memory {
+                    memory::fill(dir);
+                }
+            }
             Caches::SourceHot | Caches::MountHot => {
                 Reader::Sequential.read(&reading::shards(&source));
             }

@@ -1,10 +1,12 @@
 //! `cargo bench --bench mount`: reading through a mount beside reading the plain source, interleaved.
 //!
-//! Options after `--`: `--size 2GiB` of each source, `--rounds 5`, `--dir DIR` for the data, `--only TEXT` for some cases.
+//! Options after `--`: `--size 2GiB` of each source, `--rounds 5`, `--dir DIR` for the data, `--only TEXT` for some cases,
+//! `--full-memory` on a virtual machine whose host takes free memory back: its first touch again costs more than a read.
 
 mod cases;
 mod data;
 mod measure;
+mod memory;
 mod mounted;
 mod reading;
 mod table;
@@ -19,6 +21,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Cases whose names have this in them.
     pub only: String,
+    /// Whether the page cache takes all free memory before a cold pass.
+    pub full_memory: bool,
 }
 
 impl Options {
@@ -28,6 +32,7 @@ impl Options {
             rounds: 5,
             dir: std::env::temp_dir(),
             only: String::new(),
+            full_memory: false,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -37,6 +42,7 @@ impl Options {
                 "--rounds" => options.rounds = value().parse().expect("a number"),
                 "--dir" => options.dir = value().into(),
                 "--only" => options.only = value(),
+                "--full-memory" => options.full_memory = true,
                 // What cargo itself passes.
                 "--bench" => {}
                 other => panic!("unknown option {other}"),

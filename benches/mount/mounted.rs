@@ -48,7 +48,7 @@ impl Mounted {
     }
 }
 
-fn field(text: &str, name: &str) -> u64 {
+pub fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.expect("a field of /proc")
