@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What a part that is missing means, and what to do.
+pub const INCOMPLETE: &str =
+    "the checkpoint is incomplete; take another save, or copy this one again";
+
 /// Everything that stops a mount or a read. Each message is one line that a user can act on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

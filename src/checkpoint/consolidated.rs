@@ -6,7 +6,7 @@ use super::SourceTensor;
 use super::folder::Folder;
 use super::names::is_weight;
 use super::torch_file::{TorchFile, Value};
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::Tensor;
 
 /// Every tensor with its parts in the order of the files. How they fit together is for the mapping to say.
@@ -59,7 +59,7 @@ fn in_order<'n>(folder: &Folder, names: &'n [String]) -> Result<Vec<&'n String>>
         None => Ok(numbered.into_values().collect()),
         Some(missing) => Err(Error::checkpoint(
             folder.path(),
-            format!("consolidated.{missing:02}.pth is missing: the checkpoint is incomplete"),
+            format!("consolidated.{missing:02}.pth is missing: {INCOMPLETE}"),
         )),
     }
 }

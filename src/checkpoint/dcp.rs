@@ -18,7 +18,7 @@ use super::folder::Folder;
 use super::named::named;
 use super::torch_file::dtensor::distinct;
 use super::torch_file::section::Section;
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{Dtype, Shape, SourceFile, SourceTensor, Tensor, Tile};
 
 /// What a directory holds.
@@ -174,10 +174,7 @@ fn open(folder: &Folder, name: &str) -> Result<Opened> {
     let file = folder.open_file(name).map_err(|error| match error {
         Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Error::checkpoint(
             folder.path(),
-            format!(
-                "{} is missing: an incomplete checkpoint",
-                name.escape_debug()
-            ),
+            format!("{} is missing: {INCOMPLETE}", name.escape_debug()),
         ),
         other => other,
     })?;
@@ -201,7 +198,7 @@ fn tensor<'a>(name: &Arc<str>, entry: &Entry<'a>, items: &Items<'a>) -> Result<T
         let offsets = key.1.into_boxed_slice();
         let part = part.ok_or_else(|| {
             Error::Mapping(format!(
-                "no item holds its chunk at {offsets:?}: an incomplete checkpoint"
+                "no item holds its chunk at {offsets:?}: {INCOMPLETE}"
             ))
         })?;
         let tensor = chunk_tensor(name, dtype, size, &offsets, part)?;

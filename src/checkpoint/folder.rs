@@ -111,7 +111,7 @@ impl Folder {
             return Err(Error::checkpoint(
                 &self.path,
                 format!(
-                    "names the file {relative:?}, which is no plain path inside the checkpoint"
+                    "its index or metadata names the file {relative:?}, which is no plain path inside the checkpoint; do not trust it"
                 ),
             ));
         }

@@ -8,7 +8,7 @@ use super::folder::Folder;
 use super::named::named;
 use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{SourceTensor, Tensor};
 
 /// Most ranks. A larger number in a file name is no world size.
@@ -77,7 +77,7 @@ fn rank_files(folder: &Folder) -> Result<Vec<String>> {
     if !missing.is_empty() {
         let missing = missing.join(", ");
         return refuse(format!(
-            "the files of rank {missing} of {world} are missing: an incomplete checkpoint"
+            "the files of rank {missing} of {world} are missing: {INCOMPLETE}"
         ));
     }
     Ok((0..world)

@@ -10,7 +10,7 @@ use super::SourceTensor;
 use super::folder::Folder;
 use super::names::{is_weight, unwrapped};
 use super::torch_file::{TorchFile, Value};
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::Tensor;
 
 /// Tensors of one rank's virtual stage, by name.
@@ -24,7 +24,7 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
         && (tensor, pipeline) != (tensor_ranks, pipeline_ranks)
     {
         let reason = format!(
-            "holds mp_rank_* of {tensor_ranks} tensor-parallel and {pipeline_ranks} pipeline-parallel ranks, where its args say {tensor} and {pipeline}: the checkpoint is incomplete"
+            "holds mp_rank_* of {tensor_ranks} tensor-parallel and {pipeline_ranks} pipeline-parallel ranks, where its args say {tensor} and {pipeline}: {INCOMPLETE}"
         );
         return Err(Error::checkpoint(folder.path(), reason));
     }
@@ -220,9 +220,7 @@ fn extent(folder: &Folder, ranks: &BTreeMap<(u64, u64), String>) -> Result<(u64,
         None => Ok((tensor, pipeline)),
         Some((t, p)) => Err(Error::checkpoint(
             folder.path(),
-            format!(
-                "the folder of tensor rank {t}, pipeline rank {p} is missing: the checkpoint is incomplete"
-            ),
+            format!("the folder of tensor rank {t}, pipeline rank {p} is missing: {INCOMPLETE}"),
         )),
     }
 }

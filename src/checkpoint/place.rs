@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::folder::Folder;
 use super::layout::{Files, Layout, layouts};
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 
 /// Where a checkpoint's parts lie.
 #[derive(Debug)]
@@ -51,10 +51,7 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
         }
     }
     match &mut *found {
-        [] => Err(Error::checkpoint(
-            folder.path(),
-            "holds no checkpoint that is known: no .metadata, *.safetensors, *.bin, *.pt, *.pth, mp_rank_*",
-        )),
+        [] => Err(none_in(&folder)?),
         [relative] => at(&folder, relative, system),
         several => {
             const SHOWN: usize = 5;
@@ -67,6 +64,17 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
             Err(Error::checkpoint(folder.path(), reason))
         }
     }
+}
+
+/// Why a folder without weights is no checkpoint.
+fn none_in(folder: &Folder) -> Result<Error> {
+    let names = folder.names()?;
+    let index = names.iter().find(|name| name.ends_with(".index.json"));
+    let reason = match index {
+        Some(index) => format!("holds {index} and no shard that it names: {INCOMPLETE}"),
+        None => "holds no checkpoint that is known: no .metadata, *.safetensors, *.bin, *.pt, *.pth, mp_rank_*".to_owned(),
+    };
+    Ok(Error::checkpoint(folder.path(), reason))
 }
 
 /// Adds the checkpoints at or below `relative`: the folder itself, or else its known inner folders.

@@ -12,7 +12,7 @@ use super::safetensors::Strings;
 use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
 use super::{SourceTensor, named, safetensors};
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{SourceFile, Tensor};
 
 /// `model.safetensors.index.json` and its like (transformers 5.23.0). Whatever it says of sizes is not believed.
@@ -111,7 +111,7 @@ fn opened(folder: &Folder, Files { names, index }: &Files) -> Result<Opened> {
 fn open(folder: &Folder, name: &str) -> Result<Arc<SourceFile>> {
     folder.open_file(name).map_err(|error| match error {
         Error::Io { file, source } if source.kind() == std::io::ErrorKind::NotFound => {
-            Error::checkpoint(&file, "is missing: the checkpoint is incomplete")
+            Error::checkpoint(&file, format!("is missing: {INCOMPLETE}"))
         }
         error => error,
     })
@@ -159,7 +159,7 @@ fn refuse_gaps(folder: &Folder, names: &[String]) -> Result<()> {
         None => Ok(()),
         Some(missing) => Err(Error::checkpoint(
             folder.path(),
-            format!("file {missing} of {count} is missing: the checkpoint is incomplete"),
+            format!("file {missing} of {count} is missing: {INCOMPLETE}"),
         )),
     }
 }

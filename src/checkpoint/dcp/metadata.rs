@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::torch_file::dtype;
 use crate::checkpoint::torch_file::pickle::{Object, Pickle};
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{Dtype, Shape};
 
 const NAME: &str = ".metadata";
@@ -214,12 +214,11 @@ fn incomplete(folder: &Folder) -> Result<Error> {
     let names = folder.names()?;
     let of_rank = |name: &&String| name.starts_with("__") && name.ends_with(NAME);
     let reason = if names.iter().any(|name| name == ".metadata.tmp") {
-        "has .metadata.tmp but no .metadata: the save was interrupted, an incomplete checkpoint"
-            .to_owned()
+        format!("has .metadata.tmp but no .metadata, the save was interrupted: {INCOMPLETE}")
     } else if let Some(name) = names.iter().find(of_rank) {
-        format!("has {name} of one rank but no .metadata of all: an incomplete checkpoint")
+        format!("has {name} of one rank but no .metadata of all: {INCOMPLETE}")
     } else {
-        "has no .metadata: an incomplete checkpoint".to_owned()
+        format!("has no .metadata: {INCOMPLETE}")
     };
     Ok(Error::checkpoint(folder.path(), reason))
 }

@@ -12,7 +12,7 @@ use crate::checkpoint::folder::Folder;
 use crate::checkpoint::named::named;
 use crate::checkpoint::safetensors::{self, Header};
 use crate::checkpoint::torch_file::dtensor::distinct;
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{Shape, SourceFile, SourceTensor, Tensor, Tile};
 
 /// The key of a header's metadata that tells where each tensor of the file belongs in the whole.
@@ -150,7 +150,7 @@ fn check_complete(folder: &Folder, shards: &[(ShardName, &String)]) -> Result<()
     }
     match (1..=first.parts).find(|part| !parts.contains(part)) {
         Some(part) => refuse(format!(
-            "part {part} of {} is missing: an incomplete checkpoint",
+            "part {part} of {} is missing: {INCOMPLETE}",
             first.parts
         )),
         None => Ok(()),

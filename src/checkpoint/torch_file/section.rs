@@ -33,7 +33,7 @@ impl Section {
             _ => Err(Error::malformed(
                 file.path(),
                 format!(
-                    "incomplete: {length} bytes at byte {start} are promised, the file has {}",
+                    "incomplete: {length} bytes at byte {start} are promised, the file has {}; copy it again",
                     file.size()
                 ),
             )),
