@@ -123,7 +123,6 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// A map of strings in its own order.
 /// A map of strings, in the order of the text.
 pub struct Strings(pub Vec<(String, String)>);
 
