@@ -207,7 +207,7 @@ cases! {
         assert_eq!(program.wait().0, Some(0));
     }
 
-    90 an_end_with_readers_inside, "their open files are served for a grace; the exit status tells when that was not enough" => {
+    90 an_end_with_readers_inside, "their open files are served for a grace; a warning tells when that was not enough" => {
         need_fuse!();
         let stage = Stage::new();
         let program = stage.mount();
@@ -215,7 +215,8 @@ cases! {
         program.signal(libc::SIGTERM);
         within(|| (!stage.is_mounted()).then_some(()));
         file.read_exact_at(&mut [0; 4096], 4096).unwrap();
-        assert_eq!(program.wait().0, Some(3));
+        let (status, said) = program.wait();
+        assert!(status == Some(0) && said.contains("was still in use"), "{said}");
         assert!(start.elapsed() < Duration::from_secs(10));
     }
 }
