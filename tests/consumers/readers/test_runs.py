@@ -13,7 +13,7 @@ READERS = 2
 
 
 def await_file(path):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} does not appear"
         time.sleep(0.05)
