@@ -182,7 +182,11 @@ impl Filesystem for CheckpointFs {
             // A direct read leaves nothing in the kernel.
             is_kept: flags.0 & libc::O_DIRECT == 0,
         };
-        shared.guarded(|| Ok(shared.follow_up(&file, reply))).ok();
+        let follow_up = || {
+            shared.follow_up(&file, reply);
+            Ok(())
+        };
+        shared.guarded(follow_up).ok();
     }
 
     fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
