@@ -96,14 +96,15 @@ impl Mounted {
             self.detach()?;
         }
         match self.event(GRACE) {
-            // What the kernel calls the end of a connection that was told to end does not matter.
-            Some(Event::Ended(_)) => {}
-            _ => tracing::warn!(
-                "{} was still in use when ckptfs ended; its readers get errors",
-                self.point.display()
-            ),
+            Some(Event::Ended(result)) => self.ended(result),
+            _ => {
+                tracing::warn!(
+                    "{} was still in use when ckptfs ended; its readers get errors",
+                    self.point.display()
+                );
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// The next event that ends something. Questions are answered.
@@ -129,11 +130,13 @@ impl Mounted {
         detached.map_err(|error| self.fault(error.to_string()))
     }
 
-    /// The kernel may have cut the connection and left the mount.
+    /// The kernel may have cut the connection and left the mount. Where the mount is gone, it was unmounted, and what the
+    /// kernel calls that does not matter.
     fn ended(&self, result: io::Result<()>) -> Result<()> {
-        if self.is_there() {
-            self.detach()?;
+        if !self.is_there() {
+            return Ok(());
         }
+        self.detach()?;
         result.map_err(|error| self.fault(format!("the kernel's connection failed: {error}")))
     }
 

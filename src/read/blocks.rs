@@ -120,10 +120,8 @@ impl Block {
             let workers: Vec<_> = parts
                 .map(|(part, start)| scope.spawn(move || read_tensor_at(&self.tensor, start, part)))
                 .collect();
-            let results = workers.into_iter().map(|worker| worker.join());
-            results
-                .map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
-                .collect()
+            let mut results = workers.into_iter().map(|worker| worker.join());
+            results.try_for_each(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
         })
     }
 
