@@ -48,10 +48,11 @@ impl Options {
         }
     }
 
+    /// More than the fewest cores: some of them wait for the disk.
     fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         self.threads
-            .map_or_else(|| cores().clamp(2, 16), NonZeroUsize::get)
+            .map_or_else(|| cores().clamp(4, 16), NonZeroUsize::get)
     }
 }
 
