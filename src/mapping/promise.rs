@@ -1,19 +1,13 @@
-//! What config.json promises: the names and shapes of a family's tensors, and whether the checkpoint keeps the promise.
+//! Whether the checkpoint keeps what config.json promises: names and shapes.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::apply::MappedTensor;
 use super::config::{Config, ConfigScope};
-use super::expression::{Expression, Scope};
-use super::family::{Family, FamilyTensor, Presence};
+use super::expression::Scope;
+use super::family::Family;
 use super::pattern::Bindings;
 use crate::error::{Error, Result};
-
-/// Most layers, and most experts of one.
-const COUNT_LIMIT: u64 = 2048;
-/// Most tensors of a model.
-const TENSOR_LIMIT: usize = 1 << 20;
 
 /// A tensor that the family has under a config.
 #[derive(Debug, Clone)]
@@ -24,7 +18,7 @@ pub struct Expected {
     /// Whether a checkpoint without it is wrong.
     pub required: bool,
     /// The expressions behind the shape, such as `vocab_size, hidden_size`.
-    meaning: String,
+    pub(super) meaning: String,
 }
 
 impl Expected {
@@ -61,173 +55,6 @@ impl Expected {
         let size = |size: &Option<u64>| size.map_or("_".to_owned(), |size| size.to_string());
         let sizes: Vec<String> = self.shape.iter().map(size).collect();
         format!("[{}]", sizes.join(", "))
-    }
-}
-
-/// All tensors of the family, in the order in which `save_pretrained` writes them.
-///
-/// # Errors
-/// When config.json lacks a number that a shape or a condition needs.
-///
-/// `found` is how many tensors there are: a config that promises far more is not listed to its end.
-pub fn expected(family: &Family, config: &Config, found: usize) -> Result<Vec<Expected>> {
-    let limit = found.saturating_mul(2).saturating_add(SLACK);
-    let steps = Cell::new(0);
-    let listing = Listing {
-        family,
-        config,
-        limit,
-        steps,
-    };
-    let mut all = Vec::new();
-    for group in family
-        .tensors
-        .chunk_by(|a, b| outer_variable(a) == outer_variable(b))
-    {
-        match outer_variable(&group[0]) {
-            None => listing.list(group, &Bindings::new(), &mut all)?,
-            Some(variable) => {
-                for i in 0..listing.count(variable)? {
-                    listing.list(group, &Bindings::from([(variable.to_owned(), i)]), &mut all)?;
-                }
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// The variable that a run of tensors shares: the layer, whose tensors stand together.
-fn outer_variable(tensor: &FamilyTensor) -> Option<&str> {
-    tensor.name.variables().next()
-}
-
-struct Listing<'a> {
-    family: &'a Family,
-    config: &'a Config,
-    limit: usize,
-    /// Names looked at so far, also those that a condition excludes.
-    steps: Cell<usize>,
-}
-
-/// Promised tensors beyond twice those found, up to which the missing ones are still named.
-const SLACK: usize = 100_000;
-
-impl Listing<'_> {
-    fn list(
-        &self,
-        group: &[FamilyTensor],
-        outer: &Bindings,
-        all: &mut Vec<Expected>,
-    ) -> Result<()> {
-        for tensor in group {
-            match tensor.name.variables().nth(1) {
-                None => self.add(tensor, outer.clone(), all)?,
-                Some(inner) => {
-                    for i in 0..self.count(inner)? {
-                        let mut bindings = outer.clone();
-                        bindings.insert(inner.to_owned(), i);
-                        self.add(tensor, bindings, all)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add(
-        &self,
-        tensor: &FamilyTensor,
-        bindings: Bindings,
-        all: &mut Vec<Expected>,
-    ) -> Result<()> {
-        if all.len() >= TENSOR_LIMIT {
-            let reason = format!("config.json describes more than {TENSOR_LIMIT} tensors");
-            return Err(Error::Mapping(reason));
-        }
-        self.steps.set(self.steps.get() + 1);
-        if self.steps.get() > self.limit {
-            let counts: Vec<String> = self
-                .family
-                .variables
-                .values()
-                .map(ToString::to_string)
-                .collect();
-            return Err(Error::Mapping(format!(
-                "config.json promises more than {} tensors, far more than there are: look at {}",
-                self.limit,
-                counts.join(", ")
-            )));
-        }
-        let scope = self.scope(bindings);
-        if let Presence::When(condition) = &tensor.presence
-            && !condition.holds(&scope).map_err(Error::Mapping)?
-        {
-            return Ok(());
-        }
-        let size = |size: &Option<Expression>| match size {
-            None => Ok(None),
-            Some(size) => {
-                let value = size.evaluate(&scope).map_err(Error::Mapping)?;
-                u64::try_from(value)
-                    .map(Some)
-                    .map_err(|_| Error::Mapping(format!("config.json: {size} is {value}")))
-            }
-        };
-        let optional = match (&tensor.presence, &self.family.optional) {
-            (Presence::Optional, _) => true,
-            (_, Some(condition)) if self.applies(condition, tensor) => {
-                condition.holds(&scope).map_err(Error::Mapping)?
-            }
-            _ => false,
-        };
-        let text = |size: &Option<Expression>| {
-            size.as_ref()
-                .map_or("_".to_owned(), |size| size.to_string())
-        };
-        let meaning: Vec<String> = tensor.shape.iter().map(text).collect();
-        all.push(Expected {
-            name: tensor.template.fill(&scope).map_err(Error::Mapping)?,
-            shape: tensor.shape.iter().map(size).collect::<Result<_>>()?,
-            required: !optional,
-            meaning: meaning.join(","),
-        });
-        Ok(())
-    }
-
-    /// Whether a condition speaks of no other variable than the tensor's name does.
-    fn applies(&self, condition: &Expression, tensor: &FamilyTensor) -> bool {
-        let variables = |name: &&str| self.family.variables.contains_key(*name);
-        condition
-            .names()
-            .into_iter()
-            .filter(variables)
-            .all(|name| tensor.name.variables().any(|own| own == name))
-    }
-
-    fn count(&self, variable: &str) -> Result<u64> {
-        let expression = self.family.variables.get(variable).ok_or_else(|| {
-            Error::Mapping(format!(
-                "family {}: nothing says how far {variable} counts",
-                self.family.name
-            ))
-        })?;
-        let count = expression
-            .evaluate(&self.scope(Bindings::new()))
-            .map_err(Error::Mapping)?;
-        match u64::try_from(count) {
-            Ok(count) if count <= COUNT_LIMIT => Ok(count),
-            _ => Err(Error::Mapping(format!(
-                "config.json: {expression} is {count}, not between 0 and {COUNT_LIMIT}"
-            ))),
-        }
-    }
-
-    fn scope(&self, bindings: Bindings) -> ConfigScope<'_> {
-        ConfigScope {
-            config: self.config,
-            defaults: &self.family.defaults,
-            bindings,
-        }
     }
 }
 
