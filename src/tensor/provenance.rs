@@ -1,0 +1,66 @@
+//! What a tensor is made of: the stored arrays under it, and the operations in between.
+
+use super::stored::Stored;
+use super::view::{Expression, Tensor};
+
+impl Tensor {
+    /// Calls `visit` for every stored array under this tensor.
+    pub fn each_stored<'a>(&'a self, visit: &mut dyn FnMut(&'a Stored)) {
+        match self.expression() {
+            Expression::Stored(stored) => visit(stored),
+            Expression::Tiled(tiling) => tiling
+                .tiles()
+                .iter()
+                .for_each(|tile| tile.tensor.each_stored(visit)),
+            Expression::Narrow { of, .. }
+            | Expression::Permute { of, .. }
+            | Expression::Reshape { of, .. }
+            | Expression::Cast { of } => of.each_stored(visit),
+        }
+    }
+
+    /// The operations between the file and this tensor, innermost first, such as `reshape[2, 8]`.
+    pub fn operations(&self) -> Vec<String> {
+        let own = match self.expression() {
+            Expression::Stored(_) => return Vec::new(),
+            Expression::Tiled(tiling) => {
+                let mut inner = tiling
+                    .tiles()
+                    .first()
+                    .map_or(Vec::new(), |tile| tile.tensor.operations());
+                inner.push(format!("assemble({} chunks)", tiling.tiles().len()));
+                return inner;
+            }
+            Expression::Narrow { dim, start, .. } => {
+                format!(
+                    "narrow(dim {dim}, {start}..{})",
+                    start + self.shape().dims()[*dim]
+                )
+            }
+            Expression::Permute { axes, .. } => format!("permute{axes:?}"),
+            Expression::Reshape { .. } => format!("reshape{}", self.shape()),
+            Expression::Cast { .. } => format!("cast {}", self.dtype()),
+        };
+        let mut operations = self.child().map_or(Vec::new(), Self::operations);
+        operations.push(own);
+        operations
+    }
+
+    fn child(&self) -> Option<&Self> {
+        match self.expression() {
+            Expression::Stored(_) | Expression::Tiled(_) => None,
+            Expression::Narrow { of, .. }
+            | Expression::Permute { of, .. }
+            | Expression::Reshape { of, .. }
+            | Expression::Cast { of } => Some(of),
+        }
+    }
+
+    pub(super) fn has_cast(&self) -> bool {
+        match self.expression() {
+            Expression::Cast { .. } => true,
+            Expression::Tiled(tiling) => tiling.tiles().iter().any(|tile| tile.tensor.has_cast()),
+            _ => self.child().is_some_and(Self::has_cast),
+        }
+    }
+}
