@@ -24,7 +24,7 @@ from torchtitan.models import deepseek_v3, gpt_oss, llama3, qwen3
 from torchtitan.models.common import ComplexRoPE, CosSinRoPE, Embedding, Linear, RMSNorm
 
 logging.disable(logging.WARNING)
-PACKAGES = ("torch", "torchtitan", "transformers")
+PACKAGES = ("torch", "torchtitan", "torchao", "transformers")
 H, F, V, L = hf.SHAPE["hidden_size"], hf.SHAPE["intermediate_size"], hf.SHAPE["vocab_size"], hf.SHAPE["num_hidden_layers"]
 HEADS, KV = hf.SHAPE["num_attention_heads"], hf.SHAPE["num_key_value_heads"]
 EXPORT = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -4,7 +4,15 @@ import pytest
 import checked
 
 
-@pytest.mark.parametrize("script, environment", [("gen_titan.py", "base"), ("gen_titan_old.py", "titan-old"), ("gen_titan_between.py", "base")])
+GENERATORS = [
+    ("gen_titan.py", "base"),
+    ("gen_titan_old.py", "titan-old"),
+    ("gen_titan_between.py", "base"),
+    ("gen_titan_float8.py", "torchtune"),  # which has torchao
+]
+
+
+@pytest.mark.parametrize("script, environment", GENERATORS)
 def test_torchtitan_checkpoints_equal_what_their_adapter_makes(subtests, script, environment):
     folder = checked.generate(script, environment=environment)
     checked.check(folder, subtests)
