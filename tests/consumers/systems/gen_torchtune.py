@@ -189,19 +189,6 @@ def distributed(out, name, family, dtype, mesh, special=""):
         case.done(to_hf(base, tune), by=f"torchtune {VERSION} tune_to_hf of what was saved", source="source/dist_epoch_0", special=special)
 
 
-def step_folder(out):
-    """The main branch's step_N folders: not on the package registry, so written with huggingface_hub as its source does."""
-    from huggingface_hub import save_torch_state_dict
-    with tempfile.TemporaryDirectory() as folder:
-        base = Base("llama", torch.bfloat16, folder)
-        case = start(out, "main-step-folder", base)
-        there = case.source / "step_30"
-        there.mkdir()
-        save_torch_state_dict(base.tensors, there, max_shard_size="150KB")
-        shutil.copy(base.folder / "config.json", there)
-        case.done(base.tensors, by="the tensors that were written", source="source/step_30", config_from=None, special="step_N of the main branch, written by huggingface_hub")
-
-
 def new(out):
     f32, bf16 = torch.float32, torch.bfloat16
     save_hf(out, "hf-sharded-f32", "llama", f32, shards="150KB", special="epoch_0, five shards and an index")
@@ -222,7 +209,6 @@ def new(out):
     distributed(out, "dcp-llama-w2", "llama", f32, (2,), special="one file per item")
     distributed(out, "dcp-qwen2-w3-bf16", "qwen2", bf16, (3,), special="uneven")
     distributed(out, "dcp-gemma2-hsdp-2x2", "gemma2", f32, (2, 2), special="HSDP")
-    step_folder(out)
 
 
 def old(out):
