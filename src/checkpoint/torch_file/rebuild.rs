@@ -14,6 +14,9 @@ use crate::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
 /// Most wrappers around a tensor: a parameter of a tensor that was moved to a device and back.
 const WRAPPERS: usize = 8;
 
+/// torchao's class of a weight that FSDP gathers in float8; it holds the weight itself, in high precision, and how to cast it.
+const GATHERED_IN_FLOAT8: &str = "WeightWithDynamicFloat8CastTensor";
+
 /// A function and the tuple of its arguments.
 #[derive(Clone, Copy)]
 struct Call<'a> {
@@ -42,6 +45,14 @@ impl<'a> Call<'a> {
             ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor") => {
                 check_moved(self)?;
                 self.args.item(0).and_then(Self::of)
+            }
+            ("torch._tensor", "_rebuild_from_type_v2")
+                if self.class() == Some(GATHERED_IN_FLOAT8) =>
+            {
+                let state = self.args.item(3);
+                state
+                    .and_then(|state| state.get("_tensor"))
+                    .and_then(Self::of)
             }
             ("torch._tensor", "_rebuild_from_type_v2") if !self.is_distributed() => {
                 let parts = self.args.item(0).zip(self.args.item(2));

@@ -168,6 +168,24 @@ fn parameters_are_their_tensors() {
 }
 
 #[test]
+fn a_weight_that_fsdp_gathers_in_float8_is_the_weight_it_holds() {
+    let class = || {
+        global(
+            "torchao.float8.fsdp_utils",
+            "WeightWithDynamicFloat8CastTensor",
+        )
+    };
+    let wrapper = global("torch._utils", "_rebuild_wrapper_subclass");
+    let made = |state| {
+        let args = [wrapper.clone(), class(), tuple(&[class()]), state];
+        call("torch._tensor", "_rebuild_from_type_v2", &args)
+    };
+    let inner = rebuilt(floats(), 0, &[8], &[1]);
+    assert_eq!(plain(made(dict(&[("_tensor", inner)]))).shape().dims(), [8]);
+    assert!(refusal(made(dict(&[]))).contains("no tensor"));
+}
+
+#[test]
 fn what_is_no_plain_tensor_is_refused_by_name() {
     for name in [
         "_rebuild_sparse_tensor",

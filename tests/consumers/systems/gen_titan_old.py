@@ -8,6 +8,7 @@ its gpt_oss adapter gives MXFP4 names to bf16 tensors: for both the reference is
 import logging
 import os
 import sys
+from types import SimpleNamespace
 
 import torch
 
@@ -18,12 +19,13 @@ from titan_parts import GptOssExperts, TrainState, bias_experts, fill, shard, tu
 from torchtitan.components.checkpoint import CheckpointManager
 from torchtitan.components.lr_scheduler import LRSchedulersContainer
 from torchtitan.components.optimizer import OptimizersContainer
-from torchtitan.config.job_config import Checkpoint
+from torchtitan.components.quantization.float8 import Float8LinearConverter
+from torchtitan.config.job_config import Checkpoint, JobConfig
 from torchtitan.models import deepseek_v3, gpt_oss, llama3, llama4, qwen3
 from torchtitan.models.moe import MoEArgs
 
 logging.disable(logging.WARNING)
-PACKAGES = ("torch", "torchtitan", "transformers")
+PACKAGES = ("torch", "torchtitan", "torchao", "transformers")
 S = hf.SHAPE
 L, HEADS, KV = S["num_hidden_layers"], S["num_attention_heads"], S["num_key_value_heads"]
 COMMON = dict(dim=S["hidden_size"], n_layers=L, n_heads=HEADS, vocab_size=S["vocab_size"], max_seq_len=128)
@@ -33,6 +35,16 @@ EXPERTS = GptOssExperts("layers.{}.moe.experts.", ("mlp1_weight", "mlp1_bias", "
 def llama3_model():
     args = llama3.TransformerModelArgs(**COMMON, n_kv_heads=KV, multiple_of=8, ffn_dim_multiplier=0.53)
     return llama3.Transformer(args), llama3.Llama3StateDictAdapter(args, None)
+
+
+def float8_model():
+    """llama3 as it trains in float8: FSDP gathers the weights in float8, so they are of a class of torchao's."""
+    model, adapter = llama3_model()
+    job = JobConfig()
+    job.quantize.linear.float8.emulate = True
+    job.quantize.linear.float8.enable_fsdp_float8_all_gather = True
+    Float8LinearConverter(job, SimpleNamespace(dp_shard_enabled=True)).convert(model)
+    return model, adapter
 
 
 def llama4_model():
@@ -155,6 +167,8 @@ def main(out):
     scout = dict(head_dim=16, num_local_experts=4, intermediate_size=64, intermediate_size_mlp=128, interleave_moe_layer_step=2, num_experts_per_tok=1)
     one(out, "titan022-llama3-w2-adam", llama3_model, "llama", special="wq, output spelling, with Adam")
     one(out, "titan022-llama3-w3-last-bf16", llama3_model, "llama", world=3, dtype=torch.bfloat16, save={"last": True, "options": {"export_dtype": "bfloat16"}}, special="last step, weights only")
+    one(out, "titan022-float8-llama3-w2", float8_model, "llama", special="float8 training with FSDP's float8 all-gather")
+    one(out, "titan022-float8-llama3-last-bf16", float8_model, "llama", dtype=torch.bfloat16, save={"last": True, "options": {"export_dtype": "bfloat16"}}, special="float8 all-gather, weights only")
     one(out, "titan022-llama4-w2", llama4_model, "llama4_text", special="dense and MoE layers alternate", **scout)
     one(out, "titan022-llama4-bias-w3-bf16", llama4_model, "llama4_text", world=3, dtype=torch.bfloat16, save={"bias": True}, special="non-zero expert_bias", **scout)
     one(out, "titan022-qwen3-w2", qwen3_model, "qwen3", head_dim=32, special="with Adam")
