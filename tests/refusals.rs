@@ -124,6 +124,30 @@ fn a_family_that_config_json_contradicts_is_refused() {
     );
 }
 
+/// Twice the heads at half the size have the same shapes, and other bytes.
+#[test]
+fn a_config_that_contradicts_the_checkpoints_own_params_is_refused() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/meta-mp2/source");
+    let with = |heads: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        let head_dim = 32 / heads;
+        let config = format!(
+            r#"{{"model_type": "llama", "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2,
+"num_attention_heads": {heads}, "num_key_value_heads": {heads}, "head_dim": {head_dim}, "vocab_size": 130}}"#
+        );
+        fs::write(folder.path().join("config.json"), config).unwrap();
+        let options = Options {
+            config_from: Some(folder.path().to_owned()),
+            ..Options::default()
+        };
+        let opened = View::open(&source, &options).map(drop);
+        opened.map_err(|error| error.to_string())
+    };
+    assert_eq!(with(2), Ok(()));
+    let words = ["num_attention_heads is 4", "params.json", "says 2"];
+    assert_names(&with(4).unwrap_err(), &words);
+}
+
 #[test]
 fn flags_that_do_not_suffice_are_told_which_are_missing() {
     let heads = Options {

@@ -13,6 +13,15 @@ use crate::tensor::{Dtype, SourceFile, SourceTensor};
 
 pub const NAME: &str = "config.json";
 
+/// What config.json and a checkpoint's params.json both tell.
+const STATED: [&str; 5] = [
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "num_hidden_layers",
+    "hidden_size",
+];
+
 /// Largest config.json that is read.
 const SIZE_LIMIT: u64 = 16 << 20;
 
@@ -42,7 +51,13 @@ impl<'a> ConfigFile<'a> {
         Self::check_family(options, tables)?;
         let file = side_files.iter().find(|file| file.path == NAME);
         let mut this = match (file, &checkpoint.params) {
-            (Some(file), _) => Self::read(&file.file)?,
+            (Some(file), Some(params)) => {
+                let this = Self::read(&file.file)?;
+                Self::derive(params, tables)
+                    .map_or(Ok(()), |stated| this.check_against(&stated.values))?;
+                this
+            }
+            (Some(file), None) => Self::read(&file.file)?,
             (None, Some(params)) => Self::derive(params, tables)?,
             (None, None) if options.family.is_some() && options.heads.is_some() => {
                 Self::stated(options)
@@ -102,6 +117,23 @@ impl<'a> ConfigFile<'a> {
                 )))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses a config.json that contradicts the checkpoint's own params.json. Shapes alone do not tell heads apart.
+    fn check_against(&self, stated: &Config) -> Result<()> {
+        let contradiction = |key: &&str| {
+            let (said, own) = (self.values.get(key)?, stated.get(key)?);
+            (said.is_number() && own.is_number() && said != own)
+                .then(|| format!("{key} is {said}, params.json of the checkpoint says {own}"))
+        };
+        let all: Vec<String> = STATED.iter().filter_map(contradiction).collect();
+        match &*all {
+            [] => Ok(()),
+            all => Err(Error::Mapping(format!(
+                "config.json is of another model: {}; give the right --config-from, or none",
+                all.join("; ")
+            ))),
         }
     }
 

@@ -126,11 +126,11 @@ cases! {
         assert_eq!(stage.run(&["umount", "--lazy", "point"]).status.code(), Some(0));
     }
 
-    85 a_program_with_little_memory, "works within 512 MB of addresses, whatever is read" => {
+    85 a_program_with_little_memory, "works within 256 MB of addresses, whatever is read" => {
         need_fuse!();
         let stage = Stage::new();
         let mut limited = Command::new("prlimit");
-        limited.args([&format!("--as={}", 512 << 20), env!("CARGO_BIN_EXE_ckptfs")]);
+        limited.args([&format!("--as={}", 256 << 20), env!("CARGO_BIN_EXE_ckptfs")]);
         let (program, source) = (stage.mount_by(limited), stage.source().join("model.safetensors"));
         assert!(fs::read(stage.weights()).unwrap() == fs::read(source).unwrap());
         program.signal(libc::SIGTERM);
