@@ -6,6 +6,7 @@ pub mod folder;
 mod fsdp_ranks;
 mod layout;
 pub mod lora;
+mod megatron_args;
 mod megatron_ranks;
 mod named;
 mod names;
@@ -48,6 +49,8 @@ pub struct Checkpoint {
     pub side_files: Vec<SideFile>,
     /// params.json of Meta, Mistral or Lingua.
     pub params: Option<Map<String, Value>>,
+    /// Numbers of config.json that Megatron-LM's arguments tell, under config.json's names.
+    pub stated: Map<String, Value>,
     pub notes: Vec<String>,
 }
 
@@ -88,7 +91,13 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
     if tensors.is_empty() && own_adapter.is_empty() && place.layout != Layout::Adapter {
         return Err(Error::checkpoint(source, "holds no weights"));
     }
+    let stated = match &place.layout {
+        Layout::MegatronRanks(names) => megatron_ranks::stated(folder, names)?,
+        Layout::Dcp => megatron_args::stated_beside(folder),
+        _ => Map::new(),
+    };
     Ok(Checkpoint {
+        stated,
         tensors,
         own_adapter,
         side_files: side_files_of(&place)?,

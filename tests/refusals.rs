@@ -144,7 +144,7 @@ fn a_config_that_contradicts_the_checkpoints_own_params_is_refused() {
         opened.map_err(|error| error.to_string())
     };
     assert_eq!(with(2), Ok(()));
-    let words = ["num_attention_heads is 4", "params.json", "says 2"];
+    let words = ["num_attention_heads is 4", "the checkpoint itself says 2"];
     assert_names(&with(4).unwrap_err(), &words);
 }
 

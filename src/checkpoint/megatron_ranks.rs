@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde_json::{Map, Value as Json};
+
 use super::SourceTensor;
 use super::folder::Folder;
+use super::megatron_args;
 use super::names::{is_weight, unwrapped};
 use super::torch_file::{TorchFile, Value};
 use crate::error::{Error, INCOMPLETE, Result};
@@ -124,6 +127,33 @@ fn stated_extent(folder: &Folder, names: &[String]) -> Result<Option<(u64, u64)>
     Ok(size("tensor_model_parallel_size").map(|tensor| (tensor, pipeline)))
 }
 
+/// What the first rank's arguments tell of config.json.
+///
+/// # Errors
+/// When ranks are of different iterations.
+pub fn stated(folder: &Folder, names: &[String]) -> Result<Map<String, Json>> {
+    let mut stated = Map::new();
+    let mut first: Option<(u64, &String)> = None;
+    for name in names {
+        let (_, file) = rank_file(folder, name)?;
+        let iteration = file.get(&["iteration"]).and_then(|value| value.as_u64());
+        match (iteration, first) {
+            (Some(own), Some((other, rank))) if own != other => {
+                let reason = format!(
+                    "{rank} is of iteration {other}, {name} of {own}: two saves are mixed; copy one of them whole"
+                );
+                return Err(Error::checkpoint(folder.path(), reason));
+            }
+            (Some(own), None) => first = Some((own, name)),
+            _ => {}
+        }
+        if stated.is_empty() {
+            stated = megatron_args::stated(&file);
+        }
+    }
+    Ok(stated)
+}
+
 /// The path and content of the file in one rank's folder.
 fn rank_file(folder: &Folder, name: &str) -> Result<(PathBuf, TorchFile)> {
     let rank = folder.subfolder(name)?;
@@ -139,7 +169,9 @@ fn rank_file(folder: &Folder, name: &str) -> Result<(PathBuf, TorchFile)> {
 /// The weights of one rank's file, by virtual stage.
 fn stages_of(folder: &Folder, name: &str) -> Result<BTreeMap<u64, Stage>> {
     let (file, torch_file) = rank_file(folder, name)?;
-    refuse_old_order(&torch_file).map_err(|reason| Error::malformed(&file, reason))?;
+    refuse_old_order(&torch_file)
+        .and_then(|()| megatron_args::refuse_interleaved(&torch_file))
+        .map_err(|reason| Error::malformed(&file, reason))?;
     let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
     for (path, value) in torch_file.tensors(&|path| is_weight(&path.join(".")))? {
         let (stage, tensor_name) = stage_of(&path);
@@ -168,6 +200,11 @@ fn refuse_old_order(file: &TorchFile) -> std::result::Result<(), String> {
         Some(version) if version < 2.0 => Err(format!(
             "checkpoint_version {version} orders query_key_value as Megatron did before 2.0; load and save it with a newer Megatron-LM"
         )),
+        // Without a version Megatron-LM takes it for 0.
+        None if file.get(&["model", "language_model"]).is_some() => Err(
+            "has the old names and no checkpoint_version, so that the order of query_key_value is not known; load and save it with a newer Megatron-LM"
+                .to_owned(),
+        ),
         _ => Ok(()),
     }
 }

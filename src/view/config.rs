@@ -13,7 +13,7 @@ use crate::tensor::{Dtype, SourceFile, SourceTensor};
 
 pub const NAME: &str = "config.json";
 
-/// What config.json and a checkpoint's params.json both tell.
+/// What config.json and a checkpoint's params.json or arguments both tell.
 const STATED: [&str; 5] = [
     "num_attention_heads",
     "num_key_value_heads",
@@ -51,13 +51,14 @@ impl<'a> ConfigFile<'a> {
         Self::check_family(options, tables)?;
         let file = side_files.iter().find(|file| file.path == NAME);
         let mut this = match (file, &checkpoint.params) {
-            (Some(file), Some(params)) => {
+            (Some(file), params) => {
                 let this = Self::read(&file.file)?;
-                Self::derive(params, tables)
-                    .map_or(Ok(()), |stated| this.check_against(&stated.values))?;
+                this.check_against(&Config::new(checkpoint.stated.clone()))?;
+                if let Some(Ok(derived)) = params.as_ref().map(|own| Self::derive(own, tables)) {
+                    this.check_against(&derived.values)?;
+                }
                 this
             }
-            (Some(file), None) => Self::read(&file.file)?,
             (None, Some(params)) => Self::derive(params, tables)?,
             (None, None) if options.family.is_some() && options.heads.is_some() => {
                 Self::stated(options)
@@ -120,12 +121,12 @@ impl<'a> ConfigFile<'a> {
         }
     }
 
-    /// Refuses a config.json that contradicts the checkpoint's own params.json. Shapes alone do not tell heads apart.
+    /// Refuses a config.json that contradicts what the checkpoint itself says. Shapes alone do not tell heads apart.
     fn check_against(&self, stated: &Config) -> Result<()> {
         let contradiction = |key: &&str| {
             let (said, own) = (self.values.get(key)?, stated.get(key)?);
             (said.is_number() && own.is_number() && said != own)
-                .then(|| format!("{key} is {said}, params.json of the checkpoint says {own}"))
+                .then(|| format!("{key} is {said}, the checkpoint itself says {own}"))
         };
         let all: Vec<String> = STATED.iter().filter_map(contradiction).collect();
         match &*all {
