@@ -52,11 +52,6 @@ def verl_config_with_another_vocabulary(case):
     set_config(case, vocab_size=512)
 
 
-@mistake("verl-fsdp2-w2", ["global_step_10", "global_step_20"], source="source")
-def verl_two_steps(case):
-    shutil.copytree(case / "source/global_step_10", case / "source/global_step_20")
-
-
 @mistake("verl-replicated-w3", ["model.norm.weight"])
 def verl_ranks_that_disagree_in_shape(case):
     edit(next(case.glob("source/**/model_world_size_3_rank_1.pt")), lambda state: state.update({"model.norm.weight": torch.ones(5)}))
@@ -85,6 +80,22 @@ def megatron_without_config(case):
 @mistake("mcore-lm-legacy-llama-tp2", [["mp_rank_01", "tensor"]])
 def megatron_legacy_missing_rank(case):
     shutil.rmtree(next(case.glob("source/iter_*/mp_rank_01")))
+
+
+@mistake("mcore-lm-torchdist-llama-tp2-adam", ["num_attention_heads is 4", "says 8"])
+def megatron_config_with_other_heads(case):
+    set_config(case, num_attention_heads=4, num_key_value_heads=1, head_dim=24)
+
+
+@mistake("mcore-lm-legacy-llama-tp2", ["mp_rank_00 is of iteration", "mixed"])
+def megatron_ranks_of_two_iterations(case):
+    edit(next(case.glob("source/iter_*/mp_rank_01/*.pt")), lambda state: state.update(iteration=state["iteration"] + 10))
+
+
+@mistake("mcore-lm-legacy-llama-tp2", ["rotary_interleaved"])
+def megatron_interleaved_rotary(case):
+    for file in case.glob("source/iter_*/mp_rank_*/*.pt"):
+        edit(file, lambda state: setattr(state["args"], "rotary_interleaved", True))
 
 
 @mistake("tune061-tune-mistral-bf16", ["--config-from"], config=None)
@@ -141,6 +152,11 @@ def meta_without_params(case):
     (case / "source/params.json").unlink()
 
 
+@mistake("meta-llama3-mp1-f32", ["num_attention_heads is 12", "says 6"], config="config")
+def meta_config_with_other_heads(case):
+    set_config(case, num_attention_heads=12, num_key_value_heads=6, head_dim=8)
+
+
 @mistake("meta-llama3-mp1-f32", ["layers.1.attention.gate.weight"])
 def meta_unknown_weight(case):
     edit(case / "source/consolidated.00.pth", lambda state: state.update({"layers.1.attention.gate.weight": torch.ones(3)}))
@@ -165,11 +181,6 @@ def torchtitan_config_with_fewer_experts(case):
 @mistake("titan030-llama3-w2-adam", ["--config-from"], config=None)
 def torchtitan_without_config(case):
     pass
-
-
-@mistake("titan030-llama3-w2-adam", ["step-10", "step-20"], source="source/checkpoint")
-def torchtitan_two_steps(case):
-    shutil.copytree(case / "source/checkpoint/step-10", case / "source/checkpoint/step-20")
 
 
 @mistake("accelerate-fsdp2-w2", ["__1_0.distcp"])
