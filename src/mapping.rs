@@ -24,6 +24,7 @@ pub use derive::Derivation;
 pub use family::Family;
 pub use infer::infer;
 pub use listing::expected;
+pub use pattern::form_of;
 pub use promise::{Expected, check, is_tied};
 pub use table::{System, Tables};
 pub use units::units;

@@ -1,10 +1,11 @@
 //! Which system's names a checkpoint has, below what wrappers and training loops put around them.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use crate::checkpoint::{shared_roots, unwrapped};
 use crate::error::{Error, Result};
-use crate::mapping::{Family, MappedTensor, System, Tables, coverage};
+use crate::mapping::{Family, MappedTensor, System, Tables, coverage, form_of};
 use crate::tensor::SourceTensor;
 
 /// What models with a head put before the names of their base.
@@ -114,7 +115,11 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
     let names = tensors.iter().map(|tensor| &*tensor.name);
     let roots = shared_roots(&names.collect::<Vec<_>>());
     let root = roots.last().map_or(0, String::len);
-    let bare = renamed(tensors, |name| name[root..].to_owned());
+    // One name of each form speaks for all layers.
+    let mut forms = HashSet::new();
+    let is_new = |tensor: &&SourceTensor| forms.insert(form_of(&tensor.name).0);
+    let samples: Vec<SourceTensor> = tensors.iter().filter(is_new).cloned().collect();
+    let bare = renamed(&samples, |name| name[root..].to_owned());
     let others = tables.systems().filter(|system| !system.identity);
     let mut pairs = others.flat_map(|system| {
         let families = system.families.iter();
