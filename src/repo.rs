@@ -7,7 +7,7 @@ mod npy;
 mod places;
 mod shards;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::mapping::MappedTensor;
@@ -49,25 +49,27 @@ pub fn weight_files(tensors: &[MappedTensor], weights: &Weights) -> Vec<VirtualF
         Naming::Model => weights.max_shard_size,
         Naming::Adapter => u64::MAX / 2,
     };
-    let shards = shards::split(&sizes, limit);
-    let mut weight_map = BTreeMap::new();
-    let mut files = Vec::with_capacity(shards.len() + 1);
-    for (number, shard) in shards.iter().enumerate() {
-        let name = shard_name(weights.naming, number + 1, shards.len());
+    let split = shards::split(&sizes, limit);
+    let shard = |(number, shard): (usize, &Vec<usize>)| {
         let units = shard.iter().filter_map(|i| units.get(*i));
-        let mut shard: Vec<&MappedTensor> = units.flatten().copied().collect();
-        header::sort(&mut shard);
-        weight_map.extend(shard.iter().map(|tensor| (&*tensor.name, name.clone())));
-        files.push(shard_file(name, &shard));
-    }
+        let mut members: Vec<&MappedTensor> = units.flatten().copied().collect();
+        header::sort(&mut members);
+        (shard_name(weights.naming, number + 1, split.len()), members)
+    };
+    let shards: Vec<_> = split.iter().enumerate().map(shard).collect();
+    let files = shards.iter().map(|(name, shard)| shard_file(name, shard));
+    let mut files: Vec<VirtualFile> = files.collect();
     if shards.len() > 1 {
+        let entries = shards.iter().flat_map(|(name, shard)| {
+            let file = &**name;
+            shard.iter().map(move |tensor| (&*tensor.name, file))
+        });
         let total_size = sizes.iter().map(|size| size.data).sum();
-        let bytes = index::index(&weight_map, weights.total_parameters, total_size);
-        let attributes = Attributes::of(tensors.iter().flat_map(sources).map(|file| &**file));
+        let bytes = index::index(&entries.collect(), weights.total_parameters, total_size);
         files.push(inline_file(
             "model.safetensors.index.json",
             bytes,
-            attributes,
+            Attributes::of(sources(tensors)),
         ));
     }
     files
@@ -92,14 +94,17 @@ pub fn source_file(path: &str, file: Arc<SourceFile>) -> VirtualFile {
     VirtualFile::new(path, attributes, vec![Segment::Source(file)])
 }
 
-/// The files that hold a tensor's bytes.
-pub fn sources(tensor: &MappedTensor) -> Vec<&Arc<SourceFile>> {
-    let mut files: Vec<&Arc<SourceFile>> = Vec::new();
-    tensor.tensor.each_stored(&mut |stored| {
-        if !files.iter().any(|file| Arc::ptr_eq(file, stored.file())) {
-            files.push(stored.file());
-        }
-    });
+/// The files that hold the tensors' bytes, each once.
+pub fn sources<'a>(tensors: impl IntoIterator<Item = &'a MappedTensor>) -> Vec<&'a SourceFile> {
+    let mut files: Vec<&SourceFile> = Vec::new();
+    let mut seen = HashSet::new();
+    for tensor in tensors {
+        tensor.tensor.each_stored(&mut |stored| {
+            if seen.insert(Arc::as_ptr(stored.file())) {
+                files.push(stored.file());
+            }
+        });
+    }
     files
 }
 
@@ -111,9 +116,8 @@ fn shard_name(naming: Naming, number: usize, count: usize) -> String {
     }
 }
 
-fn shard_file(name: String, tensors: &[&MappedTensor]) -> VirtualFile {
-    let files = tensors.iter().flat_map(|tensor| sources(tensor));
-    let attributes = Attributes::of(files.map(|file| &**file)).unwrap_or_default();
+fn shard_file(name: &str, tensors: &[&MappedTensor]) -> VirtualFile {
+    let attributes = Attributes::of(sources(tensors.iter().copied())).unwrap_or_default();
     let mut segments = vec![Segment::Inline(header::header(tensors).into())];
     segments.extend(
         tensors

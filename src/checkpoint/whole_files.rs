@@ -78,7 +78,7 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
 /// The files of one checkpoint: those that its index names, or all.
 struct Opened {
     /// Each with its name in the folder, which in a hub cache is a link.
-    files: Vec<(String, Arc<SourceFile>)>,
+    files: Vec<(Arc<str>, Arc<SourceFile>)>,
     index: Option<(String, Index)>,
 }
 
@@ -103,7 +103,7 @@ fn opened(folder: &Folder, Files { names, index }: &Files) -> Result<Opened> {
     }
     let files = wanted
         .into_iter()
-        .map(|name| Ok((name.clone(), open(folder, name)?)))
+        .map(|name| Ok((name.as_str().into(), open(folder, name)?)))
         .collect::<Result<_>>()?;
     Ok(Opened { files, index })
 }
@@ -181,18 +181,19 @@ fn number_of(name: &str) -> Option<(u64, u64)> {
 struct Seen {
     tensors: Vec<SourceTensor>,
     /// The name of the file that holds each, in the folder.
-    files: HashMap<String, String>,
+    files: HashMap<Arc<str>, Arc<str>>,
 }
 
 impl Seen {
     fn add(
         &mut self,
-        file_name: &str,
+        file_name: &Arc<str>,
         file: &SourceFile,
         name: String,
         tensor: Tensor,
     ) -> Result<()> {
-        if let Some(other) = self.files.insert(name.clone(), file_name.to_owned()) {
+        let name: Arc<str> = name.into();
+        if let Some(other) = self.files.insert(name.clone(), file_name.clone()) {
             let reason = format!("{other} holds it too");
             return Err(Error::tensor(file.path(), &name, reason));
         }
@@ -201,7 +202,7 @@ impl Seen {
     }
 
     fn add_assembled(&mut self, folder: &Folder, name: String, tensor: Tensor) -> Result<()> {
-        if self.files.contains_key(&name) {
+        if self.files.contains_key(&*name) {
             return Err(Error::tensor(
                 folder.path(),
                 &name,
@@ -227,8 +228,8 @@ impl Opened {
             ))
         };
         for (name, file) in weight_map {
-            match seen.files.get(name) {
-                Some(held) if held == file => {}
+            match seen.files.get(&**name) {
+                Some(held) if **held == **file => {}
                 Some(held) => return refuse(name, format!("is in {held} and not in {file}")),
                 None => return refuse(name, format!("is not in {file}")),
             }

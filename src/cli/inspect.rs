@@ -60,10 +60,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn detail(view: &View, name: &str) -> Result<TensorDetail, Error> {
     let mut tensors = view.tensors.iter();
-    let mapped = tensors.find(|tensor| tensor.name == name).ok_or_else(|| {
-        let reason = format!("the view has no tensor {name}; --json lists all");
-        Error::Mapping(reason)
-    })?;
+    let mapped = tensors
+        .find(|tensor| *tensor.name == *name)
+        .ok_or_else(|| {
+            let reason = format!("the view has no tensor {name}; --json lists all");
+            Error::Mapping(reason)
+        })?;
     TensorDetail::of(view, mapped)
 }
 

@@ -16,7 +16,7 @@ use crate::tensor::{SourceTensor, Tensor};
 /// A tensor of the directory.
 #[derive(Debug, Clone)]
 pub struct MappedTensor {
-    pub name: String,
+    pub name: Arc<str>,
     pub tensor: Tensor,
     /// The names of the tensors that it is made of.
     pub sources: Vec<Arc<str>>,
@@ -63,7 +63,7 @@ pub fn apply(
         match index.find(&source.name) {
             Found::Nothing => outcome.unknown.push(source.clone()),
             Found::Itself => outcome.tensors.push(MappedTensor {
-                name: source.name.to_string(),
+                name: source.name.clone(),
                 tensor: join(&source.parts, None)?,
                 sources: vec![source.origin.clone()],
             }),
@@ -106,7 +106,7 @@ pub fn pass_through(sources: Vec<SourceTensor>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for source in sources {
         outcome.tensors.push(MappedTensor {
-            name: source.name.to_string(),
+            name: source.name,
             tensor: join(&source.parts, None)?,
             sources: vec![source.origin],
         });

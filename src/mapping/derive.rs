@@ -140,7 +140,7 @@ impl Field {
                 expression.holds(scope).map(|truth| Some(truth.into()))
             }
             FieldValue::Size(name, dim) => {
-                let tensor = tensors.iter().find(|tensor| tensor.name == *name);
+                let tensor = tensors.iter().find(|tensor| *tensor.name == **name);
                 let size = tensor.and_then(|tensor| tensor.tensor.shape().dims().get(*dim));
                 Ok(size.map(|size| (*size).into()))
             }

@@ -60,7 +60,7 @@ impl Production<'_> {
                 .combine(claims, index, &scope)
                 .map_err(|error| Error::Mapping(format!("{name} from {}: {error}", sources[0])))?;
             out.push(MappedTensor {
-                name,
+                name: name.into(),
                 tensor,
                 sources: sources.clone(),
             });

@@ -1,6 +1,7 @@
 //! Whether the checkpoint keeps what config.json promises: names and shapes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::apply::MappedTensor;
 use super::config::{Config, ConfigScope};
@@ -83,13 +84,13 @@ pub fn check(
     let (mut ordered, listed): (Vec<_>, Vec<_>) = tensors
         .into_iter()
         .partition(|tensor| family.passes(&tensor.name));
-    let mut found: HashMap<String, MappedTensor> = listed
+    let mut found: HashMap<Arc<str>, MappedTensor> = listed
         .into_iter()
         .map(|tensor| (tensor.name.clone(), tensor))
         .collect();
     let mut complaints = Complaints::default();
     for promise in expected {
-        match found.remove(&promise.name) {
+        match found.remove(&*promise.name) {
             None if promise.required => complaints.missing.push(promise.name.clone()),
             None => {}
             Some(tensor) => {
@@ -103,7 +104,7 @@ pub fn check(
             }
         }
     }
-    complaints.unexpected = found.into_keys().collect();
+    complaints.unexpected = found.into_keys().map(|name| name.to_string()).collect();
     complaints.unexpected.sort();
     complaints.verdict().map(|()| ordered)
 }

@@ -16,7 +16,7 @@ pub fn npy_files(tensors: &[MappedTensor]) -> Vec<VirtualFile> {
 }
 
 fn file(mapped: &MappedTensor) -> VirtualFile {
-    let attributes = Attributes::of(sources(mapped).into_iter().map(|file| &**file));
+    let attributes = Attributes::of(sources([mapped]));
     let segments = vec![
         Segment::Inline(header(&mapped.tensor).into()),
         Segment::Tensor(mapped.tensor.clone()),

@@ -10,12 +10,15 @@ use super::stored::{Layout, Locate, Stored, unit_bytes};
 use super::tiling::Tiling;
 use crate::error::{Error, Result};
 
-/// An immutable, lazily evaluated array. Cloning is cheap.
+/// An immutable, lazily evaluated array. Cloning copies a pointer.
 #[derive(Debug, Clone)]
-pub struct Tensor {
+pub struct Tensor(Arc<Node>);
+
+#[derive(Debug)]
+struct Node {
     dtype: Dtype,
     shape: Shape,
-    expression: Arc<Expression>,
+    expression: Expression,
 }
 
 #[derive(Debug)]
@@ -76,11 +79,11 @@ impl Tensor {
     }
 
     pub fn dtype(&self) -> Dtype {
-        self.dtype
+        self.0.dtype
     }
 
     pub fn shape(&self) -> &Shape {
-        &self.shape
+        &self.0.shape
     }
 
     /// Size of the whole tensor in bytes.
@@ -92,21 +95,21 @@ impl Tensor {
     pub fn narrow(&self, dim: usize, start: u64, size: u64) -> Result<Self> {
         let fits = self
             .whole_bytes("narrow")?
-            .shape
+            .shape()
             .dims()
             .get(dim)
             .is_some_and(|extent| start.checked_add(size).is_some_and(|end| end <= *extent));
         if !fits {
             return impossible(format!(
                 "no {start}..+{size} in dimension {dim} of shape {}",
-                self.shape
+                self.0.shape
             ));
         }
-        let mut dims = self.shape.dims().to_vec();
+        let mut dims = self.0.shape.dims().to_vec();
         dims[dim] = size;
         let of = self.clone();
         Ok(Self::new(
-            self.dtype,
+            self.0.dtype,
             checked(&dims)?,
             Expression::Narrow { of, dim, start },
         ))
@@ -117,11 +120,11 @@ impl Tensor {
         let Some(first) = tiles.first() else {
             return impossible("a tensor without chunks".to_owned());
         };
-        let dtype = first.tensor.dtype;
-        if let Some(other) = tiles.iter().find(|tile| tile.tensor.dtype != dtype) {
+        let dtype = first.tensor.dtype();
+        if let Some(other) = tiles.iter().find(|tile| tile.tensor.dtype() != dtype) {
             return impossible(format!(
                 "its parts have types {dtype} and {}",
-                other.tensor.dtype
+                other.tensor.dtype()
             ));
         }
         first.tensor.whole_bytes("assemble")?;
@@ -134,16 +137,16 @@ impl Tensor {
 
     /// Tensors one after the other along `dim`.
     pub fn concat(parts: &[Self], dim: usize) -> Result<Self> {
-        let Some(first) = parts.first().filter(|first| dim < first.shape.rank()) else {
+        let Some(first) = parts.first().filter(|first| dim < first.shape().rank()) else {
             return impossible(format!("nothing to concatenate along dimension {dim}"));
         };
-        let mut dims = first.shape.dims().to_vec();
+        let mut dims = first.shape().dims().to_vec();
         dims[dim] = 0;
         let mut tiles = Vec::with_capacity(parts.len());
         for part in parts {
             let mut offsets = vec![0; dims.len()];
             offsets[dim] = dims[dim];
-            dims[dim] += part.shape.dims().get(dim).copied().unwrap_or(0);
+            dims[dim] += part.shape().dims().get(dim).copied().unwrap_or(0);
             tiles.push(Tile {
                 offsets: offsets.into(),
                 tensor: part.clone(),
@@ -156,24 +159,24 @@ impl Tensor {
     pub fn stack(parts: &[Self]) -> Result<Self> {
         let rows = parts
             .iter()
-            .map(|part| part.reshape(&[&[1], part.shape.dims()].concat()))
+            .map(|part| part.reshape(&[&[1], part.shape().dims()].concat()))
             .collect::<Result<Vec<_>>>()?;
         Self::concat(&rows, 0)
     }
 
     /// Dimension i of the result is dimension `axes[i]`.
     pub fn permute(&self, axes: &[usize]) -> Result<Self> {
-        let rank = self.whole_bytes("permute")?.shape.rank();
+        let rank = self.whole_bytes("permute")?.shape().rank();
         let mut seen: Vec<usize> = axes.to_vec();
         seen.sort_unstable();
         if !seen.iter().copied().eq(0..rank) {
             return impossible(format!("axes {axes:?} do not permute {rank} dimensions"));
         }
-        let dims: Vec<u64> = axes.iter().map(|axis| self.shape.dims()[*axis]).collect();
+        let dims: Vec<u64> = axes.iter().map(|axis| self.0.shape.dims()[*axis]).collect();
         let of = self.clone();
         let axes = axes.into();
         Ok(Self::new(
-            self.dtype,
+            self.0.dtype,
             checked(&dims)?,
             Expression::Permute { of, axes },
         ))
@@ -181,10 +184,10 @@ impl Tensor {
 
     /// The last two dimensions exchanged.
     pub fn transpose(&self) -> Result<Self> {
-        let mut axes: Vec<usize> = (0..self.shape.rank()).collect();
+        let mut axes: Vec<usize> = (0..self.0.shape.rank()).collect();
         match axes.len().checked_sub(2) {
             Some(first) => axes.swap(first, first + 1),
-            None => return impossible(format!("nothing to transpose in shape {}", self.shape)),
+            None => return impossible(format!("nothing to transpose in shape {}", self.0.shape)),
         }
         self.permute(&axes)
     }
@@ -192,16 +195,16 @@ impl Tensor {
     /// The same elements in the same order under another shape.
     pub fn reshape(&self, dims: &[u64]) -> Result<Self> {
         let shape = checked(dims)?;
-        if shape == self.shape {
+        if shape == self.0.shape {
             return Ok(self.clone());
         }
-        if shape.elements() != self.whole_bytes("reshape")?.shape.elements() {
-            return impossible(format!("shape {} cannot become {shape}", self.shape));
+        if shape.elements() != self.whole_bytes("reshape")?.shape().elements() {
+            return impossible(format!("shape {} cannot become {shape}", self.0.shape));
         }
-        let groups = groups(self.shape.dims(), shape.dims());
+        let groups = groups(self.0.shape.dims(), shape.dims());
         let of = self.clone();
         Ok(Self::new(
-            self.dtype,
+            self.0.dtype,
             shape,
             Expression::Reshape { of, groups },
         ))
@@ -209,56 +212,56 @@ impl Tensor {
 
     /// The elements rounded to another float type, as torch's `.to()` rounds.
     pub fn cast(&self, dtype: Dtype) -> Result<Self> {
-        if dtype == self.dtype {
+        if dtype == self.0.dtype {
             return Ok(self.clone());
         }
-        if !(dtype.is_castable() && self.dtype.is_castable()) || self.has_cast() {
-            return impossible(format!("no cast from {} to {dtype}", self.dtype));
+        if !(dtype.is_castable() && self.0.dtype.is_castable()) || self.has_cast() {
+            return impossible(format!("no cast from {} to {dtype}", self.0.dtype));
         }
         let of = self.clone();
         Ok(Self::new(
             dtype,
-            self.shape.clone(),
+            self.0.shape.clone(),
             Expression::Cast { of },
         ))
     }
 
     /// Bytes of the smallest piece that can be addressed: an element, or a byte of a type smaller than one.
     pub fn unit(&self) -> u64 {
-        unit_bytes(self.dtype)
+        unit_bytes(self.0.dtype)
     }
 
     /// What tells this tensor from every other that is alive; equal for clones.
     pub fn identity(&self) -> usize {
-        Arc::as_ptr(&self.expression).addr()
+        Arc::as_ptr(&self.0).addr()
     }
 
     pub(super) fn expression(&self) -> &Expression {
-        &self.expression
+        &self.0.expression
     }
 
     /// Stored units: elements, or bytes where an element is less than a byte.
     pub(super) fn units(&self) -> u64 {
-        match self.dtype.bytes() {
-            Some(_) => self.shape.elements(),
-            None => self.shape.elements() * self.dtype.bits() / 8,
+        match self.0.dtype.bytes() {
+            Some(_) => self.0.shape.elements(),
+            None => self.0.shape.elements() * self.0.dtype.bits() / 8,
         }
     }
 
     fn new(dtype: Dtype, shape: Shape, expression: Expression) -> Self {
-        Self {
+        Self(Arc::new(Node {
             dtype,
             shape,
-            expression: Arc::new(expression),
-        }
+            expression,
+        }))
     }
 
     fn whole_bytes(&self, operation: &str) -> Result<&Self> {
-        match self.dtype.bytes() {
+        match self.0.dtype.bytes() {
             Some(_) => Ok(self),
             None => impossible(format!(
                 "cannot {operation} elements of type {}",
-                self.dtype
+                self.0.dtype
             )),
         }
     }

@@ -126,11 +126,11 @@ fn made(
     {
         config["use_dora"] = true.into();
     }
-    let sources = tensors.iter().flat_map(repo::sources).map(|file| &**file);
+    let attributes = Attributes::of(repo::sources(tensors));
     Ok(repo::inline_file(
         CONFIG,
         repo::python_json(&config),
-        Attributes::of(sources),
+        attributes,
     ))
 }
 

@@ -201,13 +201,9 @@ impl<'a> ConfigFile<'a> {
             Origin::Stated => None,
             Origin::File(file) if !self.changed => Some(repo::source_file(NAME, file.clone())),
             Origin::File(_) | Origin::Derived(..) => {
-                let sources = tensors.iter().flat_map(repo::sources).map(|file| &**file);
-                let attributes = Attributes::of(sources);
-                Some(repo::inline_file(
-                    NAME,
-                    repo::python_json(self.values.json()),
-                    attributes,
-                ))
+                let bytes = repo::python_json(self.values.json());
+                let attributes = Attributes::of(repo::sources(tensors));
+                Some(repo::inline_file(NAME, bytes, attributes))
             }
         }
     }

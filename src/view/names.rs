@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::checkpoint::{shared_roots, unwrapped};
 use crate::error::{Error, Result};
@@ -136,7 +137,7 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
 
 /// The tensors of a base model under the names that it has alone.
 pub fn without_base_prefix(tensors: Vec<MappedTensor>) -> Vec<MappedTensor> {
-    let own = |name: &str| name.strip_prefix(BASE_PREFIX).map(str::to_owned);
+    let own = |name: &str| name.strip_prefix(BASE_PREFIX).map(Arc::from);
     let rename = |tensor: MappedTensor| MappedTensor {
         name: own(&tensor.name).unwrap_or(tensor.name),
         ..tensor
@@ -163,6 +164,14 @@ fn listed(tensors: &[SourceTensor]) -> String {
 
 /// The order in which `layers.2` comes before `layers.10`.
 pub fn natural(a: &str, b: &str) -> Ordering {
+    // Neighbours mostly differ in their last components only.
+    let mut pairs = a.bytes().zip(b.bytes());
+    let same = pairs.position(|(a, b)| a != b).unwrap_or(0);
+    let start = a.as_bytes()[..same].iter().rposition(|byte| *byte == b'.');
+    let (a, b) = match start {
+        Some(dot) => (&a[dot + 1..], &b[dot + 1..]),
+        None => (a, b),
+    };
     let key = |text: &str| text.parse::<u64>().ok();
     let component = |(a, b): (&str, &str)| match (a == b, key(a), key(b)) {
         (true, ..) => Ordering::Equal,

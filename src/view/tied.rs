@@ -7,7 +7,7 @@ use crate::mapping::{self, Config, Family, MappedTensor, Outcome};
 
 /// Whether the head is missing or holds the embedding's very elements.
 pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
-    let find = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
+    let find = |name: &str| tensors.iter().find(|tensor| *tensor.name == *name);
     match (find(&family.head), find(&family.embedding)) {
         (None, _) => Ok(true),
         (Some(_), None) => Ok(false),
@@ -44,7 +44,7 @@ pub fn drop_copy(
     let at = outcome
         .tensors
         .iter()
-        .position(|tensor| tensor.name == HEAD);
+        .position(|tensor| *tensor.name == *HEAD);
     let Some(at) = at.filter(|_| tied) else {
         return Ok(None);
     };
@@ -52,8 +52,8 @@ pub fn drop_copy(
     for other in &outcome.tensors {
         if are_equal(&head.tensor, &other.tensor)? {
             let tied = Tied {
-                name: head.name,
-                to: other.name.clone(),
+                name: head.name.to_string(),
+                to: other.name.to_string(),
             };
             notes.push(tied.note());
             return Ok(Some(tied));
@@ -81,7 +81,7 @@ pub fn settle(
     let head = outcome
         .tensors
         .iter()
-        .position(|tensor| tensor.name == family.head);
+        .position(|tensor| *tensor.name == *family.head);
     match (is_tied, head) {
         (true, None) => return Ok(config.has_head().then_some(tied)),
         (false, Some(_)) => {}
@@ -101,14 +101,14 @@ pub fn settle(
             let embedding = outcome
                 .tensors
                 .iter()
-                .find(|tensor| tensor.name == family.embedding);
+                .find(|tensor| *tensor.name == *family.embedding);
             if let Some(embedding) = embedding.cloned() {
                 notes.push(Note::warning(format!(
                     "{} is a copy of {}: the checkpoint has none, and config.json does not tie them",
                     family.head, family.embedding
                 )));
                 outcome.tensors.push(MappedTensor {
-                    name: family.head.clone(),
+                    name: (&*family.head).into(),
                     ..embedding
                 });
             }

@@ -138,11 +138,11 @@ impl TensorReport {
 
     fn of(mapped: &MappedTensor, places: &HashMap<String, Place<'_>>) -> Self {
         let tensor = &mapped.tensor;
-        let place = places.get(&mapped.name);
+        let place = places.get(&*mapped.name);
         let mut stored = Vec::new();
         tensor.each_stored(&mut |array| stored.push(StoredReport::of(array)));
         Self {
-            name: mapped.name.clone(),
+            name: mapped.name.to_string(),
             dtype: tensor.dtype().name(),
             shape: tensor.shape().dims().to_vec(),
             bytes: tensor.bytes(),
