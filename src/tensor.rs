@@ -22,6 +22,6 @@ pub use file::{Rows, SourceFile};
 pub use named::SourceTensor;
 pub use nest::{Loop, Nest, each_offset};
 pub use runs::nests;
-pub use shape::{MAX_RANK, Shape};
+pub use shape::{Dims, MAX_RANK, Shape};
 pub use stored::{Layout, Locate, Stored, contiguous};
 pub use view::{Tensor, Tile};

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::config::Config;
 use super::family::Family;
 use super::index::{Found, Index};
@@ -19,7 +21,7 @@ pub struct MappedTensor {
     pub name: Arc<str>,
     pub tensor: Tensor,
     /// The names of the tensors that it is made of.
-    pub sources: Vec<Arc<str>>,
+    pub sources: SmallVec<[Arc<str>; 1]>,
 }
 
 /// A weight that a rule leaves out.
@@ -65,7 +67,7 @@ pub fn apply(
             Found::Itself => outcome.tensors.push(MappedTensor {
                 name: source.name.clone(),
                 tensor: join(&source.parts, None)?,
-                sources: vec![source.origin.clone()],
+                sources: smallvec![source.origin.clone()],
             }),
             Found::Dropped(drop) => outcome.dropped.push(Dropped {
                 source: source.clone(),
@@ -108,7 +110,7 @@ pub fn pass_through(sources: Vec<SourceTensor>) -> Result<Outcome> {
         outcome.tensors.push(MappedTensor {
             name: source.name,
             tensor: join(&source.parts, None)?,
-            sources: vec![source.origin],
+            sources: smallvec![source.origin],
         });
     }
     check_names(&outcome.tensors)?;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::apply::MappedTensor;
 use super::config::{Config, ConfigScope};
 use super::family::Family;
@@ -30,7 +32,7 @@ pub struct Production<'a> {
 
 impl Production<'_> {
     pub fn run(&self, claims: &[Claim], out: &mut Vec<MappedTensor>) -> Result<()> {
-        let sources: Vec<Arc<str>> = claims
+        let sources: SmallVec<[Arc<str>; 1]> = claims
             .iter()
             .map(|claim| claim.source.origin.clone())
             .collect();

@@ -8,7 +8,7 @@ use crate::tensor::{SourceFile, Tensor};
 #[derive(Debug, Clone)]
 pub enum Segment {
     /// Bytes that the mount itself makes: headers, the index, a derived config.
-    Inline(Arc<[u8]>),
+    Inline(Box<[u8]>),
     /// All bytes of a tensor, row by row.
     Tensor(Tensor),
     /// A whole source file as it is.

@@ -5,6 +5,9 @@ use std::fmt::Write;
 
 use crate::mapping::MappedTensor;
 
+/// About what an entry has beside its name.
+const ENTRY: usize = 80;
+
 /// Puts tensors in the order that safetensors gives them: wider types first, then by name.
 pub fn sort(tensors: &mut [&MappedTensor]) {
     tensors.sort_by(|a, b| {
@@ -15,7 +18,10 @@ pub fn sort(tensors: &mut [&MappedTensor]) {
 
 /// The length field and the JSON for tensors that lie one after the other in this order, padded to a multiple of 8.
 pub fn header(tensors: &[&MappedTensor]) -> Vec<u8> {
-    let mut json = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+    let size = tensors.iter().map(|tensor| tensor.name.len() + ENTRY);
+    let mut json = String::with_capacity(size.sum());
+    json.push_str("\0\0\0\0\0\0\0\0");
+    json.push_str(r#"{"__metadata__":{"format":"pt"}"#);
     let mut start = 0;
     for tensor in tensors {
         let end = start + tensor.tensor.bytes();
@@ -36,9 +42,11 @@ pub fn header(tensors: &[&MappedTensor]) -> Vec<u8> {
         start = end;
     }
     json.push('}');
-    let padded = json.len().next_multiple_of(8);
-    json.extend(std::iter::repeat_n(' ', padded - json.len()));
-    [&(padded as u64).to_le_bytes(), json.as_bytes()].concat()
+    let mut bytes = json.into_bytes();
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    let length = bytes.len() as u64 - 8;
+    bytes[..8].copy_from_slice(&length.to_le_bytes());
+    bytes
 }
 
 /// The same header in `length` bytes, a multiple of 8 and no less than it has.

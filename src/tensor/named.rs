@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::view::Tensor;
 
 /// A tensor of a checkpoint under its own name there.
@@ -12,21 +14,21 @@ pub struct SourceTensor {
     pub origin: Arc<str>,
     /// The shards of a tensor-parallel checkpoint whose names alone tell how to join them, in rank order; else the one
     /// whole tensor.
-    pub parts: Vec<Tensor>,
+    pub parts: SmallVec<[Tensor; 1]>,
 }
 
 impl SourceTensor {
-    pub fn new(name: impl Into<Arc<str>>, parts: Vec<Tensor>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, parts: impl Into<SmallVec<[Tensor; 1]>>) -> Self {
         let name = name.into();
         Self {
             origin: name.clone(),
             name,
-            parts,
+            parts: parts.into(),
         }
     }
 
     pub fn whole(name: impl Into<Arc<str>>, tensor: Tensor) -> Self {
-        Self::new(name, vec![tensor])
+        Self::new(name, [tensor])
     }
 
     /// The same under another name.

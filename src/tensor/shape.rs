@@ -2,13 +2,18 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// Most dimensions of a tensor. Models have at most five; reshapes of the algebra add two or three.
 pub const MAX_RANK: usize = 8;
+
+/// Sizes or strides, one for each dimension. Most weights have two.
+pub type Dims = SmallVec<[u64; 2]>;
 
 /// Sizes by dimension, at most [`MAX_RANK`] of them, with a product that fits 63 bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
-    dims: Box<[u64]>,
+    dims: Dims,
     elements: u64,
 }
 
@@ -46,10 +51,10 @@ impl fmt::Display for Shape {
 }
 
 /// Strides of row-major order, in elements. A zero size counts as one.
-pub(super) fn row_major(dims: &[u64]) -> Box<[u64]> {
-    let mut strides = vec![1; dims.len()];
+pub(super) fn row_major(dims: &[u64]) -> Dims {
+    let mut strides = Dims::from_elem(1, dims.len());
     for i in (1..dims.len()).rev() {
         strides[i - 1] = strides[i] * dims[i].max(1);
     }
-    strides.into()
+    strides
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::dtype::Dtype;
 use super::file::SourceFile;
-use super::shape::{Shape, row_major};
+use super::shape::{Dims, Shape, row_major};
 use super::view::units;
 use crate::error::{Error, Result};
 
@@ -16,7 +16,7 @@ const EXPANDED_LIMIT: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub offset: u64,
-    pub strides: Box<[u64]>,
+    pub strides: Dims,
 }
 
 /// Finds a layout that only the file's own bytes tell, on the first read that needs it.

@@ -164,21 +164,46 @@ fn listed(tensors: &[SourceTensor]) -> String {
 
 /// The order in which `layers.2` comes before `layers.10`.
 pub fn natural(a: &str, b: &str) -> Ordering {
-    // Neighbours mostly differ in their last components only.
     let mut pairs = a.bytes().zip(b.bytes());
     let same = pairs.position(|(a, b)| a != b).unwrap_or(0);
-    let start = a.as_bytes()[..same].iter().rposition(|byte| *byte == b'.');
-    let (a, b) = match start {
-        Some(dot) => (&a[dot + 1..], &b[dot + 1..]),
-        None => (a, b),
+    let dot = a.as_bytes()[..same].iter().rposition(|byte| *byte == b'.');
+    let start = dot.map_or(0, |dot| dot + 1);
+    let (one, other) = (component(&a[start..]), component(&b[start..]));
+    let order = match (one.parse::<u64>().ok(), other.parse::<u64>().ok()) {
+        (Some(one), Some(other)) => one.cmp(&other),
+        (one, other) => other.is_some().cmp(&one.is_some()),
     };
-    let key = |text: &str| text.parse::<u64>().ok();
-    let component = |(a, b): (&str, &str)| match (a == b, key(a), key(b)) {
-        (true, ..) => Ordering::Equal,
-        (false, Some(one), Some(other)) => one.cmp(&other),
-        (false, one, other) => other.is_some().cmp(&one.is_some()).then_with(|| a.cmp(b)),
-    };
-    let mut components = a.split('.').zip(b.split('.')).map(component);
-    let first = components.find(|order| order.is_ne());
-    first.unwrap_or_else(|| a.len().cmp(&b.len()))
+    order.then_with(|| one.cmp(other)).then_with(|| a.cmp(b))
+}
+
+fn component(name: &str) -> &str {
+    let end = name.bytes().position(|byte| byte == b'.');
+    &name[..end.unwrap_or(name.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_count_and_come_before_words() {
+        let ordered = [
+            "",
+            "a",
+            "a.02.x",
+            "a.2.x",
+            "a.10",
+            "a.10.b",
+            "a.b",
+            "a.b-c",
+            "a.\u{e9}",
+            "a.\u{ea}.b",
+            "lm_head.weight",
+        ];
+        for (i, a) in ordered.iter().enumerate() {
+            for (j, b) in ordered.iter().enumerate() {
+                assert_eq!(natural(a, b), i.cmp(&j), "{a} {b}");
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::pickle::Object;
 use super::storage::{Place, Storage};
 use super::{Storages, distributed};
 use crate::error::{Error, Result};
-use crate::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
+use crate::tensor::{Dims, Dtype, Layout, Shape, SourceFile, Tensor};
 
 /// Most wrappers around a tensor: a parameter of a tensor that was moved to a device and back.
 const WRAPPERS: usize = 8;
@@ -187,7 +187,7 @@ pub fn dtype(object: Object<'_>) -> Result<Dtype> {
 struct View {
     offset: u64,
     shape: Shape,
-    stride: Box<[u64]>,
+    stride: Dims,
 }
 
 impl View {
