@@ -32,8 +32,8 @@ pub enum Naming {
 #[derive(Debug)]
 pub struct Weights {
     pub naming: Naming,
-    /// Numbers of tensors that stay in one shard, in the order in which they are sharded. Together they name each tensor once.
-    pub units: Vec<Vec<usize>>,
+    /// The unit of each tensor: those of one unit stay in one shard. Units count from 0, in the order in which they are sharded.
+    pub units: Vec<usize>,
     /// Most bytes of data in a shard.
     pub max_shard_size: u64,
     /// The parameters of the model, tied ones once.
@@ -42,44 +42,47 @@ pub struct Weights {
 
 /// The weight files, and the index where there are several.
 pub fn weight_files(tensors: &[MappedTensor], weights: &Weights) -> Vec<VirtualFile> {
-    let members = |unit: &[usize]| unit.iter().filter_map(|i| tensors.get(*i)).collect();
-    let units: Vec<Vec<&MappedTensor>> = weights.units.iter().map(|unit| members(unit)).collect();
-    let sizes: Vec<shards::Weight> = units.iter().map(|unit| weight(unit)).collect();
+    let sizes = unit_sizes(tensors, &weights.units);
     let limit = match weights.naming {
         Naming::Model => weights.max_shard_size,
         Naming::Adapter => u64::MAX / 2,
     };
     let split = shards::split(&sizes, limit);
-    let shard = |(number, shard): (usize, &Vec<usize>)| {
-        let units = shard.iter().filter_map(|i| units.get(*i));
-        let mut members: Vec<&MappedTensor> = units.flatten().copied().collect();
-        header::sort(&mut members);
-        (shard_name(weights.naming, number + 1, split.len()), members)
-    };
-    let shards: Vec<_> = split.iter().enumerate().map(shard).collect();
-    let files = shards.iter().map(|(name, shard)| shard_file(name, shard));
-    let mut files: Vec<VirtualFile> = files.collect();
-    if shards.len() > 1 {
-        let entries = shards.iter().flat_map(|(name, shard)| {
-            let file = &**name;
-            shard.iter().map(move |tensor| (&*tensor.name, file))
+    let name = |number| shard_name(weights.naming, number, split.len());
+    let names: Vec<String> = (1..=split.len()).map(name).collect();
+    let mut shards: Vec<Vec<&MappedTensor>> = vec![Vec::new(); split.len()];
+    let shard_of = shards::shard_of(&split, sizes.len());
+    for (tensor, unit) in tensors.iter().zip(&weights.units) {
+        shards[shard_of[*unit]].push(tensor);
+    }
+    let file = |(name, shard): (&String, &mut Vec<_>)| shard_file(name, shard);
+    let mut files: Vec<VirtualFile> = names.iter().zip(&mut shards).map(file).collect();
+    if files.len() > 1 {
+        let tensors_of = names.iter().zip(&shards);
+        let entries = tensors_of.flat_map(|(name, shard)| {
+            let name = &**name;
+            shard.iter().map(move |tensor| (&*tensor.name, name))
         });
+        let entries = entries.collect();
         let total_size = sizes.iter().map(|size| size.data).sum();
-        let bytes = index::index(&entries.collect(), weights.total_parameters, total_size);
+        let bytes = index::index(&entries, weights.total_parameters, total_size);
+        let attributes = Attributes::of(sources(tensors));
         files.push(inline_file(
             "model.safetensors.index.json",
             bytes,
-            Attributes::of(sources(tensors)),
+            attributes,
         ));
     }
     files
 }
 
-fn weight(unit: &[&MappedTensor]) -> shards::Weight {
-    shards::Weight {
-        data: unit.iter().map(|tensor| tensor.tensor.bytes()).sum(),
-        entry: unit.iter().map(|tensor| header::entry_bound(tensor)).sum(),
+fn unit_sizes(tensors: &[MappedTensor], units: &[usize]) -> Vec<shards::Weight> {
+    let mut sizes = vec![shards::Weight::default(); units.iter().max().map_or(0, |last| last + 1)];
+    for (tensor, unit) in tensors.iter().zip(units) {
+        sizes[*unit].data += tensor.tensor.bytes();
+        sizes[*unit].entry += header::entry_bound(tensor);
     }
+    sizes
 }
 
 /// A file that the mount makes itself.
@@ -116,7 +119,8 @@ fn shard_name(naming: Naming, number: usize, count: usize) -> String {
     }
 }
 
-fn shard_file(name: &str, tensors: &[&MappedTensor]) -> VirtualFile {
+fn shard_file(name: &str, tensors: &mut [&MappedTensor]) -> VirtualFile {
+    header::sort(tensors);
     let attributes = Attributes::of(sources(tensors.iter().copied())).unwrap_or_default();
     let mut segments = vec![Segment::Inline(header::header(tensors).into())];
     segments.extend(

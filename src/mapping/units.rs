@@ -6,19 +6,22 @@ use super::apply::MappedTensor;
 use super::family::Family;
 use super::pattern::{Bindings, form_of};
 
-/// The numbers of the tensors in each unit: tensors that transformers cuts out of one tensor in memory share its storage, and
-/// huggingface_hub leaves what shares a storage in one shard (2.4.0, `split_state_dict_into_shards_factory`). All others are alone.
-pub fn units(family: Option<&Family>, tensors: &[MappedTensor]) -> Vec<Vec<usize>> {
-    let mut units: Vec<Vec<usize>> = Vec::with_capacity(tensors.len());
+/// The unit of each tensor, counted from 0 in the order of their first tensors: tensors that transformers cuts out of one
+/// tensor in memory share its storage, and huggingface_hub leaves what shares a storage in one shard (2.4.0,
+/// `split_state_dict_into_shards_factory`). All others are alone.
+pub fn units(family: Option<&Family>, tensors: &[MappedTensor]) -> Vec<usize> {
+    let mut count = 0;
     let mut fused: HashMap<(usize, u64), usize> = HashMap::new();
-    for (number, tensor) in tensors.iter().enumerate() {
-        let storage = family.and_then(|family| storage(family, &tensor.name));
-        match storage.map(|storage| *fused.entry(storage).or_insert(units.len())) {
-            Some(unit) if unit < units.len() => units[unit].push(number),
-            _ => units.push(vec![number]),
-        }
-    }
-    units
+    let mut next = || {
+        count += 1;
+        count - 1
+    };
+    let unit = |tensor: &MappedTensor| match family.and_then(|family| storage(family, &tensor.name))
+    {
+        Some(storage) => *fused.entry(storage).or_insert_with(&mut next),
+        None => next(),
+    };
+    tensors.iter().map(unit).collect()
 }
 
 /// Which fused tensor of which layer a tensor is cut out of.

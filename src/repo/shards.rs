@@ -4,7 +4,7 @@
 const HEADER_LIMIT: u64 = 100_000_000;
 
 /// What the split looks at: the bytes of a unit's data, and a bound on those of its entries in the header.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Weight {
     pub data: u64,
     pub entry: u64,
@@ -33,6 +33,17 @@ pub fn split(weights: &[Weight], limit: u64) -> Vec<Vec<usize>> {
         shards.push(current);
     }
     shards
+}
+
+/// The shard of each of `units` units.
+pub fn shard_of(shards: &[Vec<usize>], units: usize) -> Vec<usize> {
+    let mut shard_of = vec![0; units];
+    for (number, shard) in shards.iter().enumerate() {
+        for unit in shard {
+            shard_of[*unit] = number;
+        }
+    }
+    shard_of
 }
 
 #[cfg(test)]
