@@ -35,7 +35,9 @@ pub fn safetensors_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTen
     let opened = opened(folder, files)?;
     let mut seen = Seen::default();
     for (file_name, file) in &opened.files {
-        for (name, tensor) in safetensors::tensors(file)? {
+        let tensors = safetensors::tensors(file)?;
+        seen.reserve(tensors.len());
+        for (name, tensor) in tensors {
             seen.add(file_name, file, name, tensor)?;
         }
     }
@@ -185,6 +187,11 @@ struct Seen {
 }
 
 impl Seen {
+    fn reserve(&mut self, count: usize) {
+        self.tensors.reserve(count);
+        self.files.reserve(count);
+    }
+
     fn add(
         &mut self,
         file_name: &Arc<str>,

@@ -6,8 +6,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
+use super::METADATA;
+
 /// A header as written: nothing of it is checked against the file yet.
-#[derive(Default)]
 pub struct Raw<'a> {
     pub metadata: Vec<(String, String)>,
     pub tensors: Vec<(Cow<'a, str>, Entry<'a>)>,
@@ -39,19 +40,24 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut raw = Raw::default();
-        let mut seen = HashSet::new();
+        let (mut metadata, mut tensors) = (None, Vec::new());
         while let Some(Text(key)) = map.next_key()? {
-            if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format_args!("{key:?} stands in it twice")));
-            }
-            if key == "__metadata__" {
-                raw.metadata = map.next_value::<Strings>()?.0;
-            } else {
-                raw.tensors.push((key, map.next_value()?));
+            match &*key {
+                METADATA => once(&mut metadata, map.next_value::<Strings>()?.0, METADATA)?,
+                _ => tensors.push((key, map.next_value()?)),
             }
         }
-        Ok(raw)
+        let mut seen = HashSet::with_capacity(tensors.len());
+        let mut names = tensors.iter().map(|(name, _)| name);
+        if let Some(twice) = names.find(|name| !seen.insert(&***name)) {
+            return Err(A::Error::custom(format_args!(
+                "{twice:?} stands in it twice"
+            )));
+        }
+        Ok(Raw {
+            metadata: metadata.unwrap_or_default(),
+            tensors,
+        })
     }
 }
 
