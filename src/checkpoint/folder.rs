@@ -88,7 +88,12 @@ impl Folder {
     }
 
     pub fn json<T: DeserializeOwned>(&self, relative: &str) -> Result<T> {
-        let bytes = self.read_small(relative, JSON_LIMIT)?;
+        self.json_within(relative, JSON_LIMIT)
+    }
+
+    /// The document in a file that has at most `limit` bytes.
+    pub fn json_within<T: DeserializeOwned>(&self, relative: &str, limit: u64) -> Result<T> {
+        let bytes = self.read_small(relative, limit)?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Error::malformed(&self.path.join(relative), error.to_string()))
     }

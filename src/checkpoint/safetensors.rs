@@ -12,8 +12,8 @@ pub use self::header::Strings;
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Shape, SourceFile, Tensor, contiguous};
 
-/// Most bytes of a header, as in safetensors 0.8.0.
-const HEADER_LIMIT: u64 = 100_000_000;
+/// Most bytes of a header, as in safetensors 0.8.0, and of an index, which tells less of each tensor.
+pub const HEADER_LIMIT: u64 = 100_000_000;
 /// Most bytes of a tensor's name.
 const NAME_LIMIT: usize = 4096;
 /// The key of a header that is no tensor.

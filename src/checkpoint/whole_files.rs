@@ -1,14 +1,14 @@
 //! Files that hold whole tensors: one, or several with or without an index.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::folder::Folder;
 use super::layout::{Files, one_epoch};
 use super::names::{containers, is_weight};
-use super::safetensors::Strings;
+use super::safetensors::{HEADER_LIMIT, Strings};
 use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
 use super::{SourceTensor, named, safetensors};
@@ -18,16 +18,7 @@ use crate::tensor::{SourceFile, Tensor};
 /// `model.safetensors.index.json` and its like (transformers 5.23.0). Whatever it says of sizes is not believed.
 #[derive(Deserialize)]
 struct Index {
-    #[serde(deserialize_with = "unique")]
-    weight_map: BTreeMap<String, String>,
-}
-
-/// A name that stands in the map twice would be in two files, of which serde's maps would believe the last.
-fn unique<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<BTreeMap<String, String>, D::Error> {
-    let Strings(entries) = Strings::deserialize(deserializer)?;
-    Ok(entries.into_iter().collect())
+    weight_map: Strings,
 }
 
 /// The tensors of safetensors files.
@@ -87,11 +78,14 @@ struct Opened {
 fn opened(folder: &Folder, Files { names, index }: &Files) -> Result<Opened> {
     one_epoch(folder, names)?;
     let index = match index {
-        Some(name) => Some((name.clone(), folder.json::<Index>(name)?)),
+        Some(name) => Some((
+            name.clone(),
+            folder.json_within::<Index>(name, HEADER_LIMIT)?,
+        )),
         None => None,
     };
     let wanted: BTreeSet<&String> = match &index {
-        Some((_, index)) => index.weight_map.values().collect(),
+        Some((_, index)) => index.weight_map.0.iter().map(|(_, file)| file).collect(),
         None => names.iter().collect(),
     };
     match &index {
@@ -234,18 +228,20 @@ impl Opened {
                 reason,
             ))
         };
-        for (name, file) in weight_map {
+        let Strings(entries) = weight_map;
+        for (name, file) in entries {
             match seen.files.get(&**name) {
                 Some(held) if **held == **file => {}
                 Some(held) => return refuse(name, format!("is in {held} and not in {file}")),
                 None => return refuse(name, format!("is not in {file}")),
             }
         }
-        match seen
-            .tensors
-            .iter()
-            .find(|tensor| !weight_map.contains_key(&*tensor.name))
-        {
+        if entries.len() == seen.tensors.len() {
+            return Ok(());
+        }
+        let names: HashSet<&str> = entries.iter().map(|(name, _)| &**name).collect();
+        let mut tensors = seen.tensors.iter();
+        match tensors.find(|tensor| !names.contains(&*tensor.name)) {
             Some(tensor) => refuse(
                 &tensor.name,
                 "is in a shard, but not in the index".to_owned(),

@@ -47,13 +47,7 @@ impl<'de> Visitor<'de> for RawVisitor {
                 _ => tensors.push((key, map.next_value()?)),
             }
         }
-        let mut seen = HashSet::with_capacity(tensors.len());
-        let mut names = tensors.iter().map(|(name, _)| name);
-        if let Some(twice) = names.find(|name| !seen.insert(&***name)) {
-            return Err(A::Error::custom(format_args!(
-                "{twice:?} stands in it twice"
-            )));
-        }
+        check_unique(&tensors)?;
         Ok(Raw {
             metadata: metadata.unwrap_or_default(),
             tensors,
@@ -92,6 +86,16 @@ impl<'de> Visitor<'de> for EntryVisitor {
             shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
             data_offsets: data_offsets.ok_or_else(|| A::Error::missing_field("data_offsets"))?,
         })
+    }
+}
+
+/// serde's maps would believe the last of two values under one key.
+fn check_unique<K: AsRef<str>, V, E: Error>(entries: &[(K, V)]) -> Result<(), E> {
+    let mut seen = HashSet::with_capacity(entries.len());
+    let mut keys = entries.iter().map(|(key, _)| key.as_ref());
+    match keys.find(|key| !seen.insert(*key)) {
+        Some(twice) => Err(E::custom(format_args!("{twice:?} stands in it twice"))),
+        None => Ok(()),
     }
 }
 
@@ -149,13 +153,10 @@ impl<'de> Visitor<'de> for StringsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut strings = Vec::new();
-        let mut seen = HashSet::new();
-        while let Some((key, value)) = map.next_entry::<String, String>()? {
-            if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format_args!("{key:?} stands in it twice")));
-            }
-            strings.push((key, value));
+        while let Some(entry) = map.next_entry()? {
+            strings.push(entry);
         }
+        check_unique(&strings)?;
         Ok(Strings(strings))
     }
 }
