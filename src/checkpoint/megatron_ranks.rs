@@ -216,7 +216,7 @@ fn stage_of(path: &[String]) -> (u64, String) {
         _ => ("", path),
     };
     let number = first.strip_prefix("model").unwrap_or(first);
-    let name = |path: &[String]| unwrapped(&path.join("."));
+    let name = |path: &[String]| unwrapped(&path.join(".")).into_owned();
     match number.parse() {
         Ok(stage) => (stage, name(rest)),
         Err(_) if first == "model" => (0, name(rest)),

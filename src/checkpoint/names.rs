@@ -1,5 +1,7 @@
 //! Which entries of a training state are weights, and what wrappers add to their names.
 
+use std::borrow::Cow;
+
 /// Components of names that training keeps beside the weights. A name with one of them is left alone.
 const TRAINING: [&str; 17] = [
     "optimizer",
@@ -65,7 +67,7 @@ pub fn is_weight(name: &str) -> bool {
 }
 
 /// The name without what wrappers inserted.
-pub fn unwrapped(name: &str) -> String {
+pub fn unwrapped(name: &str) -> Cow<'_, str> {
     let is_wrapped = |name: &str| name.contains("_wrapped_module") || name.contains("_orig_mod");
     let mut own = name;
     // DistributedDataParallel and DataParallel.
@@ -73,7 +75,7 @@ pub fn unwrapped(name: &str) -> String {
         own = rest;
     }
     if !is_wrapped(own) {
-        return own.to_owned();
+        return own.into();
     }
     let mut kept: Vec<&str> = own
         .split('.')
@@ -82,7 +84,7 @@ pub fn unwrapped(name: &str) -> String {
     while kept.len() > 1 && kept[0] == "module" {
         kept.remove(0);
     }
-    kept.join(".")
+    kept.join(".").into()
 }
 
 /// How many dictionaries, one in the other, a state keeps all of its weights in above the one that is the model's own.

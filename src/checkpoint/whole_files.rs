@@ -1,8 +1,9 @@
 //! Files that hold whole tensors: one, or several with or without an index.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use serde::Deserialize;
 
 use super::folder::Folder;

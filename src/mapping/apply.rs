@@ -1,8 +1,10 @@
 //! A system's tensors through its rules.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use smallvec::{SmallVec, smallvec};
 
 use super::config::Config;
@@ -41,11 +43,11 @@ pub struct Outcome {
     pub unknown: Vec<SourceTensor>,
 }
 
-/// How many of `sources` the system has a rule for.
-pub fn coverage(system: &System, family: &Family, sources: &[SourceTensor]) -> usize {
+/// How many of `names` the system has a rule for.
+pub fn coverage(system: &System, family: &Family, names: &[Cow<'_, str>]) -> usize {
     let index = Index::new(system, family);
-    let known = |source: &&SourceTensor| !matches!(index.find(&source.name), Found::Nothing);
-    sources.iter().filter(known).count()
+    let known = |name: &&Cow<'_, str>| !matches!(index.find(name), Found::Nothing);
+    names.iter().filter(known).count()
 }
 
 /// Sends every tensor through the rules of `system`.

@@ -85,6 +85,15 @@ pub struct FamilyTensor {
     pub presence: Presence,
 }
 
+impl FamilyTensor {
+    /// The expressions behind the shape, such as `vocab_size,hidden_size`.
+    pub fn meaning(&self) -> String {
+        let size =
+            |size: &Option<Expression>| size.as_ref().map_or("_".to_owned(), ToString::to_string);
+        self.shape.iter().map(size).collect::<Vec<_>>().join(",")
+    }
+}
+
 #[derive(Debug)]
 pub enum Presence {
     Always,

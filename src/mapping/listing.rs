@@ -21,7 +21,11 @@ const SLACK: usize = 100_000;
 /// When config.json lacks a number that a shape or a condition needs.
 ///
 /// `found` is how many tensors there are: a config that promises far more is not listed to its end.
-pub fn expected(family: &Family, config: &Config, found: usize) -> Result<Vec<Expected>> {
+pub fn expected<'f>(
+    family: &'f Family,
+    config: &Config,
+    found: usize,
+) -> Result<Vec<Expected<'f>>> {
     let limit = found.saturating_mul(2).saturating_add(SLACK);
     let steps = Cell::new(0);
     let listing = Listing {
@@ -52,20 +56,20 @@ fn outer_variable(tensor: &FamilyTensor) -> Option<&str> {
     tensor.name.variables().next()
 }
 
-struct Listing<'a> {
-    family: &'a Family,
-    config: &'a Config,
+struct Listing<'f, 'c> {
+    family: &'f Family,
+    config: &'c Config,
     limit: usize,
     /// Names looked at so far, also those that a condition excludes.
     steps: Cell<usize>,
 }
 
-impl Listing<'_> {
+impl<'f> Listing<'f, '_> {
     fn list(
         &self,
-        group: &[FamilyTensor],
+        group: &'f [FamilyTensor],
         outer: &Bindings,
-        all: &mut Vec<Expected>,
+        all: &mut Vec<Expected<'f>>,
     ) -> Result<()> {
         for tensor in group {
             match tensor.name.variables().nth(1) {
@@ -84,22 +88,21 @@ impl Listing<'_> {
 
     fn add(
         &self,
-        tensor: &FamilyTensor,
+        tensor: &'f FamilyTensor,
         bindings: Bindings,
-        all: &mut Vec<Expected>,
+        all: &mut Vec<Expected<'f>>,
     ) -> Result<()> {
         self.step()?;
         let scope = self.scope(bindings);
         if !is_present(tensor, &scope)? {
             return Ok(());
         }
-        let meaning: Vec<String> = tensor.shape.iter().map(text).collect();
         let sizes = tensor.shape.iter().map(|size| evaluated(size, &scope));
         all.push(Expected {
             name: tensor.template.fill(&scope).map_err(Error::Mapping)?,
             shape: sizes.collect::<Result<_>>()?,
             required: !self.is_optional(tensor, &scope)?,
-            meaning: meaning.join(","),
+            of: tensor,
         });
         Ok(())
     }
@@ -181,8 +184,4 @@ fn evaluated(size: &Option<Expression>, scope: &ConfigScope<'_>) -> Result<Optio
     let value = size.evaluate(scope).map_err(Error::Mapping)?;
     let refused = |_| Error::Mapping(format!("config.json: {size} is {value}"));
     u64::try_from(value).map(Some).map_err(refused)
-}
-
-fn text(size: &Option<Expression>) -> String {
-    size.as_ref().map_or("_".to_owned(), ToString::to_string)
 }

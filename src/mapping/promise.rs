@@ -1,28 +1,29 @@
 //! Whether the checkpoint keeps what config.json promises: names and shapes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::apply::MappedTensor;
 use super::config::{Config, ConfigScope};
 use super::expression::Scope;
-use super::family::Family;
+use super::family::{Family, FamilyTensor};
 use super::pattern::Bindings;
 use crate::error::{Error, Result};
 
 /// A tensor that the family has under a config.
 #[derive(Debug, Clone)]
-pub struct Expected {
+pub struct Expected<'a> {
     pub name: String,
     /// `None` for a size that config.json does not tell.
     pub shape: Vec<Option<u64>>,
     /// Whether a checkpoint without it is wrong.
     pub required: bool,
-    /// The expressions behind the shape, such as `vocab_size, hidden_size`.
-    pub(super) meaning: String,
+    pub(super) of: &'a FamilyTensor,
 }
 
-impl Expected {
+impl Expected<'_> {
     fn fits(&self, dims: &[u64]) -> bool {
         dims.len() == self.shape.len()
             && dims
@@ -48,7 +49,7 @@ impl Expected {
             "{} is {dims:?}, config.json says {} ({})",
             self.name,
             self.sizes(),
-            self.meaning
+            self.of.meaning()
         )
     }
 
@@ -78,7 +79,7 @@ pub fn is_tied(family: &Family, config: &Config) -> Result<bool> {
 /// One line with every kind of contradiction: missing tensors, unexpected ones, other shapes than config.json says.
 pub fn check(
     family: &Family,
-    expected: &[Expected],
+    expected: &[Expected<'_>],
     tensors: Vec<MappedTensor>,
 ) -> Result<Vec<MappedTensor>> {
     let (mut ordered, listed): (Vec<_>, Vec<_>) = tensors

@@ -1,5 +1,6 @@
 //! Which system's names a checkpoint has, below what wrappers and training loops put around them.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,53 +26,69 @@ pub fn choose<'t>(
     tensors: &[SourceTensor],
     wanted: Option<&str>,
 ) -> Result<(&'t System, Vec<SourceTensor>)> {
-    let tensors = renamed(tensors, unwrapped);
-    let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
-    let mut candidates: Vec<(usize, &System, Vec<SourceTensor>)> = Vec::new();
-    let mut weigh = |name: &dyn Fn(&str) -> String, wanted: &dyn Fn(&System) -> bool| {
-        let renamed = renamed(&tensors, name);
-        for system in systems.iter().copied().filter(|system| wanted(system)) {
-            let known = coverage(system, family, &renamed);
-            candidates.push((known, system, renamed.clone()));
+    let bare: Vec<Cow<'_, str>> = tensors
+        .iter()
+        .map(|tensor| unwrapped(&tensor.name))
+        .collect();
+    let mut candidates: Vec<(usize, &System, Spelling)> = Vec::new();
+    for spelling in spellings(&bare) {
+        let names: Vec<Cow<'_, str>> = bare.iter().map(|name| spelling.of(name)).collect();
+        let may_have = |system: &&System| system.identity || spelling != Spelling::InBase;
+        for system in systems.iter().copied().filter(may_have) {
+            candidates.push((coverage(system, family, &names), system, spelling));
         }
-    };
-    for root in shared_roots(&names) {
-        weigh(&|name| name[root.len()..].to_owned(), &|_| true);
     }
-    // A base model's own names, as AutoModel saves them, stand under this prefix in the models built on it.
-    weigh(&|name| format!("{BASE_PREFIX}{name}"), &|system| {
-        system.identity
-    });
     let is_wanted = |name: &str| candidates.iter().any(|(_, system, _)| system.name == name);
     if let Some(wanted) = wanted.filter(|wanted| is_wanted(wanted)) {
         candidates.retain(|(_, system, _)| system.name == wanted);
     }
-    let most = candidates
-        .iter()
-        .map(|(known, ..)| *known)
-        .max()
-        .unwrap_or(0);
+    let known = candidates.iter().map(|(known, ..)| *known);
+    let most = known.max().unwrap_or(0);
     candidates.retain(|(known, ..)| *known == most && most > 0);
-    let rival = candidates
-        .iter()
-        .find(|(_, system, _)| system.name != candidates[0].1.name);
-    match (rival, candidates.first()) {
-        (_, None) => Err(Error::Mapping(format!(
+    let Some((_, first, spelling)) = candidates.first() else {
+        return Err(Error::Mapping(format!(
             "no system is known whose names for family {} are like {}",
             family.name,
-            listed(&tensors)
+            listed(tensors)
+        )));
+    };
+    let rivals = candidates.iter().map(|(_, system, _)| system);
+    match { rivals }.find(|rival| rival.name != first.name) {
+        Some(rival) if most == tensors.len() => Err(Error::Mapping(format!(
+            "its names could be {}'s or {}'s: pass --system {} or --system {}",
+            first.name, rival.name, first.name, rival.name
         ))),
-        (Some((_, rival, _)), Some((_, first, _))) if most == tensors.len() => {
-            Err(Error::Mapping(format!(
-                "its names could be {}'s or {}'s: pass --system {} or --system {}",
-                first.name, rival.name, first.name, rival.name
-            )))
-        }
         _ => {
-            let (_, system, tensors) = candidates.swap_remove(0);
-            Ok((system, tensors))
+            let names = tensors.iter().zip(&bare);
+            let renamed = names.map(|(tensor, name)| tensor.clone().renamed(spelling.of(name)));
+            Ok((first, renamed.collect()))
         }
     }
+}
+
+/// How names that a system knows stand in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// Below a root of so many bytes.
+    Below(usize),
+    /// As a base model's own, which stand under a prefix in the models built on it; so AutoModel saves them.
+    InBase,
+}
+
+impl Spelling {
+    fn of<'a>(self, name: &'a str) -> Cow<'a, str> {
+        match self {
+            Self::Below(root) => name[root..].into(),
+            Self::InBase => format!("{BASE_PREFIX}{name}").into(),
+        }
+    }
+}
+
+fn spellings(names: &[Cow<'_, str>]) -> Vec<Spelling> {
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let roots = shared_roots(&names).into_iter();
+    let below = roots.map(|root| Spelling::Below(root.len()));
+    below.chain([Spelling::InBase]).collect()
 }
 
 /// The error about weights that the system's table does not know.
@@ -90,7 +107,7 @@ pub fn own_names(mut tensors: Vec<SourceTensor>) -> Vec<SourceTensor> {
     for tensor in &mut tensors {
         let name = unwrapped(&tensor.name);
         if name.len() < tensor.name.len() {
-            tensor.name = name.into();
+            tensor.name = Arc::from(&*name);
         }
     }
     let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
@@ -119,8 +136,8 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
     // One name of each form speaks for all layers.
     let mut forms = HashSet::new();
     let is_new = |tensor: &&SourceTensor| forms.insert(form_of(&tensor.name).0);
-    let samples: Vec<SourceTensor> = tensors.iter().filter(is_new).cloned().collect();
-    let bare = renamed(&samples, |name| name[root..].to_owned());
+    let samples = tensors.iter().filter(is_new);
+    let bare: Vec<Cow<'_, str>> = samples.map(|tensor| tensor.name[root..].into()).collect();
     let others = tables.systems().filter(|system| !system.identity);
     let mut pairs = others.flat_map(|system| {
         let families = system.families.iter();

@@ -1,9 +1,9 @@
 //! The JSON of a header. Duplicate keys are refused at every level, which serde's maps would not do.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
 
+use foldhash::{HashSet, HashSetExt};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use super::METADATA;
