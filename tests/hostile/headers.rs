@@ -182,9 +182,9 @@ cases! {
     52 headers_of_our_own_beyond_the_limit, "split over more files" => {
         let scene = whole(one("w", "U8", "4", "0,4", 4));
         let source = SourceFile::open(&scene.path("model.safetensors")).unwrap();
-        let layout = Layout { offset: 0, strides: [1].into() };
+        let layout = Layout { offset: 0, strides: vec![1].into() };
         let tensor = Tensor::stored(source, Dtype::U8, Shape::new(&[4]).unwrap(), layout).unwrap();
-        let named = |index| MappedTensor { name: format!("{index:04000}"), tensor: tensor.clone(), sources: vec![] };
+        let named = |index| MappedTensor { name: format!("{index:04000}").into(), tensor: tensor.clone(), sources: Default::default() };
         let tensors: Vec<_> = (0..4500).map(named).collect();
         let units = (0..tensors.len()).map(|number| vec![number]).collect();
         let weights = Weights { naming: Naming::Model, units, max_shard_size: 1 << 40, total_parameters: 0 };
