@@ -24,6 +24,8 @@ mod scene;
 mod side_files;
 #[path = "hostile/system.rs"]
 mod system;
+#[path = "hostile/tables.rs"]
+mod tables;
 #[path = "hostile/watch.rs"]
 mod watch;
 #[path = "hostile/zips.rs"]

@@ -1,5 +1,6 @@
 //! What config.json says, as the numbers that tables compute with.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -90,6 +91,13 @@ impl Config {
     }
 }
 
+/// Most numbers of a list, which is gone through for each tensor.
+const MOST_LISTED: usize = 2048;
+
+/// Most defaults that together stand in for one value. They may speak of each other, even in a circle: Lingua gives one of
+/// two numbers that each tell the other.
+const MOST_DEFAULTS: usize = 32;
+
 /// Values by name: variables of a pattern, then config.json, then a family's defaults.
 pub struct ConfigScope<'a> {
     pub config: &'a Config,
@@ -97,8 +105,14 @@ pub struct ConfigScope<'a> {
     pub bindings: Bindings,
 }
 
-impl Scope for ConfigScope<'_> {
-    fn number(&self, name: &str) -> Result<i64, String> {
+/// The same, where only `left` more defaults may be looked at.
+struct Limited<'a> {
+    scope: &'a ConfigScope<'a>,
+    left: &'a Cell<usize>,
+}
+
+impl ConfigScope<'_> {
+    fn look_up(&self, name: &str, left: &Cell<usize>) -> Result<i64, String> {
         if let Some(number) = self.bindings.get(name) {
             return i64::try_from(*number).map_err(|_| format!("{name} is {number}"));
         }
@@ -108,21 +122,48 @@ impl Scope for ConfigScope<'_> {
             (Some(value), _) => {
                 number(value).ok_or_else(|| format!("config.json: {name} is {value}, not a number"))
             }
-            (None, Some(default)) => default.evaluate(self),
+            (None, Some(default)) => match left.get().checked_sub(1) {
+                Some(rest) => {
+                    left.set(rest);
+                    default.evaluate(&Limited { scope: self, left })
+                }
+                None => Err(format!("{name} is missing, and so is what could tell it")),
+            },
             (None, None) if name == "num_attention_heads" => {
                 Err("config.json has no num_attention_heads: pass --heads N".to_owned())
             }
             (None, None) => Err(format!("config.json has no {name}")),
         }
     }
+}
+
+impl Scope for Limited<'_> {
+    fn number(&self, name: &str) -> Result<i64, String> {
+        self.scope.look_up(name, self.left)
+    }
+
+    fn list(&self, name: &str) -> Result<Vec<i64>, String> {
+        self.scope.list(name)
+    }
+}
+
+impl Scope for ConfigScope<'_> {
+    fn number(&self, name: &str) -> Result<i64, String> {
+        self.look_up(name, &Cell::new(MOST_DEFAULTS))
+    }
 
     fn list(&self, name: &str) -> Result<Vec<i64>, String> {
         let Some(value) = self.config.get(name) else {
             return Ok(Vec::new());
         };
-        let numbers = value
-            .as_array()
-            .and_then(|items| items.iter().map(number).collect());
+        let items = value.as_array();
+        if let Some(items) = items.filter(|items| items.len() > MOST_LISTED) {
+            let count = items.len();
+            return Err(format!(
+                "config.json: {name} lists {count} numbers, more than a model has layers"
+            ));
+        }
+        let numbers = items.and_then(|items| items.iter().map(number).collect());
         numbers.ok_or_else(|| format!("config.json: {name} is {value}, not a list of numbers"))
     }
 }

@@ -36,6 +36,9 @@ enum Operator {
     Remainder,
 }
 
+/// Most words and signs of an expression. It is parsed and evaluated by recursion, which more could drive too deep.
+const MOST_TOKENS: usize = 100;
+
 /// Operators by how tightly they bind, loosest first.
 const LEVELS: [&[(&str, Operator)]; 5] = [
     &[("or", Operator::Or)],
@@ -204,6 +207,12 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
         let (token, tail) = rest.split_at(length);
         tokens.push(token.to_owned());
         rest = tail.trim_start();
+    }
+    if tokens.len() > MOST_TOKENS {
+        return Err(format!(
+            "an expression of {} words, more than {MOST_TOKENS}",
+            tokens.len()
+        ));
     }
     tokens.reverse();
     Ok(tokens)

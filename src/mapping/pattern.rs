@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+/// Most bytes of a pattern, and most names that it stands for.
+const LONGEST: usize = 1000;
+const MOST_SPELLINGS: usize = 64;
+
 /// The numbers that variables stand for.
 pub type Bindings = BTreeMap<String, u64>;
 
@@ -28,6 +32,12 @@ enum Place {
 impl Pattern {
     /// All patterns that `text` stands for.
     pub fn parse(text: &str) -> Result<Vec<Self>, String> {
+        if text.len() > LONGEST {
+            return Err(format!(
+                "a pattern of {} bytes, more than {LONGEST}",
+                text.len()
+            ));
+        }
         Ok(expand(text)?
             .iter()
             .map(|plain| Self::plain(plain))
@@ -158,6 +168,11 @@ fn expand(text: &str) -> Result<Vec<String>, String> {
         _ => inner.split('|').collect(),
     };
     let tails = expand(tail)?;
+    if choices.len() * tails.len() > MOST_SPELLINGS {
+        return Err(format!(
+            "pattern {text:?} stands for more than {MOST_SPELLINGS} names"
+        ));
+    }
     let join = |choice: &str| {
         tails
             .iter()

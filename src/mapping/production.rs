@@ -211,7 +211,7 @@ fn cut(tensor: &Tensor, index: &[u64]) -> Result<Tensor> {
 const MOST_SLICES: u64 = 1 << 20;
 
 fn each_index(lengths: &[u64], f: &mut dyn FnMut(&[u64]) -> Result<()>) -> Result<()> {
-    let total: u64 = lengths.iter().product();
+    let total = lengths.iter().copied().fold(1, u64::saturating_mul);
     if total > MOST_SLICES {
         return Err(Error::Mapping(format!(
             "axes of {lengths:?} are more slices than a model has"

@@ -1,5 +1,7 @@
 //! Mapping tables: TOML files that say what a model family consists of and what each system calls it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::slice;
 use std::sync::OnceLock;
@@ -17,6 +19,9 @@ use crate::error::{Error, Result};
 
 /// The tables that come with the program.
 static EMBEDDED: Dir = include_dir!("$CARGO_MANIFEST_DIR/src/mapping/tables");
+
+/// Most bytes of a user's own table, more than twice those of all embedded ones.
+const LIMIT: u64 = 256 << 10;
 
 /// All families and systems known: the embedded ones after those of the user's own file, which win.
 #[derive(Debug)]
@@ -105,10 +110,31 @@ pub struct Drop {
 
 /// The sources of a rule, each with its spellings.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Texts")]
 pub enum OneOrMany {
     One(Names),
     Many(Vec<Names>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl TryFrom<Texts> for OneOrMany {
+    type Error = String;
+
+    fn try_from(texts: Texts) -> std::result::Result<Self, String> {
+        match texts {
+            Texts::One(text) => text.try_into().map(Self::One),
+            Texts::Many(texts) => {
+                let names = texts.into_iter().map(Names::try_from);
+                names.collect::<std::result::Result<_, _>>().map(Self::Many)
+            }
+        }
+    }
 }
 
 impl OneOrMany {
@@ -124,10 +150,7 @@ impl Tables {
     pub fn load(user: Option<&Path>) -> Result<Self> {
         let own = match user {
             None => Table::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
-                Table::parse(path, &text)?
-            }
+            Some(path) => Table::parse(path, &text(path)?)?,
         };
         let embedded = Table::embedded()?;
         Ok(Self { own, embedded })
@@ -164,6 +187,23 @@ impl Tables {
         all.clone()
             .filter(names(&family.name))
             .chain(all.filter(names("*")))
+    }
+}
+
+/// A table of the user's, which may come out of a pipe.
+fn text(path: &Path) -> Result<String> {
+    let failed = |error| Error::io(path, error);
+    let file = File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    match text.len() as u64 <= LIMIT {
+        true => Ok(text),
+        false => Err(Error::malformed(
+            path,
+            format!("has more than the {LIMIT} bytes that a mapping table may have"),
+        )),
     }
 }
 

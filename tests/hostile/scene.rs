@@ -1,5 +1,6 @@
 //! A checkpoint in a folder of its own, the program run on it, and what it may not do meanwhile.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -25,6 +26,8 @@ const CONFIG: &str = r#"{"model_type": "free"}"#;
 /// a checkpoint would make.
 pub struct Scene {
     root: TempDir,
+    /// Of the command line, beside those that every scene has.
+    options: Vec<OsString>,
 }
 
 /// What the program said, and how it ended.
@@ -42,7 +45,8 @@ impl Scene {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("source")).unwrap();
         fs::write(root.path().join("secret"), "{}").unwrap();
-        Self { root }
+        let options = Vec::new();
+        Self { root, options }
     }
 
     /// With a config.json of no known family.
@@ -93,6 +97,12 @@ impl Scene {
         self.with(name, text.replacen(old, new, 1))
     }
 
+    /// Looked at with an option that names a place in the scene.
+    pub fn asked(mut self, option: &str, name: &str) -> Self {
+        self.options = vec![option.into(), self.path(name).into()];
+        self
+    }
+
     pub fn source(&self) -> PathBuf {
         self.root.path().join("source")
     }
@@ -117,6 +127,7 @@ impl Scene {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
         command.current_dir(self.root.path());
         command.args(["inspect", "--json"]).arg(self.source());
+        command.args(&self.options);
         command.stdout(file("out")).stderr(file("complaint"));
         let (code, time, memory) = end_of(&mut command.spawn().unwrap());
         let text = |name| {
