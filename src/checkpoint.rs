@@ -111,13 +111,25 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
 /// The side files of a Hugging Face folder: the folder itself, its config.json, or the repository's folder in a hub cache,
 /// whose `refs/main` names the snapshot.
 pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
-    let main = std::fs::read_to_string(path.join("refs/main"));
-    let folder = match (main, path.parent()) {
-        (Ok(revision), _) => path.join("snapshots").join(revision.trim()),
-        (Err(_), Some(parent)) if path.is_file() => parent.to_owned(),
-        (Err(_), _) => path.to_owned(),
+    let folder = match path.parent() {
+        Some(parent) if path.is_file() => Folder::open(parent)?,
+        _ => Folder::open(path)?,
     };
-    side_files::side_files(&Folder::open(&folder)?)
+    side_files::side_files(&snapshot(folder)?)
+}
+
+/// In the repository's folder of a hub cache, the snapshot that `refs/main` names; any other folder itself.
+fn snapshot(folder: Folder) -> Result<Folder> {
+    const MAIN: &str = "refs/main";
+    /// More than any revision has bytes.
+    const LIMIT: u64 = 256;
+    if !folder.exists(MAIN) {
+        return Ok(folder);
+    }
+    let revision = folder.read_small(MAIN, LIMIT)?;
+    let revision = String::from_utf8_lossy(&revision);
+    let snapshot = folder.subfolder(&format!("snapshots/{}", revision.trim()))?;
+    Folder::open(snapshot.path())
 }
 
 impl Checkpoint {

@@ -18,6 +18,8 @@ mod make;
 mod mounted;
 #[path = "hostile/pickles.rs"]
 mod pickles;
+#[path = "hostile/runs.rs"]
+mod runs;
 #[path = "hostile/scene.rs"]
 mod scene;
 #[path = "hostile/side_files.rs"]

@@ -1,6 +1,7 @@
 //! From the path that a user names to the folder that holds the weights, and the folders that hold what goes with them.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::layout::{Files, Layout, layouts};
@@ -32,7 +33,7 @@ const INNER: [&str; 8] = [
 const SIDES: [&str; 2] = ["huggingface", "hf_config_and_tokenizer"];
 
 /// Most folders between the one named and the weights.
-pub const DEPTH: usize = 3;
+const DEPTH: usize = 3;
 
 /// Finds the checkpoint at `source`: a folder, or a single file.
 ///
@@ -43,14 +44,13 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
         return single_file(source);
     }
     let folder = Folder::open(source)?;
-    let mut found = Vec::new();
-    search(&folder, "", DEPTH, &mut found)?;
+    let mut found = search(&folder, "")?;
     if found.is_empty() {
         for name in folder.folders()? {
-            search(&folder, &name, DEPTH, &mut found)?;
+            found.extend(search(&folder, &name)?);
         }
     }
-    match &mut *found {
+    match &*found {
         [] => Err(none_in(&folder)?),
         [relative] => at(&folder, relative, system),
         several => {
@@ -77,20 +77,40 @@ fn none_in(folder: &Folder) -> Result<Error> {
     Ok(Error::checkpoint(folder.path(), reason))
 }
 
-/// Adds the checkpoints at or below `relative`: the folder itself, or else its known inner folders.
-pub fn search(root: &Folder, relative: &str, depth: usize, found: &mut Vec<String>) -> Result<()> {
-    let folder = inner(root, relative)?;
-    if !layouts(&folder)?.is_empty() {
-        found.push(relative.to_owned());
-    } else if depth > 0 {
-        for name in INNER
-            .into_iter()
-            .filter(|name| folder.path().join(name).is_dir())
-        {
-            search(root, &join(relative, name), depth - 1, found)?;
+/// The checkpoints at or below `relative`: the folder itself, or else its known inner folders.
+pub fn search(root: &Folder, relative: &str) -> Result<Vec<String>> {
+    let mut search = Search {
+        root,
+        seen: HashSet::new(),
+        found: Vec::new(),
+    };
+    search.look(relative, DEPTH)?;
+    Ok(search.found)
+}
+
+struct Search<'a> {
+    root: &'a Folder,
+    /// Links may lead to one folder by many names, or in a circle.
+    seen: HashSet<PathBuf>,
+    found: Vec<String>,
+}
+
+impl Search<'_> {
+    fn look(&mut self, relative: &str, depth: usize) -> Result<()> {
+        let folder = inner(self.root, relative)?;
+        if !self.seen.insert(folder.path().to_owned()) {
+            return Ok(());
         }
+        if !layouts(&folder)?.is_empty() {
+            self.found.push(relative.to_owned());
+            return Ok(());
+        }
+        let is_inner = |name: &&str| depth > 0 && folder.path().join(name).is_dir();
+        INNER
+            .into_iter()
+            .filter(is_inner)
+            .try_for_each(|name| self.look(&join(relative, name), depth - 1))
     }
-    Ok(())
 }
 
 fn at(root: &Folder, relative: &str, system: Option<&str>) -> Result<Place> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
-use super::place::{DEPTH, search};
+use super::place::search;
 use super::save::{self, Save};
 use crate::error::Result;
 
@@ -38,7 +38,8 @@ impl Run {
         if holds_checkpoints(&outer)? {
             return Ok(Some(Self { folder: outer }));
         }
-        for name in INNER.into_iter().filter(|name| outer.exists(name)) {
+        let is_folder = |name: &&str| source.join(name).is_dir();
+        for name in INNER.into_iter().filter(is_folder) {
             let folder = outer.subfolder(name)?;
             if holds_checkpoints(&folder)? {
                 return Ok(Some(Self { folder }));
@@ -114,16 +115,16 @@ impl Run {
 
 /// Whether the folder is no checkpoint itself and has several, or a numbered one.
 fn holds_checkpoints(folder: &Folder) -> Result<bool> {
-    let mut found = Vec::new();
-    search(folder, "", DEPTH, &mut found)?;
-    if !found.is_empty() {
-        return Ok(found.len() > 1);
+    let own = search(folder, "")?.len();
+    if own > 0 {
+        return Ok(own > 1);
     }
+    let mut found = 0;
     for name in folder.folders()? {
         // One that cannot be looked at proves nothing.
-        let before = found.len();
-        search(folder, &name, DEPTH, &mut found).ok();
-        if found.len() > 1 || found.len() > before && numbered(&name).is_some() {
+        let inside = search(folder, &name).map_or(0, |inside| inside.len());
+        found += inside;
+        if found > 1 || inside > 0 && numbered(&name).is_some() {
             return Ok(true);
         }
     }

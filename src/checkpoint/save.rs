@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::folder::Folder;
 use super::layout::{Layout, layouts};
-use super::place::{DEPTH, search};
+use super::place::search;
 use super::run::numbered;
 use crate::error::{Error, Result};
 
@@ -66,13 +66,13 @@ struct Weights {
 pub fn look(run: &Folder, name: &str, last: Option<u64>) -> Option<Save> {
     let metadata = fs::metadata(run.path().join(name)).ok()?;
     let number = numbered(name).map(|(_, number)| number);
-    let mut hits = Vec::new();
-    let weights = search(run, name, DEPTH, &mut hits).and_then(|()| Weights::all(run, &hits));
-    let weights = match weights {
-        Ok(weights) if weights.is_empty() => return None,
-        Ok(weights) => weights,
+    let hits = search(run, name);
+    let weights = hits.and_then(|hits| Ok((Weights::all(run, &hits)?, hits)));
+    let (weights, hits) = match weights {
+        Ok((weights, _)) if weights.is_empty() => return None,
+        Ok(found) => found,
         Err(error) if number.is_none() || is_gone(&error) => return None,
-        Err(_) => Vec::new(),
+        Err(_) => (Vec::new(), Vec::new()),
     };
     let traces: Vec<Trace> = [Trace::of(&metadata)]
         .into_iter()
