@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::pieces::Piece;
@@ -31,7 +31,7 @@ impl Staging {
         let root = &target.staging;
         let failed = |error: io::Error| Error::target(root, error.to_string());
         match DirBuilder::new().mode(0o700).create(root) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_own(root)?,
             result => result.map_err(failed)?,
         }
         let mut options = OpenOptions::new();
@@ -54,10 +54,12 @@ impl Staging {
 
     /// Keeps what an interrupted export of this fingerprint left, and nothing else.
     pub fn resume(&mut self, fingerprint: &str) -> Result<()> {
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         self.journal
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(|error| self.fault(error))?;
+        // A crash may leave anything in lines that were not yet on disk.
+        let text = String::from_utf8_lossy(&bytes);
         match text.split_once('\n') {
             Some((first, pieces)) if first == fingerprint => {
                 self.done = pieces.split_inclusive('\n').filter_map(piece).collect();
@@ -79,11 +81,13 @@ impl Staging {
         cleared
             .and_then(|()| self.journal.set_len(0))
             .and_then(|()| writeln!(self.journal, "{fingerprint}"))
+            .and_then(|()| self.journal.sync_all())
             .map_err(|error| self.fault(error))
     }
 
     /// Makes every file in its size, readable to no more users than in the view. Pieces of a lost file are not done.
     pub fn make(&mut self, files: &[VirtualFile]) -> Result<()> {
+        let mut inodes = HashSet::new();
         for (number, file) in files.iter().enumerate() {
             let path = self.path(file);
             if !fs::metadata(&path).is_ok_and(|found| found.len() == file.size()) {
@@ -93,9 +97,15 @@ impl Staging {
                 let mode = u32::from(file.attributes().mode) | 0o600;
                 let mut options = OpenOptions::new();
                 options.write(true).create(true).truncate(false).mode(mode);
-                options.open(&path)?.set_len(file.size())
+                let made = options.open(&path)?;
+                made.set_len(file.size())?;
+                Ok(made.metadata()?.ino())
             });
-            made.map_err(|error| Error::target(&path, error.to_string()))?;
+            let inode = made.map_err(|error| Error::target(&path, error.to_string()))?;
+            if !inodes.insert(inode) {
+                let reason = "is another file of the view already: this filesystem does not tell capital letters from small ones";
+                return Err(Error::target(&path, reason));
+            }
         }
         Ok(())
     }
@@ -164,6 +174,21 @@ impl Staging {
     }
 }
 
+/// Refuses a directory that someone else may have prepared: with links in it, an export would write where they lead.
+fn check_own(root: &Path) -> Result<()> {
+    let failed = |error: io::Error| Error::target(root, error.to_string());
+    let metadata = fs::symlink_metadata(root).map_err(failed)?;
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    match metadata.is_dir() && metadata.uid() == user && metadata.mode() & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(Error::target(
+            root,
+            "is in the way and was not left by an export of yours; remove it, or name another destination",
+        )),
+    }
+}
+
 /// A whole line of the journal; a torn one at its end tells nothing.
 fn piece(line: &str) -> Option<Piece> {
     let mut numbers = line.strip_suffix('\n')?.split(' ');
@@ -204,5 +229,20 @@ mod tests {
         for line in ["1 2 30", "1 2\n", "1 2 x\n", "1 2 3 4\n", "\n", ""] {
             assert_eq!(piece(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn names_that_are_one_file_are_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = Target::check(&parent.path().join("out"), Path::new("/usr")).unwrap();
+        let mut staging = Staging::open(&target).unwrap();
+        // What a filesystem makes of two names that it takes for one.
+        fs::create_dir(staging.files()).unwrap();
+        fs::write(staging.files().join("a.npy"), "").unwrap();
+        fs::hard_link(staging.files().join("a.npy"), staging.files().join("A.npy")).unwrap();
+        let file = |name| crate::repo::inline_file(name, vec![0; 9], None);
+        assert!(staging.make(&[file("a.npy"), file("b.npy")]).is_ok());
+        let error = staging.make(&[file("A.npy"), file("a.npy")]).unwrap_err();
+        assert!(error.to_string().contains("capital letters"), "{error}");
     }
 }

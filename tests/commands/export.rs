@@ -116,6 +116,58 @@ fn nothing_is_overwritten() {
 }
 
 #[test]
+fn what_someone_else_prepared_is_not_written_into() {
+    let stage = Stage::new();
+    let (staging, victim) = (stage.other(".out.ckptfs-export"), stage.other("victim"));
+    fs::create_dir_all(victim.join("files")).unwrap();
+    fs::write(victim.join("journal"), "mine").unwrap();
+    fs::write(victim.join("files/model.safetensors"), "mine").unwrap();
+    let refused = || {
+        let output = stage.run(&["export", "source", "out"]);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(complaint(&output).contains("not left by an export of yours"));
+        for name in ["journal", "files/model.safetensors"] {
+            assert_eq!(fs::read_to_string(victim.join(name)).unwrap(), "mine");
+        }
+    };
+    std::os::unix::fs::symlink("victim", &staging).unwrap();
+    refused();
+    fs::remove_file(&staging).unwrap();
+    fs::write(&staging, "").unwrap();
+    refused();
+    fs::remove_file(&staging).unwrap();
+    fs::rename(&victim, &staging).unwrap();
+    std::os::unix::fs::symlink(".out.ckptfs-export", &victim).unwrap();
+    fs::set_permissions(&staging, fs::Permissions::from_mode(0o777)).unwrap();
+    refused();
+    fs::set_permissions(&staging, fs::Permissions::from_mode(0o700)).unwrap();
+    need_root!();
+    std::os::unix::fs::chown(&staging, Some(65_534), None).unwrap();
+    refused();
+}
+
+#[test]
+fn a_journal_of_garbage_costs_time_alone() {
+    let stage = Stage::new();
+    let whole = Stage::new();
+    export(&whole, &[]);
+    for garbage in [
+        &b"\xff\xfe\0"[..],
+        b"",
+        b"0 0 18446744073709551615\n",
+        &[0; 4096],
+    ] {
+        let staging = stage.other(".out.ckptfs-export");
+        fs::create_dir_all(staging.join("files/model.safetensors")).unwrap();
+        fs::set_permissions(&staging, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(staging.join("journal"), garbage).unwrap();
+        export(&stage, &[]);
+        assert!(files(&stage.other("out")) == files(&whole.other("out")));
+        fs::remove_dir_all(stage.other("out")).unwrap();
+    }
+}
+
+#[test]
 fn ten_kills_cost_time_alone() {
     let stage = Stage::new();
     enlarge(&stage, 192, 1);
