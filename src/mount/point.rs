@@ -3,12 +3,18 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use super::table;
 use crate::error::{Error, Result};
 
 /// Type under which the table of mounts shows our mounts.
 pub const KIND: &str = "fuse.ckptfs";
+
+/// How long a mount may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The canonical path of `path` if it is an empty directory, no mount point, and apart from `source`.
 pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
@@ -67,10 +73,15 @@ fn occupied(point: &Path, entry: &table::Entry) -> String {
     }
 }
 
-/// Whether a process still answers for a mount. One that lets nobody in is taken to have one.
+/// Whether a process still answers for a mount. One that lets nobody in, or is stopped, is taken to have one.
 pub fn is_served(point: &Path) -> bool {
-    let first = fs::read_dir(point).and_then(|mut names| names.next().transpose());
-    !first.is_err_and(|error| is_dead(&error))
+    let (sender, answer) = mpsc::channel();
+    let point = point.to_owned();
+    thread::spawn(move || {
+        let first = fs::read_dir(point).and_then(|mut names| names.next().transpose());
+        sender.send(!first.is_err_and(|error| is_dead(&error)))
+    });
+    answer.recv_timeout(PATIENCE).unwrap_or(true)
 }
 
 fn dead(point: &Path, kind: &str) -> String {

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// Longest time that a mount may take to vanish from the table after the kernel agreed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a mount may be in use without being taken for used.
+const GLANCE: Duration = Duration::from_millis(300);
+
 /// When a mount goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -36,12 +39,27 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
         }
         Some(_) => {}
     }
-    match detach(&point, when) {
+    match detach_soon(&point, when) {
         Ok(()) => wait_until_gone(&point),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => refuse(
             "is in use; stop its readers (fuser -vm names them), or give --lazy to let it end with the last",
         ),
         Err(error) => refuse(&error.to_string()),
+    }
+}
+
+/// A glance of another program, such as that of `ckptfs status`, is no use.
+fn detach_soon(point: &Path, when: When) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match detach(point, when) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < GLANCE =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
     }
 }
 

@@ -33,6 +33,23 @@ fn every_mount_is_listed_with_its_source() {
 }
 
 #[test]
+fn a_stopped_program_holds_no_status_up() {
+    need_fuse!();
+    let stage = Stage::new();
+    let program = stage.mount();
+    program.signal(libc::SIGSTOP);
+    let mut status = std::process::Command::new("timeout");
+    status.args(["20", env!("CARGO_BIN_EXE_ckptfs"), "status"]);
+    let output = status.output().unwrap();
+    program.signal(libc::SIGCONT);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let line = format!("source is mounted at {}\n", stage.point().display());
+    assert!(String::from_utf8(output.stdout).unwrap().contains(&line));
+    program.signal(libc::SIGTERM);
+    assert_eq!(program.wait().0, Some(0));
+}
+
+#[test]
 fn counts_are_logged_when_asked_for_and_at_the_end() {
     need_fuse!();
     let stage = Stage::new();
