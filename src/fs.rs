@@ -17,7 +17,7 @@ mod run;
 mod tree;
 
 pub use counters::Counters;
-pub use errors::one_line;
+pub use errors::{one_line, plain_json};
 pub use inodes::Inodes;
 pub use run::{Open, RunTree};
 pub use tree::{Entry, Kind, Stat, Tree, Usage};

@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::view;
 use crate::checkpoint::Run;
 use crate::error::Error;
+use crate::fs::plain_json;
 use crate::view::View;
 use report::{Report, TensorDetail};
 use run::RunReport;
@@ -80,7 +81,7 @@ fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
 /// A reader that has seen enough, such as `head`, is no error.
 pub fn print(report: &(impl Display + Serialize), json: bool) -> anyhow::Result<()> {
     let text = match json {
-        true => format!("{}\n", serde_json::to_string_pretty(report)?),
+        true => format!("{}\n", plain_json(&serde_json::to_string_pretty(report)?)),
         false => report.to_string(),
     };
     match io::stdout().write_all(text.as_bytes()) {

@@ -90,6 +90,18 @@ pub fn one_line(text: &str) -> String {
         .collect()
 }
 
+/// JSON that says the same and steers no terminal: outside of strings it has no such characters but line breaks.
+pub fn plain_json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for char in text.chars() {
+        match steers(char) && char != '\n' {
+            true => plain.push_str(&format!("\\u{:04x}", u32::from(char))),
+            false => plain.push(char),
+        }
+    }
+    plain
+}
+
 /// Front and end of a text that is too long for a line: the reason stands at the end.
 fn shortened(text: &str) -> Cow<'_, str> {
     let front = text.char_indices().nth(HALF_LINE);
@@ -138,5 +150,19 @@ mod tests {
             10_006
         );
         assert_eq!(one_line("poids \u{202e}gpj.é"), "poids \\u{202e}gpj.é");
+    }
+
+    #[test]
+    fn json_means_the_same_and_steers_no_terminal() {
+        let names = serde_json::json!(["a\u{9b}31m\u{7f}", "\u{1b}[m\n", "é \u{202e}x"]);
+        let text = plain_json(&serde_json::to_string_pretty(&names).unwrap());
+        assert!(
+            !text.contains(|char| steers(char) && char != '\n'),
+            "{text:?}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            names
+        );
     }
 }
