@@ -16,7 +16,7 @@ pub const BASE_PREFIX: &str = "model.";
 /// How many names a message shows.
 const SHOWN: usize = 6;
 
-/// The system that knows most of the names, and the tensors under the names that it knows.
+/// The system that knows most forms of names, and the tensors under the names that it knows.
 ///
 /// # Errors
 /// When no system knows any name, or when two know all of them and only the user can tell which it was.
@@ -30,9 +30,10 @@ pub fn choose<'t>(
         .iter()
         .map(|tensor| unwrapped(&tensor.name))
         .collect();
+    let samples = one_of_each_form(&bare);
     let mut candidates: Vec<(usize, &System, Spelling)> = Vec::new();
     for spelling in spellings(&bare) {
-        let names: Vec<Cow<'_, str>> = bare.iter().map(|name| spelling.of(name)).collect();
+        let names: Vec<Cow<'_, str>> = samples.iter().map(|name| spelling.of(name)).collect();
         let may_have = |system: &&System| system.identity || spelling != Spelling::InBase;
         for system in systems.iter().copied().filter(may_have) {
             candidates.push((coverage(system, family, &names), system, spelling));
@@ -54,7 +55,7 @@ pub fn choose<'t>(
     };
     let rivals = candidates.iter().map(|(_, system, _)| system);
     match { rivals }.find(|rival| rival.name != first.name) {
-        Some(rival) if most == tensors.len() => Err(Error::Mapping(format!(
+        Some(rival) if most == samples.len() => Err(Error::Mapping(format!(
             "its names could be {}'s or {}'s: pass --system {} or --system {}",
             first.name, rival.name, first.name, rival.name
         ))),
@@ -89,6 +90,14 @@ fn spellings(names: &[Cow<'_, str>]) -> Vec<Spelling> {
     let roots = shared_roots(&names).into_iter();
     let below = roots.map(|root| Spelling::Below(root.len()));
     below.chain([Spelling::InBase]).collect()
+}
+
+/// One name of each form speaks for all layers.
+fn one_of_each_form<'a>(names: &'a [Cow<'_, str>]) -> Vec<Cow<'a, str>> {
+    let mut forms = HashSet::new();
+    let is_new = |name: &&Cow<'_, str>| forms.insert(form_of(name).0);
+    let samples = names.iter().filter(is_new);
+    samples.map(|name| Cow::Borrowed(&**name)).collect()
 }
 
 /// The error about weights that the system's table does not know.
@@ -133,11 +142,11 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
     let names = tensors.iter().map(|tensor| &*tensor.name);
     let roots = shared_roots(&names.collect::<Vec<_>>());
     let root = roots.last().map_or(0, String::len);
-    // One name of each form speaks for all layers.
-    let mut forms = HashSet::new();
-    let is_new = |tensor: &&SourceTensor| forms.insert(form_of(&tensor.name).0);
-    let samples = tensors.iter().filter(is_new);
-    let bare: Vec<Cow<'_, str>> = samples.map(|tensor| tensor.name[root..].into()).collect();
+    let bare = tensors
+        .iter()
+        .map(|tensor| Cow::Borrowed(&tensor.name[root..]));
+    let bare: Vec<Cow<'_, str>> = bare.collect();
+    let bare = one_of_each_form(&bare);
     let others = tables.systems().filter(|system| !system.identity);
     let mut pairs = others.flat_map(|system| {
         let families = system.families.iter();
