@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+mod allocator;
 mod completions;
 mod daemon;
 mod exec;
@@ -73,6 +74,7 @@ enum Command {
 
 /// Runs the process' command line.
 pub fn run() -> ExitCode {
+    allocator::share_one_arena();
     if helper::is_called() {
         return helper::run().unwrap_or_else(|error| fail(&error));
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{daemon, size, systemd, view};
+use super::{allocator, daemon, size, systemd, view};
 use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::fs::one_line;
@@ -70,6 +70,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     writeln!(io::stdout(), "{}", one_line(&ready))?;
     systemd::ready();
     background.map_or(Ok(()), daemon::Background::detach)?;
+    allocator::give_back();
     let counters = mounted.counters();
     let ended = mounted.wait_for_signal(signals);
     if arguments.stats {

@@ -1,0 +1,20 @@
+//! What the allocator of glibc must be told: this process lives long, in many threads, and allocates most at its start.
+
+/// Has all threads allocate from one arena: glibc would reserve 64 MiB of addresses for each, and end the program where
+/// they are limited.
+pub fn share_one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes numbers, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives back what opening a checkpoint took and does not need any more.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes a number and only returns pages that hold nothing.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
