@@ -73,29 +73,32 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
     let place = place::find(source, system)?;
     let folder = &place.weights;
     let mut notes = Vec::new();
+    let mut stated = Map::new();
     let tensors = match &place.layout {
         Layout::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
         Layout::Torch(files) => whole_files::torch_files(folder, files)?,
         Layout::Consolidated(names) => consolidated::read(folder, names)?,
         Layout::Adapter => Vec::new(),
-        Layout::Dcp => dcp(folder, &mut notes)?,
+        Layout::Dcp => {
+            stated = megatron_args::stated_beside(folder)?;
+            dcp(folder, &mut notes)?
+        }
         Layout::HfSharded => dcp::hf_sharded(folder)?,
         Layout::FsdpRanks => fsdp_ranks::read(folder)?,
         Layout::TorchCheckpointing => {
             let reason = "was written by torch_checkpointing, torchtitan's second backend, whose layout is not read; save with the DCP backend";
             return Err(Error::checkpoint(folder.path(), reason));
         }
-        Layout::MegatronRanks(names) => megatron_ranks::read(folder, names)?,
+        Layout::MegatronRanks(names) => {
+            let tensors;
+            (tensors, stated) = megatron_ranks::read(folder, names)?;
+            tensors
+        }
     };
     let (tensors, own_adapter) = lora::split(tensors);
     if tensors.is_empty() && own_adapter.is_empty() && place.layout != Layout::Adapter {
         return Err(Error::checkpoint(source, "holds no weights"));
     }
-    let stated = match &place.layout {
-        Layout::MegatronRanks(names) => megatron_ranks::stated(folder, names)?,
-        Layout::Dcp => megatron_args::stated_beside(folder),
-        _ => Map::new(),
-    };
     Ok(Checkpoint {
         stated,
         tensors,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::folder::Folder;
 use super::torch_file::TorchFile;
+use crate::error::{Error, Result};
 
 /// Arguments under their own names and config.json's.
 const NUMBERS: [(&str, &str); 3] = [
@@ -30,17 +31,24 @@ pub fn stated(file: &TorchFile) -> Map<String, Value> {
     stated
 }
 
-/// The same of a `torch_dist` folder. What cannot be read there tells nothing.
-pub fn stated_beside(folder: &Folder) -> Map<String, Value> {
+/// The same of a `torch_dist` folder.
+///
+/// # Errors
+/// When its `common.pt` cannot be read, or tells of an order of rows that no table of this layout knows.
+pub fn stated_beside(folder: &Folder) -> Result<Map<String, Value>> {
     const COMMON: &str = "common.pt";
-    let file = folder.exists(COMMON).then(|| folder.open_file(COMMON).ok());
-    let file = file.flatten().and_then(|file| TorchFile::open(file).ok());
-    file.map_or_else(Map::new, |file| stated(&file))
+    if !folder.exists(COMMON) {
+        return Ok(Map::new());
+    }
+    let file = folder.open_file(COMMON)?;
+    let common = TorchFile::open(file.clone())?;
+    refuse_interleaved(&common).map_err(|reason| Error::malformed(file.path(), reason))?;
+    Ok(stated(&common))
 }
 
 /// # Errors
 /// When rotary embeddings turn neighbours, not halves: no table of this layout re-orders such rows.
-pub fn refuse_interleaved(file: &TorchFile) -> Result<(), String> {
+pub fn refuse_interleaved(file: &TorchFile) -> std::result::Result<(), String> {
     match file.get(&["args", "rotary_interleaved"]).and_then(|value| value.as_bool()) {
         Some(true) => Err(
             "its args say rotary_interleaved, an order of rows that Hugging Face's models do not have; it is not served"

@@ -19,26 +19,36 @@ use crate::tensor::Tensor;
 /// Tensors of one rank's virtual stage, by name.
 type Stage = BTreeMap<String, Tensor>;
 
-/// Every tensor with its parts in the order of the tensor-parallel ranks, layers numbered through all stages.
-pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
+/// The file of one rank.
+struct Rank {
+    /// The name of its folder.
+    name: String,
+    path: PathBuf,
+    file: TorchFile,
+}
+
+/// By tensor-parallel and pipeline-parallel rank.
+type Ranks = BTreeMap<(u64, u64), Rank>;
+
+/// Every tensor with its parts in the order of the tensor-parallel ranks, layers numbered through all stages. Also what the
+/// arguments of the training tell of config.json.
+///
+/// # Errors
+/// When ranks are missing, are of different iterations, or hold rows in an order that no table knows.
+pub fn read(folder: &Folder, names: &[String]) -> Result<(Vec<SourceTensor>, Map<String, Json>)> {
     let ranks = ranks(folder, names)?;
     let (tensor_ranks, pipeline_ranks) = extent(folder, &ranks)?;
-    if let Some((tensor, pipeline)) = stated_extent(folder, names)?
-        && (tensor, pipeline) != (tensor_ranks, pipeline_ranks)
-    {
-        let reason = format!(
-            "holds mp_rank_* of {tensor_ranks} tensor-parallel and {pipeline_ranks} pipeline-parallel ranks, where its args say {tensor} and {pipeline}: {INCOMPLETE}"
-        );
-        return Err(Error::checkpoint(folder.path(), reason));
-    }
+    check_iterations(folder, &ranks)?;
+    let mut stated = ranks.values().map(|rank| megatron_args::stated(&rank.file));
+    let stated = stated.find(|stated| !stated.is_empty()).unwrap_or_default();
     let mut stages: BTreeMap<(u64, u64), Vec<Stage>> = BTreeMap::new();
-    for ((tensor_rank, pipeline_rank), name) in &ranks {
-        for (virtual_stage, stage) in stages_of(folder, name)? {
+    for ((tensor_rank, pipeline_rank), rank) in &ranks {
+        for (virtual_stage, stage) in stages_of(rank)? {
             let parts = stages.entry((virtual_stage, *pipeline_rank)).or_default();
             if parts.len() as u64 != *tensor_rank {
                 return Err(Error::checkpoint(
                     folder.path(),
-                    format!("{name} has a stage that other ranks lack"),
+                    format!("{} has a stage that other ranks lack", rank.name),
                 ));
             }
             parts.push(stage);
@@ -55,7 +65,7 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
         }
         first_layer = add(folder, parts, first_layer, &mut tensors)?;
     }
-    Ok(tensors.into_values().collect())
+    Ok((tensors.into_values().collect(), stated))
 }
 
 /// Adds one stage's tensors, its layers numbered from `first_layer` on. The number of the next stage's first layer.
@@ -116,73 +126,67 @@ fn renumbered(name: &str, first_layer: u64) -> (String, Option<u64>) {
     }
 }
 
-/// How many ranks of each kind the arguments of the training state, where Megatron-LM saved them.
-fn stated_extent(folder: &Folder, names: &[String]) -> Result<Option<(u64, u64)>> {
-    let Some(name) = names.first() else {
-        return Ok(None);
-    };
-    let (_, file) = rank_file(folder, name)?;
-    let size = |key: &str| file.get(&["args", key]).and_then(|size| size.as_u64());
-    let pipeline = size("pipeline_model_parallel_size").unwrap_or(1);
-    Ok(size("tensor_model_parallel_size").map(|tensor| (tensor, pipeline)))
-}
-
-/// What the first rank's arguments tell of config.json.
-///
 /// # Errors
-/// When ranks are of different iterations.
-pub fn stated(folder: &Folder, names: &[String]) -> Result<Map<String, Json>> {
-    let mut stated = Map::new();
-    let mut first: Option<(u64, &String)> = None;
-    for name in names {
-        let (_, file) = rank_file(folder, name)?;
-        let iteration = file.get(&["iteration"]).and_then(|value| value.as_u64());
-        match (iteration, first) {
-            (Some(own), Some((other, rank))) if own != other => {
-                let reason = format!(
-                    "{rank} is of iteration {other}, {name} of {own}: two saves are mixed; copy one of them whole"
-                );
-                return Err(Error::checkpoint(folder.path(), reason));
-            }
-            (Some(own), None) => first = Some((own, name)),
-            _ => {}
-        }
-        if stated.is_empty() {
-            stated = megatron_args::stated(&file);
-        }
+/// When the first rank's arguments tell of more or fewer ranks.
+fn check_stated_extent(folder: &Folder, first: &TorchFile, extent: (u64, u64)) -> Result<()> {
+    let size = |key: &str| first.get(&["args", key]).and_then(|size| size.as_u64());
+    let Some(tensor) = size("tensor_model_parallel_size") else {
+        return Ok(());
+    };
+    let pipeline = size("pipeline_model_parallel_size").unwrap_or(1);
+    if (tensor, pipeline) == extent {
+        return Ok(());
     }
-    Ok(stated)
+    let (tensor_ranks, pipeline_ranks) = extent;
+    let reason = format!(
+        "holds mp_rank_* of {tensor_ranks} tensor-parallel and {pipeline_ranks} pipeline-parallel ranks, where its args say {tensor} and {pipeline}: {INCOMPLETE}"
+    );
+    Err(Error::checkpoint(folder.path(), reason))
 }
 
-/// The path and content of the file in one rank's folder.
-fn rank_file(folder: &Folder, name: &str) -> Result<(PathBuf, TorchFile)> {
+fn check_iterations(folder: &Folder, ranks: &Ranks) -> Result<()> {
+    let iterations = ranks.values().filter_map(|rank| {
+        let iteration = rank.file.get(&["iteration"])?.as_u64()?;
+        Some((iteration, &rank.name))
+    });
+    let iterations: Vec<_> = iterations.collect();
+    let odd = iterations.iter().find(|(own, _)| *own != iterations[0].0);
+    let Some(((own, name), (other, first))) = odd.zip(iterations.first()) else {
+        return Ok(());
+    };
+    let reason = format!(
+        "{first} is of iteration {other}, {name} of {own}: two saves are mixed; copy one of them whole"
+    );
+    Err(Error::checkpoint(folder.path(), reason))
+}
+
+fn open(folder: &Folder, name: &str) -> Result<Rank> {
     let rank = folder.subfolder(name)?;
     let known = ["model_optim_rng.pt", "model.pt", "model_rng.pt"];
     let Some(file) = known.iter().find(|file| rank.exists(file)) else {
         let reason = format!("holds none of {}", known.join(", "));
         return Err(Error::checkpoint(rank.path(), reason));
     };
-    let path = rank.path().join(file);
-    Ok((path, TorchFile::open(rank.open_file(file)?)?))
+    Ok(Rank {
+        name: name.to_owned(),
+        path: rank.path().join(file),
+        file: TorchFile::open(rank.open_file(file)?)?,
+    })
 }
 
 /// The weights of one rank's file, by virtual stage.
-fn stages_of(folder: &Folder, name: &str) -> Result<BTreeMap<u64, Stage>> {
-    let (file, torch_file) = rank_file(folder, name)?;
-    refuse_old_order(&torch_file)
-        .and_then(|()| megatron_args::refuse_interleaved(&torch_file))
-        .map_err(|reason| Error::malformed(&file, reason))?;
+fn stages_of(Rank { path: at, file, .. }: &Rank) -> Result<BTreeMap<u64, Stage>> {
+    refuse_old_order(file)
+        .and_then(|()| megatron_args::refuse_interleaved(file))
+        .map_err(|reason| Error::malformed(at, reason))?;
     let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
-    for (path, value) in torch_file.tensors(&|path| is_weight(&path.join(".")))? {
+    for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
         let (stage, tensor_name) = stage_of(&path);
         match value? {
             Value::Plain(tensor) => stages.entry(stage).or_default().insert(tensor_name, tensor),
             _ => {
-                return Err(Error::tensor(
-                    &file,
-                    &tensor_name,
-                    "is sharded inside of a rank's file",
-                ));
+                let reason = "is sharded inside of a rank's file";
+                return Err(Error::tensor(at, &tensor_name, reason));
             }
         };
     }
@@ -225,7 +229,7 @@ fn stage_of(path: &[String]) -> (u64, String) {
 }
 
 /// Tensor-parallel and pipeline-parallel rank of each folder.
-fn ranks(folder: &Folder, names: &[String]) -> Result<BTreeMap<(u64, u64), String>> {
+fn ranks(folder: &Folder, names: &[String]) -> Result<Ranks> {
     let parse = |name: &String| {
         let mut numbers = name
             .strip_prefix("mp_rank_")?
@@ -243,21 +247,23 @@ fn ranks(folder: &Folder, names: &[String]) -> Result<BTreeMap<(u64, u64), Strin
             );
             return Err(Error::checkpoint(folder.path(), reason));
         };
-        ranks.insert(rank, name.clone());
+        ranks.insert(rank, open(folder, name)?);
     }
     Ok(ranks)
 }
 
-/// How many ranks there are of each kind; all combinations must be there.
-fn extent(folder: &Folder, ranks: &BTreeMap<(u64, u64), String>) -> Result<(u64, u64)> {
+/// How many ranks there are of each kind; all combinations must be there, and no more than the arguments tell.
+fn extent(folder: &Folder, ranks: &Ranks) -> Result<(u64, u64)> {
     let tensor = ranks.keys().map(|rank| rank.0 + 1).max().unwrap_or(0);
     let pipeline = ranks.keys().map(|rank| rank.1 + 1).max().unwrap_or(0);
     let all = (0..tensor).flat_map(|t| (0..pipeline).map(move |p| (t, p)));
-    match all.clone().find(|rank| !ranks.contains_key(rank)) {
-        None => Ok((tensor, pipeline)),
-        Some((t, p)) => Err(Error::checkpoint(
-            folder.path(),
-            format!("the folder of tensor rank {t}, pipeline rank {p} is missing: {INCOMPLETE}"),
-        )),
+    if let Some((t, p)) = { all }.find(|rank| !ranks.contains_key(rank)) {
+        let reason =
+            format!("the folder of tensor rank {t}, pipeline rank {p} is missing: {INCOMPLETE}");
+        return Err(Error::checkpoint(folder.path(), reason));
     }
+    if let Some(rank) = ranks.get(&(0, 0)) {
+        check_stated_extent(folder, &rank.file, (tensor, pipeline))?;
+    }
+    Ok((tensor, pipeline))
 }

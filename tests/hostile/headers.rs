@@ -186,7 +186,7 @@ cases! {
         let tensor = Tensor::stored(source, Dtype::U8, Shape::new(&[4]).unwrap(), layout).unwrap();
         let named = |index| MappedTensor { name: format!("{index:04000}").into(), tensor: tensor.clone(), sources: Default::default() };
         let tensors: Vec<_> = (0..4500).map(named).collect();
-        let units = (0..tensors.len()).map(|number| vec![number]).collect();
+        let units = (0..tensors.len()).collect();
         let weights = Weights { naming: Naming::Model, units, max_shard_size: 1 << 40, total_parameters: 0 };
         let files = weight_files(&tensors, &weights);
         assert!(files.len() > 2 && files.iter().all(|file| file.size() < 100_000_000));
