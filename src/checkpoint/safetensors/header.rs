@@ -94,15 +94,19 @@ fn check_unique<K: AsRef<str>, V, E: Error>(entries: &[(K, V)]) -> Result<(), E>
     let mut seen = HashSet::with_capacity(entries.len());
     let mut keys = entries.iter().map(|(key, _)| key.as_ref());
     match keys.find(|key| !seen.insert(*key)) {
-        Some(twice) => Err(E::custom(format_args!("{twice:?} stands in it twice"))),
+        Some(key) => Err(twice(key)),
         None => Ok(()),
     }
+}
+
+fn twice<E: Error>(key: &str) -> E {
+    E::custom(format_args!("{key:?} stands in it twice"))
 }
 
 fn once<T, E: Error>(field: &mut Option<T>, value: T, name: &'static str) -> Result<(), E> {
     match field.replace(value) {
         None => Ok(()),
-        Some(_) => Err(E::duplicate_field(name)),
+        Some(_) => Err(twice(name)),
     }
 }
 
