@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::tensor::SourceFile;
 
-/// Largest JSON file that is parsed. An index of a hundred thousand tensors has a tenth of it.
-const JSON_LIMIT: u64 = 64 << 20;
+/// Largest file of parameters. In memory its values may take forty times as much.
+const JSON_LIMIT: u64 = 4 << 20;
 
 /// A folder inside a checkpoint. Names lead to regular files inside the checkpoint's root and nowhere else.
 #[derive(Debug, Clone)]

@@ -22,8 +22,8 @@ const STATED: [&str; 5] = [
     "hidden_size",
 ];
 
-/// Largest config.json that is read.
-const SIZE_LIMIT: u64 = 16 << 20;
+/// Largest config.json that is read. In memory its values may take forty times as much.
+const SIZE_LIMIT: u64 = 4 << 20;
 
 pub struct ConfigFile<'a> {
     values: Config,

@@ -102,3 +102,14 @@ fn lists_that_are_gone_through_for_each_tensor_are_short() {
         &["missing"],
     );
 }
+
+#[test]
+fn files_of_values_are_small() {
+    let model = || Scene::new().with("model.safetensors", named(&["a"]));
+    let numbers = "0,".repeat((4 << 19) - 50);
+    let config = format!(r#"{{"model_type":"free","x":[{numbers}0]}}"#);
+    shown(model().with("config.json", config), &["\"a\""]);
+    let large = |name| model().sparse(name, b"{", 5 << 20);
+    refused(large("config.json"), &["config.json", "too many"]);
+    refused(large("params.json"), &["params.json", "more than"]);
+}
