@@ -104,7 +104,8 @@ impl Folder {
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if wanted(&entry) {
-                names.extend(entry.file_name().into_string());
+                // What is no UTF-8 gets a name that leads nowhere: it may be missed, but not passed over.
+                names.push(entry.file_name().to_string_lossy().into_owned());
             }
         }
         names.sort_unstable();

@@ -110,3 +110,11 @@ cases! {
         shown(step(step(Scene::empty(), 10), 20), &["\"saves\"", "global_step_10", "global_step_20"]);
     }
 }
+
+#[test]
+fn weights_under_a_name_that_is_no_text_are_not_passed_over() {
+    let scene = Scene::new().with("model.safetensors", named(&["a"]));
+    let name = std::ffi::OsStr::from_bytes(b"more-\xff.safetensors");
+    fs::write(scene.source().join(name), named(&["b"])).unwrap();
+    refused(scene, &["more-\u{fffd}.safetensors", "missing"]);
+}
