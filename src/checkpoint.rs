@@ -154,7 +154,7 @@ impl Checkpoint {
         let config = self.beside.iter().find(|folder| folder.exists(CONFIG));
         Ok(Adapter {
             tensors,
-            config: config.map(|folder| folder.open_file(CONFIG)).transpose()?,
+            config: config.map(|folder| json_file(folder, CONFIG)).transpose()?,
             training: json_beside(&self.beside, "lora_train_meta.json")?,
         })
     }
@@ -213,6 +213,12 @@ fn side_files_of(place: &Place) -> Result<Vec<SideFile>> {
 fn json_beside(folders: &[Folder], name: &str) -> Result<Option<Map<String, Value>>> {
     let folder = folders.iter().find(|folder| folder.exists(name));
     folder.map(|folder| folder.json(name)).transpose()
+}
+
+/// A file that is shown as it is, and is an object of JSON.
+fn json_file(folder: &Folder, name: &str) -> Result<Arc<SourceFile>> {
+    folder.json::<Map<String, Value>>(name)?;
+    folder.open_file(name)
 }
 
 fn adapter_beside(folders: &[Folder]) -> Result<Vec<SourceTensor>> {

@@ -107,6 +107,7 @@ fn made(
     let Some(alpha) = alpha
         .map(Value::from)
         .or(training.get("lora_alpha").cloned())
+        .filter(Value::is_number)
     else {
         let reason = "neither an adapter_config.json nor a lora_train_meta.json beside the adapter tells its alpha: pass --lora-alpha X";
         return Err(Error::Mapping(reason.to_owned()));

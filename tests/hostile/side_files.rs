@@ -58,3 +58,39 @@ cases! {
         shown(scene.with("chat_template.jinja", evil), &["chat_template.jinja", &format!("\"size\": {}", evil.len())]);
     }
 }
+
+/// An adapter of PEFT's, with this config.
+fn with_adapter_config(config: &str) -> Scene {
+    let half = |part: &str| format!("base_model.model.q_proj.lora_{part}.weight");
+    let weights = named(&[&half("A"), &half("B")]);
+    Scene::empty()
+        .with("adapter_model.safetensors", weights)
+        .with("adapter_config.json", config)
+}
+
+#[test]
+fn the_config_of_an_adapter_is_json_or_refused() {
+    let whole = r#"{"r":1e999999,"lora_alpha":-1}"#.replace("1e999999", "99999999999");
+    shown(with_adapter_config(&whole), &["adapter_config.json"]);
+    for config in ["", "[]", "{", r#"{"lora_alpha":NaN}"#, r#"{"r":1e999}"#] {
+        refused(with_adapter_config(config), &["adapter_config.json"]);
+    }
+    refused(
+        with_adapter_config("").link("adapter_config.json", "../secret"),
+        &["outside the checkpoint"],
+    );
+    let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+    refused(with_adapter_config(&deep), &["adapter_config.json"]);
+}
+
+#[test]
+fn an_alpha_that_is_no_number_is_none() {
+    for alpha in ["\"evil\"", "{}", "null", "[1]", "true"] {
+        let training = format!("{{\"lora_alpha\":{alpha},\"task_type\":\"CAUSAL_LM\"}}");
+        let scene = with_adapter_config("").without("adapter_config.json");
+        refused(
+            scene.with("lora_train_meta.json", training),
+            &["tells its alpha", "--lora-alpha"],
+        );
+    }
+}
