@@ -119,8 +119,11 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
     if own > 0 {
         return Ok(own > 1);
     }
+    let mut names = folder.folders()?;
+    // The numbered ones first: of them one is enough.
+    names.sort_by_key(|name| numbered(name).is_none());
     let mut found = 0;
-    for name in folder.folders()? {
+    for name in names {
         // One that cannot be looked at proves nothing.
         let inside = search(folder, &name).map_or(0, |inside| inside.len());
         found += inside;

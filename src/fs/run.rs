@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::tree::{Entry, Kind, ROOT, Stat, Usage};
-use super::{Answer, Errno, Inodes, one_line};
+use super::{Answer, Errno, ErrorLog, Inodes};
 use crate::checkpoint::{LATEST, Run, Save};
 use crate::error::Result;
 use crate::repo::VirtualFile;
@@ -42,6 +42,7 @@ pub struct RunTree {
     slots: Mutex<Slots>,
     listed: Mutex<Option<Instant>>,
     latest: Mutex<Option<(Instant, Option<Save>)>>,
+    errors: ErrorLog,
 }
 
 impl Debug for RunTree {
@@ -59,6 +60,7 @@ impl RunTree {
             slots: Mutex::default(),
             listed: Mutex::default(),
             latest: Mutex::default(),
+            errors: ErrorLog::default(),
         }
     }
 
@@ -129,7 +131,7 @@ impl RunTree {
     /// A directory called as the link is stands in its place.
     fn list_top(&self, offset: u64, add: &mut dyn FnMut(Entry<'_>) -> bool) -> Answer<()> {
         if let Err(error) = self.refresh() {
-            tracing::warn!("{}", one_line(&error.to_string()));
+            self.errors.record(error);
             return Err(Errno::EIO);
         }
         let portion = self.slots().after(offset.saturating_sub(FIRST), PORTION);

@@ -114,6 +114,28 @@ fn links_stay_in_the_run() {
 }
 
 #[test]
+fn a_run_that_cannot_be_listed_is_logged_in_few_lines() {
+    need_fuse!();
+    let scene = Scene::of(&["step-1"]);
+    fs::create_dir(scene.path("point")).unwrap();
+    let mount = ["mount", "run", "point", "--daemon", "--log-file", "log"];
+    let output = scene.command(&mount);
+    assert!(output.status.success(), "{output:?}");
+    fs::rename(scene.run(), scene.path("away")).unwrap();
+    let list =
+        || fs::read_dir(scene.path("point")).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let failed = (0..100).filter(|_| list().is_err()).count();
+    fs::rename(scene.path("away"), scene.run()).unwrap();
+    within(|| (list().unwrap().len() == 2).then_some(()));
+    assert!(scene.command(&["umount", "point"]).status.success());
+    let log = fs::read_to_string(scene.path("log")).unwrap();
+    assert!(
+        failed > 50 && (1..20).contains(&log.lines().count()),
+        "{failed} failed: {log}"
+    );
+}
+
+#[test]
 fn names_that_break_a_line_are_not_shown() {
     need_fuse!();
     let scene = Scene::of(&["step-1", "step\n-2", "step-\u{1b}[31m3"]);
