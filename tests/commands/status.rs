@@ -38,6 +38,8 @@ fn a_stopped_program_holds_no_status_up() {
     let stage = Stage::new();
     let program = stage.mount();
     program.signal(libc::SIGSTOP);
+    // A thread that has taken a request already would keep who asks until it goes on.
+    within(|| program.is_stopped().then_some(()));
     let mut status = std::process::Command::new("timeout");
     status.args(["20", env!("CARGO_BIN_EXE_ckptfs"), "status"]);
     let output = status.output().unwrap();

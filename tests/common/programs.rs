@@ -121,6 +121,17 @@ impl Foreground {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
+    /// Whether no thread runs any more after SIGSTOP.
+    #[allow(dead_code, reason = "one test alone asks")]
+    pub fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let mut states = threads.map(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            stat.rsplit(") ").next().map(|rest| rest.starts_with('T'))
+        });
+        states.all(|is_stopped| is_stopped == Some(true))
+    }
+
     #[allow(dead_code, reason = "the load test alone asks")]
     pub fn id(&self) -> u32 {
         self.child.id()
