@@ -10,6 +10,8 @@ mod failing;
 mod life;
 #[path = "mount/listing.rs"]
 mod listing;
+#[path = "mount/passthrough.rs"]
+mod passthrough;
 #[path = "mount/posix.rs"]
 mod posix;
 #[path = "mount/reading.rs"]

@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match (&arguments.tensor, &arguments.html) {
         (Some(name), _) => print(&detail(&view, name)?, arguments.json)?,
         (None, Some(file)) => write_page(file, &arguments.source, &view)?,
-        (None, None) => print(&Report::of(&view), arguments.json)?,
+        (None, None) => print(&Report::of(&view)?, arguments.json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -71,7 +71,7 @@ fn detail(view: &View, name: &str) -> Result<TensorDetail, Error> {
 }
 
 fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
-    let page = page::page(&source.display().to_string(), &Report::of(view))?;
+    let page = page::page(&source.display().to_string(), &Report::of(view)?)?;
     let write = || File::create_new(file)?.write_all(page.as_bytes());
     write().map_err(|error| Error::target(file, error.to_string()))?;
     writeln!(io::stdout(), "{}", file.display())?;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::mapping::{Dropped, MappedTensor};
+use crate::read::passthrough_source;
 use crate::repo::{Place, VirtualFile, places};
 use crate::tensor::{Nest, Stored, nests};
 use crate::view::{Note, Tied, View};
@@ -30,6 +31,8 @@ pub struct Report {
 pub struct FileReport {
     pub path: String,
     pub size: u64,
+    /// The source file that holds the same bytes.
+    pub same_as: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,7 +94,9 @@ pub struct NoteReport {
 }
 
 impl Report {
-    pub fn of(view: &View) -> Self {
+    /// # Errors
+    /// Those of reading the beginning of a file that may be shown as it is.
+    pub fn of(view: &View) -> Result<Self> {
         let places = places(&view.files);
         let tensors = || view.tensors.iter().map(|tensor| &tensor.tensor);
         let mut dtypes = BTreeMap::new();
@@ -99,28 +104,34 @@ impl Report {
             *dtypes.entry(tensor.dtype().name()).or_default() += 1;
         }
         let report = |mapped| TensorReport::of(mapped, &places);
-        Self {
+        Ok(Self {
             system: view.system.clone(),
             evidence: view.evidence.clone(),
             family: view.family.clone(),
             parameters: tensors().map(|tensor| tensor.shape().elements()).sum(),
             bytes: view.bytes(),
             dtypes,
-            files: view.files.iter().map(FileReport::of).collect(),
+            files: view
+                .files
+                .iter()
+                .map(FileReport::of)
+                .collect::<Result<_>>()?,
             tensors: view.tensors.iter().map(report).collect(),
             tied: view.tied.iter().map(TiedReport::of).collect(),
             dropped: view.dropped.iter().map(DroppedReport::of).collect(),
             notes: view.notes.iter().map(NoteReport::of).collect(),
-        }
+        })
     }
 }
 
 impl FileReport {
-    fn of(file: &VirtualFile) -> Self {
-        Self {
+    fn of(file: &VirtualFile) -> Result<Self> {
+        let same = passthrough_source(file)?;
+        Ok(Self {
             path: file.path().to_owned(),
             size: file.size(),
-        }
+            same_as: same.map(|source| source.path().display().to_string()),
+        })
     }
 }
 

@@ -24,6 +24,10 @@ impl Display for Report {
         let files = self.files.iter();
         let files = files.map(|file| format!("{} ({})", file.path, size::shown(file.size)));
         line(f, "files", &listed(files.collect()))?;
+        let unchanged = self.unchanged();
+        if !unchanged.is_empty() {
+            line(f, "unchanged", &listed(unchanged))?;
+        }
         line(f, "read from", &self.source_files())?;
         table(f, &tree(&self.tensors))?;
         let remarks = self.remarks();
@@ -43,6 +47,13 @@ impl Report {
             .collect();
         let (parameters, bytes) = (self.parameters, size::shown(self.bytes));
         format!("{}, {parameters} parameters, {bytes}", dtypes.join(", "))
+    }
+
+    /// The files that equal a file of the source.
+    fn unchanged(&self) -> Vec<String> {
+        let files = self.files.iter();
+        let files = files.filter(|file| file.same_as.is_some());
+        files.map(|file| file.path.clone()).collect()
     }
 
     /// The folder, if they all lie in one, and the names in it.
