@@ -29,7 +29,7 @@ pub struct Options {
     pub source: PathBuf,
     /// Whether other users may read what the modes of the source allow them.
     pub allow_other: bool,
-    /// Threads that answer requests; without a number as many as cores, 2 to 16.
+    /// Threads that answer requests; without a number as many as cores, 4 to 16.
     pub threads: Option<NonZeroUsize>,
     /// Whether the kernel may read files that equal one source file by itself.
     pub passthrough: bool,
