@@ -8,6 +8,7 @@ use super::measure::{self, Pass};
 use super::memory;
 use super::mounted::Mounted;
 use super::reading::{self, Range, Reader};
+use super::slow::SlowDisk;
 
 /// What lies in the page cache before a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +24,18 @@ pub enum Caches {
 #[derive(Debug, Clone, Copy)]
 pub struct Side {
     pub source: Source,
+    pub reader: Reader,
     pub mounted: bool,
     pub flags: &'static [&'static str],
     /// Parts of the tensors' names; none for whole files.
     pub tensors: &'static [&'static str],
+    /// Whether the source lies on a disk that takes its time.
+    pub slow: bool,
 }
 
 pub struct Case {
     label: &'static str,
     caches: Caches,
-    reader: Reader,
     /// What the ratio is against.
     base: Side,
     side: Side,
@@ -45,99 +48,152 @@ pub struct Row {
     pub side: Pass,
 }
 
-const fn plain(source: Source) -> Side {
+const fn plain(source: Source, reader: Reader) -> Side {
     Side {
         source,
+        reader,
         mounted: false,
         flags: &[],
         tensors: &[],
+        slow: false,
     }
 }
 
-const fn through(source: Source, tensors: &'static [&'static str]) -> Side {
+const fn through(source: Source, reader: Reader) -> Side {
     Side {
-        source,
         mounted: true,
-        flags: &[],
-        tensors,
+        ..plain(source, reader)
     }
 }
 
 pub fn all() -> Vec<Case> {
+    let mut cases = whole_files();
+    for caches in [Caches::Cold, Caches::SourceHot] {
+        cases.extend(operations(caches));
+    }
+    cases
+}
+
+/// Renamed tensors and files that stay as they are, beside the plain files.
+fn whole_files() -> Vec<Case> {
     use Caches::*;
     use Reader::*;
-    let whole = |label, caches, reader| Case {
+    let case = |label, caches, base, side| Case {
         label,
         caches,
-        reader,
-        base: plain(Source::Renamed),
-        side: through(Source::Renamed, &[]),
+        base,
+        side,
     };
-    let mut cases = vec![
-        whole("renamed", Cold, Sequential),
-        whole("renamed", Cold, Mapped),
-        whole("renamed", MountHot, Sequential),
-        whole("renamed", SourceHot, Sequential),
-        whole("renamed", SourceHot, Two),
-        whole("renamed", Cold, Two),
-        whole("renamed", SourceHot, Direct),
-        whole("renamed", Cold, MappedByFour),
-        whole("renamed", SourceHot, Random(4 << 10)),
-        whole("renamed", SourceHot, Random(64 << 10)),
-        whole("renamed", MountHot, Random(4 << 10)),
-    ];
-    for caches in [Cold, SourceHot] {
-        cases.push(Case {
-            label: "untouched (passthrough)",
-            caches,
-            reader: Sequential,
-            base: plain(Source::Untouched),
-            side: through(Source::Untouched, &[]),
-        });
-        // Beside tensors of about the same sizes and places in a renamed source.
-        let (rope, rows, columns) = (
-            &["q_proj", "k_proj"],
-            &["q_proj", "up_proj"],
-            &["o_proj", "down_proj"],
+    let renamed = |caches, reader| {
+        let (base, side) = (
+            plain(Source::Renamed, reader),
+            through(Source::Renamed, reader),
         );
-        let kinds: [(_, _, &[&str], &[&str]); 5] = [
-            ("rope-permuted", Source::Meta, rope, rope),
-            ("dim-0 / FSDP shards", Source::Sharded, rows, rows),
-            ("dim-1 shards", Source::Sharded, columns, columns),
-            (
-                "expert-unstacked",
-                Source::Experts,
-                &[".experts."],
-                &["mlp"],
-            ),
-            ("transposed", Source::Transposed, &[".w2."], &["down_proj"]),
-        ];
-        for (label, source, tensors, like) in kinds {
-            cases.push(Case {
-                label,
-                caches,
-                reader: Sequential,
-                base: through(Source::Renamed, like),
-                side: through(source, tensors),
-            });
-        }
-        cases.push(Case {
-            label: "cast f32 to bf16, per byte of bf16",
+        case("renamed", caches, base, side)
+    };
+    let mounted = |caches, base, side| {
+        let (base, side) = (
+            through(Source::Renamed, base),
+            through(Source::Renamed, side),
+        );
+        case("renamed, against one reader", caches, base, side)
+    };
+    let direct = case(
+        "renamed, O_DIRECT against read()",
+        SourceHot,
+        plain(Source::Renamed, Sequential),
+        through(Source::Renamed, Direct),
+    );
+    let slow = |side| Side {
+        tensors: &["layers.0.self_attn.q", "layers.0.self_attn.k"],
+        slow: true,
+        ..side
+    };
+    let untouched = |caches| {
+        let side = Side {
+            flags: &["--passthrough"],
+            ..through(Source::Untouched, Sequential)
+        };
+        case(
+            "passthrough",
             caches,
-            reader: Sequential,
-            base: through(Source::RenamedF32, &[]),
-            side: Side {
-                flags: &["--dtype", "bf16"],
-                ..through(Source::RenamedF32, &[])
-            },
-        });
-    }
+            plain(Source::Untouched, Sequential),
+            side,
+        )
+    };
+    vec![
+        renamed(Cold, Sequential),
+        renamed(Cold, Mapped),
+        renamed(MountHot, Sequential),
+        renamed(MountHot, Mapped),
+        renamed(SourceHot, Sequential),
+        mounted(SourceHot, Sequential, Two),
+        mounted(SourceHot, Sequential, Halves),
+        direct,
+        untouched(Cold),
+        untouched(SourceHot),
+        mounted(Cold, Mapped, MappedByFour),
+        renamed(Cold, Two),
+        renamed(Cold, TwoDirect),
+        renamed(SourceHot, Random(4 << 10)),
+        renamed(SourceHot, Random(64 << 10)),
+        renamed(MountHot, Random(4 << 10)),
+        case(
+            "renamed, each read of the source takes 20 ms",
+            Cold,
+            slow(plain(Source::Renamed, Sequential)),
+            slow(through(Source::Renamed, Sequential)),
+        ),
+    ]
+}
+
+/// Beside tensors of about the same sizes and places in a renamed source.
+fn operations(caches: Caches) -> Vec<Case> {
+    let (rope, rows, columns) = (
+        &["q_proj", "k_proj"],
+        &["q_proj", "up_proj"],
+        &["o_proj", "down_proj"],
+    );
+    let kinds: [(_, _, &[&str], &[&str]); 5] = [
+        ("rope-permuted", Source::Meta, rope, rope),
+        ("dim-0 / FSDP shards", Source::Sharded, rows, rows),
+        ("dim-1 shards", Source::Sharded, columns, columns),
+        (
+            "expert-unstacked",
+            Source::Experts,
+            &[".experts."],
+            &["mlp"],
+        ),
+        ("transposed", Source::Transposed, &[".w2."], &["down_proj"]),
+    ];
+    let some = |source, tensors| Side {
+        tensors,
+        ..through(source, Reader::Sequential)
+    };
+    let mut cases: Vec<Case> = kinds
+        .into_iter()
+        .map(|(label, source, tensors, like)| Case {
+            label,
+            caches,
+            base: some(Source::Renamed, like),
+            side: some(source, tensors),
+        })
+        .collect();
+    cases.push(Case {
+        label: "cast f32 to bf16, per byte of bf16",
+        caches,
+        base: some(Source::RenamedF32, &[]),
+        side: Side {
+            flags: &["--dtype", "bf16"],
+            ..some(Source::RenamedF32, &[])
+        },
+    });
     cases
 }
 
 impl Case {
     pub fn name(&self) -> String {
-        format!("{}, {:?}, {:?}", self.label, self.caches, self.reader)
+        format!("{}, {:?}, {:?}", self.label, self.caches, self.side.reader)
     }
 
     /// Both sides in turn, several times.
@@ -167,15 +223,17 @@ impl Case {
                 Reader::Sequential.read(&reading::shards(&source));
             }
         }
+        let slow = side.slow.then(|| SlowDisk::over(&source));
+        let source = slow.as_ref().map_or(source, |disk| disk.path().to_owned());
         if !side.mounted {
-            return measure::plain(self.reader, &reading::shards(&source));
+            return measure::plain(side.reader, &ranges(&source, side.tensors));
         }
         let mount = Mounted::start(&source, side.flags);
         let ranges = ranges(&mount.point, side.tensors);
         if self.caches == Caches::MountHot {
             Reader::Sequential.read(&ranges);
         }
-        measure::mounted(self.reader, &ranges, &mount, &source)
+        measure::mounted(side.reader, &ranges, &mount, &source)
     }
 }
 

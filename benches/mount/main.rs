@@ -9,6 +9,7 @@ mod measure;
 mod memory;
 mod mounted;
 mod reading;
+mod slow;
 mod table;
 
 use std::path::PathBuf;

@@ -25,8 +25,12 @@ pub enum Reader {
     MappedByFour,
     /// Two readers of everything at the same time.
     Two,
+    /// Two readers at the same time, each of one half.
+    Halves,
     /// O_DIRECT, 1 MiB.
     Direct,
+    /// Two such readers of everything at the same time: the ranks of a tensor-parallel server.
+    TwoDirect,
     /// 2000 reads at random places.
     Random(usize),
 }
@@ -42,10 +46,10 @@ impl Reader {
                 .sum(),
             Self::Mapped => ranges.iter().map(mapped).sum(),
             Self::MappedByFour => by_four(ranges),
-            Self::Two => thread::scope(|scope| {
-                let readers = [(); 2].map(|()| scope.spawn(|| Self::Sequential.read(ranges)));
-                let counts = readers.map(|reader| reader.join().expect("a reader"));
-                counts.iter().sum()
+            Self::Two => at_once([ranges; 2], |ranges| Self::Sequential.read(ranges)),
+            Self::TwoDirect => at_once([ranges; 2], |ranges| Self::Direct.read(ranges)),
+            Self::Halves => at_once([part(ranges, 0, 2), part(ranges, 1, 2)], |ranges| {
+                Self::Sequential.read(&ranges)
             }),
             Self::Random(size) => random(ranges, size),
         }
@@ -89,25 +93,30 @@ fn touch(map: &Mmap, start: usize, end: usize) -> u64 {
 
 fn by_four(ranges: &[Range]) -> u64 {
     let maps: Vec<Mmap> = ranges.iter().map(|(path, ..)| map(path)).collect();
-    let quarter = |part: u64| -> u64 {
-        let of = |(start, end): (u64, u64)| {
-            let at = |part| (start + (end - start) * part / 4) as usize;
-            (at(part), at(part + 1))
-        };
+    let quarters = [0, 1, 2, 3].map(|number| part(ranges, number, 4));
+    at_once(quarters, |ranges| {
         let maps = maps.iter().zip(ranges);
-        maps.map(|(map, (_, start, end))| {
-            let (start, end) = of((*start, *end));
-            touch(map, start, end)
-        })
-        .sum()
-    };
-    thread::scope(|scope| {
-        let quarter = &quarter;
-        let readers = [0, 1, 2, 3].map(|part| scope.spawn(move || quarter(part)));
-        readers
-            .map(|reader| reader.join().expect("a reader"))
-            .iter()
+        maps.map(|(map, (_, start, end))| touch(map, start as usize, end as usize))
             .sum()
+    })
+}
+
+/// The same part of each range.
+fn part(ranges: &[Range], number: u64, parts: u64) -> Vec<Range> {
+    let of = |(path, start, end): &Range| {
+        let at = |number| start + (end - start) * number / parts;
+        (path.clone(), at(number), at(number + 1))
+    };
+    ranges.iter().map(of).collect()
+}
+
+/// Each share by a thread of its own, all at the same time.
+fn at_once<T: Send, const N: usize>(shares: [T; N], read: impl Fn(T) -> u64 + Sync) -> u64 {
+    thread::scope(|scope| {
+        let read = &read;
+        let readers = shares.map(|share| scope.spawn(move || read(share)));
+        let counts = readers.map(|reader| reader.join().expect("a reader"));
+        counts.iter().sum()
     })
 }
 
