@@ -16,7 +16,7 @@ def mounted(source, *args):
     """Yields the mount point of `ckptfs mount source --daemon args`; whatever happens inside, it is unmounted."""
     with tempfile.TemporaryDirectory(prefix="ckptfs-") as folder:
         point = pathlib.Path(folder)
-        subprocess.run([BINARY, "mount", source, point, "--daemon", *map(str, args)], check=True, timeout=60)
+        subprocess.run([BINARY, "mount", source, point, "--daemon", *map(str, args)], check=True, timeout=60, stdout=subprocess.DEVNULL)
         try:
             yield point
         finally:
