@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::repo::{Segment, VirtualFile};
-use crate::tensor::{Nest, Tensor, nests};
+use crate::tensor::{Nest, SourceFile, Tensor, nests};
 
 use scatter::Copy;
 use tiles::Production;
@@ -39,7 +39,10 @@ pub fn read<'a>(
     if length == 0 {
         return Ok(&[]);
     }
-    let plan = Plan::new(file, offset, end)?;
+    let mut plan = Plan::new(file, offset, end)?;
+    for (file, range, _) in plan.spans() {
+        file.note_cached(range);
+    }
     if let Some(bytes) = plan.mapped(length)? {
         return Ok(bytes);
     }
@@ -101,8 +104,7 @@ pub fn follow_up(file: &VirtualFile, reply: Reply) -> Result<()> {
     let mut plan = Plan::default();
     let end = reply.offset.saturating_add(reply.length as u64);
     plan.add_file(file, reply.offset, end)?;
-    let productions = plan.productions.iter().map(Production::span);
-    for (file, range, bytes) in scatter::spans(&mut plan.copies).chain(productions) {
+    for (file, range, bytes) in plan.spans() {
         file.checked_handle()?;
         file.read_ahead_of(&range, reply.is_slow());
         if reply.is_kept {
@@ -201,6 +203,12 @@ impl<'a> Plan<'a> {
                 destination,
             });
         }
+    }
+
+    /// What is read of each file, and how many bytes of that are wanted; nothing of what blocks hold.
+    fn spans(&mut self) -> impl Iterator<Item = (&'a SourceFile, Range<u64>, u64)> {
+        let productions = self.productions.iter().map(Production::span);
+        scatter::spans(&mut self.copies).chain(productions)
     }
 
     /// The whole reply as it lies in one source file, if it does.

@@ -123,6 +123,13 @@ impl SourceFile {
         Ok(value)
     }
 
+    /// Before a range is read: notes what others have in the page cache by now. Best effort.
+    pub fn note_cached(&self, range: Range<u64>) {
+        if let Ok(file) = self.handle() {
+            self.residency.ask(&file, self.size(), range);
+        }
+    }
+
     /// Has the kernel start to read a range that is about to be asked for in small pieces. Best effort.
     pub fn read_ahead(&self, range: Range<u64>) {
         if let Ok(file) = self.handle() {
@@ -165,8 +172,6 @@ impl SourceFile {
     pub fn mapped(&self, offset: u64, length: usize) -> Result<Option<&[u8]>> {
         READS.fetch_add(1, Ordering::Relaxed);
         let file = self.checked_handle()?;
-        let end = offset.saturating_add(length as u64);
-        self.residency.ask(&file, self.size(), offset..end);
         // SAFETY: the map is private to this file and read by no user code; only its address is handed to writev(2),
         // which answers EFAULT where the file was truncated.
         let map = self

@@ -15,6 +15,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Large folios lie inside of a window, never across its end.
 const WINDOW: u64 = 4 << 20;
 
+/// Part of a window that need not be handed on, such as the paddings between tensors: less than any request, whose pages
+/// would be read again.
+const SLACK: u64 = 64;
+
 /// How far ahead of a sequential reader a slow source is read: 20 ms at 1 GB/s.
 const AHEAD: u64 = 16 << 20;
 
@@ -129,7 +133,7 @@ impl Window<'_> {
 
     fn is_complete_with(&self, share: u64) -> bool {
         let length = self.range.end - self.range.start;
-        let done = |count: u64| count & !(ASKED | SHARED) >= length - length / 16;
+        let done = |count: u64| count & !(ASKED | SHARED) >= length - length / SLACK;
         let before = self.count.fetch_add(share, Ordering::Relaxed);
         let is_last = !done(before) && done(before.wrapping_add(share));
         is_last && self.count.swap(0, Ordering::Relaxed) & SHARED == 0
