@@ -37,6 +37,12 @@ fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
             }
             halves.convert_to_f32_slice(floats);
         }
+        // torch too goes through f32 to the 16-bit types, and so rounds twice.
+        Dtype::F64 => {
+            for (float, bytes) in floats.iter_mut().zip(source.as_chunks().0) {
+                *float = f64::from_le_bytes(*bytes) as f32;
+            }
+        }
         _ => {
             for (float, bytes) in floats.iter_mut().zip(source.as_chunks().0) {
                 *float = f32::from_le_bytes(*bytes);

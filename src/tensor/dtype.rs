@@ -72,8 +72,13 @@ impl Dtype {
         self.bits().is_multiple_of(8).then_some(self.bits() / 8)
     }
 
-    /// Types that a model computes with, which `--dtype` may cast between.
+    /// Types that a model computes with, which `--dtype` may cast.
     pub fn is_castable(self) -> bool {
+        self.is_cast() || self == Self::F64
+    }
+
+    /// Types that a cast may give.
+    pub fn is_cast(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::BF16)
     }
 

@@ -215,7 +215,7 @@ impl Tensor {
         if dtype == self.0.dtype {
             return Ok(self.clone());
         }
-        if !(dtype.is_castable() && self.0.dtype.is_castable()) || self.has_cast() {
+        if !(dtype.is_cast() && self.0.dtype.is_castable()) || self.has_cast() {
             return impossible(format!("no cast from {} to {dtype}", self.0.dtype));
         }
         let of = self.clone();

@@ -1,10 +1,10 @@
 //! Casts of whole models.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mapping::{Family, MappedTensor};
 use crate::tensor::Dtype;
 
-/// Casts every f32, f16 and bf16 tensor to `dtype`, except those that the family keeps in f32. Other types stay.
+/// Casts every f64, f32, f16 and bf16 tensor to `dtype`, those that the family keeps in f32 to that. Other types stay.
 pub fn cast(
     tensors: Vec<MappedTensor>,
     dtype: Option<Dtype>,
@@ -21,17 +21,14 @@ pub fn cast(
 
 fn cast_one(tensor: MappedTensor, dtype: Dtype, family: Option<&Family>) -> Result<MappedTensor> {
     let own = tensor.tensor.dtype();
-    let stays_f32 =
-        own == Dtype::F32 && family.is_some_and(|family| family.stays_f32(&tensor.name));
-    match own {
-        Dtype::F32 | Dtype::F16 | Dtype::BF16 if !stays_f32 => Ok(MappedTensor {
-            tensor: tensor.tensor.cast(dtype)?,
-            ..tensor
-        }),
-        Dtype::F64 => Err(Error::Mapping(format!(
-            "{}: no cast from F64; pass --dtype keep",
-            tensor.name
-        ))),
-        _ => Ok(tensor),
-    }
+    let stays_f32 = family.is_some_and(|family| family.stays_f32(&tensor.name));
+    let dtype = match own {
+        Dtype::F32 | Dtype::F64 if stays_f32 => Dtype::F32,
+        _ if own.is_castable() => dtype,
+        _ => own,
+    };
+    Ok(MappedTensor {
+        tensor: tensor.tensor.cast(dtype)?,
+        ..tensor
+    })
 }

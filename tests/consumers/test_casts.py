@@ -11,7 +11,11 @@ FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def every_pattern(dtype):
-    """Every value of a 16-bit type; of f32 the edges of all exponents and a million others."""
+    """Every value of a 16-bit type; of f32 the edges of all exponents and a million others; of f64 their neighbours."""
+    if dtype == torch.float64:
+        middle = every_pattern(torch.float32).double()
+        wide = torch.tensor([1e-320, 1e300, -1e300, 5e-324, 3.4028235677973366e38, 2.0**-150, 2.0**-149 * 1.5], dtype=dtype)
+        return torch.cat([middle, *(middle * (1 + sign * 2.0**-40) for sign in (-1, 1)), wide])
     if dtype != torch.float32:
         return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     generator = torch.Generator().manual_seed(0)
@@ -21,10 +25,10 @@ def every_pattern(dtype):
     return torch.cat([random, (exponents + halves).flatten()]).to(torch.int32).view(torch.float32)
 
 
-@pytest.mark.parametrize("source", FLOATS)
+@pytest.mark.parametrize("source", [*FLOATS, "f64"])
 @pytest.mark.parametrize("target", FLOATS)
 def test_a_cast_gives_the_bits_of_torch(tmp_path, source, target):
-    values = every_pattern(FLOATS[source])
+    values = every_pattern(FLOATS.get(source, torch.float64))
     safetensors.torch.save_file({"weight": values}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "none"}))
     want = values.to(FLOATS[target])
