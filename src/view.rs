@@ -7,6 +7,7 @@ mod dtype;
 mod names;
 mod options;
 mod tied;
+mod unlisted;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -102,7 +103,7 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
             options,
             &mut notes,
         )?,
-        None => pass_through(&mut checkpoint, &tables, &config, &mut notes)?,
+        None => unlisted::map(&mut checkpoint, &tables, &config, &mut notes)?,
     };
     check_system(options, &checkpoint, &table, &tables)?;
     notes.extend(config.note().map(Note::warning));
@@ -232,40 +233,6 @@ fn check_system(
         ))),
         _ => Ok(()),
     }
-}
-
-/// The tensors of a family without a table, under their own names.
-fn pass_through(
-    checkpoint: &mut Checkpoint,
-    tables: &Tables,
-    config: &ConfigFile,
-    notes: &mut Vec<Note>,
-) -> Result<(String, Outcome, Option<Tied>)> {
-    let model_type = config.model_type();
-    notes.push(Note::warning(match config.values().is_quantized() {
-        true => {
-            "config.json speaks of quantized weights: names pass as they are, unchecked".to_owned()
-        }
-        false => format!("no table for family {model_type}: names pass as they are, unchecked"),
-    }));
-    let mut tensors = names::own_names(std::mem::take(&mut checkpoint.tensors));
-    names::refuse_foreign(tables, model_type, &tensors)?;
-    if let Some(fused) = tensors.iter().find(|tensor| is_fused(&tensor.name)) {
-        notes.push(Note::warning(format!(
-            "{} holds all experts of a layer, as transformers 5 has them in memory: save_pretrained may write them apart",
-            fused.name
-        )));
-    }
-    if !checkpoint.has_own_order() {
-        tensors.sort_by(|a, b| names::natural(&a.name, &b.name));
-    }
-    let mut outcome = mapping::pass_through(tensors)?;
-    let tied = tied::drop_copy(config.values(), &mut outcome, notes)?;
-    Ok(("huggingface".to_owned(), outcome, tied))
-}
-
-fn is_fused(name: &str) -> bool {
-    name.ends_with(".experts.gate_up_proj")
 }
 
 /// What `total_parameters` of the index counts.

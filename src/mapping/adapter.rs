@@ -29,6 +29,7 @@ pub fn adapter_systems(tables: &Tables, family: &Family) -> Vec<System> {
         identity: false,
         rules: adapter_rules(system, family),
         drop: Vec::new(),
+        starts: Vec::new(),
     };
     tables.systems_of(family).map(system).collect()
 }

@@ -67,7 +67,7 @@ pub fn apply(
         match index.find(&source.name) {
             Found::Nothing => outcome.unknown.push(source.clone()),
             Found::Itself => outcome.tensors.push(MappedTensor {
-                name: source.name.clone(),
+                name: system.own_name(&source.name),
                 tensor: join(&source.parts, None)?,
                 sources: smallvec![source.origin.clone()],
             }),

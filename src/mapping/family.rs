@@ -22,7 +22,8 @@ pub struct Family {
     /// What the model class assumes where config.json is silent.
     #[serde(default)]
     pub defaults: BTreeMap<String, Expression>,
-    /// In the order in which `save_pretrained` writes them.
+    /// In the order in which `save_pretrained` writes them. Where none is listed every name passes.
+    #[serde(default)]
     pub tensors: Vec<FamilyTensor>,
     /// Where this holds a tensor may be missing: layers that transformers neither loads nor writes.
     pub optional: Option<Expression>,
@@ -68,9 +69,19 @@ impl Family {
         self.buffers.iter().any(|names| names.matches(name))
     }
 
+    /// Whether `model_type` of config.json is one of the family's.
+    pub fn is(&self, model_type: &str) -> bool {
+        self.name == model_type || self.model_types.iter().any(|each| each == model_type)
+    }
+
+    /// Whether the table says what a model consists of.
+    pub fn is_listed(&self) -> bool {
+        !self.tensors.is_empty()
+    }
+
     /// Whether a name belongs to a part that the table does not list.
     pub fn passes(&self, name: &str) -> bool {
-        self.pass.iter().any(|prefix| name.starts_with(&**prefix))
+        !self.is_listed() || self.pass.iter().any(|prefix| name.starts_with(&**prefix))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::slice;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -56,9 +56,22 @@ pub struct System {
     pub rules: Vec<Rule>,
     #[serde(default)]
     pub drop: Vec<Drop>,
+    /// Beginnings of names that stand for themselves, and what comes in their place.
+    #[serde(default)]
+    pub starts: Vec<(String, String)>,
 }
 
 impl System {
+    /// The name in the directory of a tensor that no rule makes.
+    pub fn own_name(&self, name: &Arc<str>) -> Arc<str> {
+        let restarted = |(old, new): &(String, String)| {
+            let rest = name.strip_prefix(&**old)?;
+            Some(format!("{new}{rest}").into())
+        };
+        let restarted = self.starts.iter().find_map(restarted);
+        restarted.unwrap_or_else(|| name.clone())
+    }
+
     /// The rules that only rename: the form of the new name, and a pattern of the old one.
     pub fn renames(&self) -> impl Iterator<Item = (String, &Pattern)> {
         let plain =
@@ -157,7 +170,8 @@ impl Tables {
     }
 
     pub fn families(&self) -> impl Iterator<Item = &Family> {
-        self.own.families.iter().chain(&self.embedded.families)
+        let all = self.own.families.iter().chain(&self.embedded.families);
+        all.filter(|family| family.is_listed())
     }
 
     pub fn systems(&self) -> impl Iterator<Item = &System> + Clone {
@@ -172,10 +186,14 @@ impl Tables {
     }
 
     pub fn family(&self, model_type: &str) -> Option<&Family> {
-        let is_type = |family: &&Family| {
-            family.name == model_type || family.model_types.iter().any(|each| each == model_type)
-        };
-        self.families().find(is_type)
+        self.families().find(|family| family.is(model_type))
+    }
+
+    /// What is told of a family whose tensors are not listed.
+    pub fn unlisted(&self, model_type: &str) -> Option<&Family> {
+        let all = self.own.families.iter().chain(&self.embedded.families);
+        all.filter(|family| !family.is_listed())
+            .find(|family| family.is(model_type))
     }
 
     /// The systems that have rules for a family, those that name it first.

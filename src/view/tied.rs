@@ -33,18 +33,20 @@ impl Tied {
 
 /// Drops a head that holds an embedding's very elements, where the config ties them and no table says which embedding.
 pub fn drop_copy(
+    family: Option<&Family>,
     config: &Config,
     outcome: &mut Outcome,
     notes: &mut Vec<Note>,
 ) -> Result<Option<Tied>> {
-    const HEAD: &str = "lm_head.weight";
-    let tied = config
-        .get("tie_word_embeddings")
-        .is_some_and(|tied| *tied == true);
+    let head = family.map_or("lm_head.weight", |family| &family.head);
+    let tied = match family {
+        Some(family) => mapping::is_tied(family, config)?,
+        None => config.get("tie_word_embeddings") == Some(&true.into()),
+    };
     let at = outcome
         .tensors
         .iter()
-        .position(|tensor| *tensor.name == *HEAD);
+        .position(|tensor| *tensor.name == *head);
     let Some(at) = at.filter(|_| tied) else {
         return Ok(None);
     };
