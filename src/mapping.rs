@@ -25,6 +25,6 @@ pub use family::Family;
 pub use infer::infer;
 pub use listing::expected;
 pub use pattern::form_of;
-pub use promise::{Expected, check, is_tied};
+pub use promise::{Expected, check, is_tied, shortfall};
 pub use table::{System, Tables};
 pub use units::units;

@@ -6,6 +6,7 @@ mod config;
 mod dtype;
 mod names;
 mod options;
+mod stated;
 mod tied;
 mod unlisted;
 
@@ -190,7 +191,11 @@ fn map(
     config.complete(family, &outcome.tensors)?;
     let tied = tied::settle(family, config.values(), &mut outcome, notes)?;
     let expected = mapping::expected(family, config.values(), outcome.tensors.len())?;
-    outcome.tensors = mapping::check(family, &expected, outcome.tensors)?;
+    if let Some((found, promised)) = mapping::shortfall(&expected, &outcome.tensors) {
+        checkpoint.layout.check_share(found, promised)?;
+    }
+    let checked = mapping::check(family, &expected, outcome.tensors);
+    outcome.tensors = checked.map_err(|error| config.explain(error))?;
     for dropped in &outcome.dropped {
         note_dropped(dropped, notes)?;
     }

@@ -124,15 +124,66 @@ fn a_family_that_config_json_contradicts_is_refused() {
     );
 }
 
-/// Twice the heads at half the size have the same shapes, and other bytes.
+fn of_meta() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/meta-mp2/source")
+}
+
+/// A copy of Meta's two files, the second under `second`, with `old` in params.json replaced.
+fn meta(second: &[&str], old: &str, new: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let copy =
+        |from: &str, to: &str| fs::copy(of_meta().join(from), folder.path().join(to)).unwrap();
+    copy("consolidated.00.pth", "consolidated.00.pth");
+    for name in second {
+        copy("consolidated.01.pth", name);
+    }
+    let params = fs::read_to_string(of_meta().join("params.json")).unwrap();
+    let changed = params.replace(old, new);
+    fs::write(folder.path().join("params.json"), changed).unwrap();
+    folder
+}
+
+#[test]
+fn consolidated_files_that_are_missing_are_named() {
+    let last = refusal(meta(&[], "", "").path(), &Options::default());
+    let words = ["1 of 2 consolidated files", "missing consolidated.01.pth"];
+    assert_names(&last, &words);
+    let gaps = meta(&["consolidated.03.pth"], "", "");
+    let words = ["2 of 4", "missing consolidated.01.pth, consolidated.02.pth"];
+    assert_names(&refusal(gaps.path(), &Options::default()), &words);
+}
+
+#[test]
+fn consolidated_files_that_are_too_many_are_counted() {
+    let three = meta(&["consolidated.01.pth", "consolidated.02.pth"], "", "");
+    let words = ["3 consolidated files", "2 of which"];
+    assert_names(&refusal(three.path(), &Options::default()), &words);
+}
+
+#[test]
+fn params_that_contradict_the_tensors_are_refused() {
+    let refused = |old: &str, new: &str| {
+        let folder = meta(&["consolidated.01.pth"], old, new);
+        refusal(folder.path(), &Options::default())
+    };
+    let vocabulary = refused("\"vocab_size\": 130", "\"vocab_size\": 260");
+    assert_names(&vocabulary, &["embed_tokens", "260", "params.json"]);
+    let layers = refused("\"n_layers\": 2", "\"n_layers\": 3");
+    assert_names(&layers, &["missing: model.layers.2.", "params.json"]);
+    let keys = refused("\"n_kv_heads\": 2", "\"n_kv_heads\": 1");
+    assert_names(&keys, &["k_proj", "num_key_value_heads", "params.json"]);
+    let width = refused("\"dim\": 32", "\"dim\": 64");
+    assert_names(&width, &["hidden_size", "params.json"]);
+}
+
+/// Twice the heads at half the size have the same shapes, and other bytes; of rope_theta no shape tells at all.
 #[test]
 fn a_config_that_contradicts_the_checkpoints_own_params_is_refused() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/meta-mp2/source");
-    let with = |heads: u64| {
+    let with = |heads: u64, rope: &str| {
         let folder = tempfile::tempdir().unwrap();
         let head_dim = 32 / heads;
         let config = format!(
-            r#"{{"model_type": "llama", "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2,
+            r#"{{"model_type": "llama", "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, {rope},
 "num_attention_heads": {heads}, "num_key_value_heads": {heads}, "head_dim": {head_dim}, "vocab_size": 130}}"#
         );
         fs::write(folder.path().join("config.json"), config).unwrap();
@@ -140,12 +191,15 @@ fn a_config_that_contradicts_the_checkpoints_own_params_is_refused() {
             config_from: Some(folder.path().to_owned()),
             ..Options::default()
         };
-        let opened = View::open(&source, &options).map(drop);
+        let opened = View::open(&of_meta(), &options).map(drop);
         opened.map_err(|error| error.to_string())
     };
-    assert_eq!(with(2), Ok(()));
-    let words = ["num_attention_heads is 4", "the checkpoint itself says 2"];
-    assert_names(&with(4).unwrap_err(), &words);
+    let since_5 = r#""rope_parameters": {"rope_theta": 10000}"#;
+    assert_eq!(with(2, since_5), Ok(()));
+    let line = with(4, r#""rope_theta": 500000.0"#).unwrap_err();
+    let heads = ["num_attention_heads is 4", "the checkpoint itself says 2"];
+    assert_names(&line, &heads);
+    assert_names(&line, &["rope_theta is 500000"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::consolidated;
 use super::folder::Folder;
 use crate::error::{Error, Result};
 
@@ -51,6 +52,15 @@ impl Layout {
             Self::Adapter => "peft",
             Self::MegatronRanks(_) => "megatron",
             Self::TorchCheckpointing => "torch_checkpointing",
+        }
+    }
+
+    /// # Errors
+    /// When as many files are there as `found` of `promised` rows say, and a checkpoint needs others.
+    pub fn check_share(&self, found: u64, promised: u64) -> Result<()> {
+        match self {
+            Self::Consolidated(names) => consolidated::check_share(names, found, promised),
+            _ => Ok(()),
         }
     }
 

@@ -93,6 +93,23 @@ impl Derivation {
         tensors: &[MappedTensor],
         tied: bool,
     ) -> Result<Map<String, Value>> {
+        self.made(self.fields.iter(), params, tensors, tied)
+    }
+
+    /// What `params` themselves say, without what the system assumes.
+    pub fn stated(&self, params: &Map<String, Value>) -> Result<Map<String, Value>> {
+        let is_constant = |field: &&Field| matches!(field.value, FieldValue::Constant(_));
+        let fields = self.fields.iter().filter(|field| !is_constant(field));
+        self.made(fields, params, &[], false)
+    }
+
+    fn made<'a>(
+        &self,
+        fields: impl Iterator<Item = &'a Field>,
+        params: &Map<String, Value>,
+        tensors: &[MappedTensor],
+        tied: bool,
+    ) -> Result<Map<String, Value>> {
         let mut params = Config::new(params.clone());
         params.set("is_tied", tied.into());
         let scope = ConfigScope {
@@ -101,7 +118,7 @@ impl Derivation {
             bindings: Bindings::new(),
         };
         let mut config = Map::new();
-        for field in &self.fields {
+        for field in fields {
             let known = config.contains_key(&field.key);
             let wrong =
                 |reason| Error::Mapping(format!("params.json, for {}: {reason}", field.key));

@@ -32,6 +32,16 @@ impl Expected<'_> {
                 .all(|(size, want)| want.is_none_or(|want| want == *size))
     }
 
+    /// Found and promised size of the one axis along which `dims` differ.
+    fn ratio(&self, dims: &[u64]) -> Option<(u64, u64)> {
+        let sizes = dims.iter().copied().zip(self.shape.iter().copied());
+        let mut differing =
+            sizes.filter(|(found, promised)| promised.is_some_and(|size| size != *found));
+        let (found, promised) = differing.next()?;
+        let is_one = dims.len() == self.shape.len() && differing.next().is_none();
+        Some((found, promised?)).filter(|_| is_one)
+    }
+
     /// # Errors
     /// When a tensor of the shape `dims` is not this one.
     pub fn check_shape(&self, dims: &[u64]) -> Result<()> {
@@ -108,6 +118,27 @@ pub fn check(
     complaints.unexpected = found.into_keys().map(|name| name.to_string()).collect();
     complaints.unexpected.sort();
     complaints.verdict().map(|()| ordered)
+}
+
+/// The one ratio, found to promised, in which half of the matrices and all tensors of another shape differ along one axis.
+pub fn shortfall(expected: &[Expected], tensors: &[MappedTensor]) -> Option<(u64, u64)> {
+    let found: HashMap<&str, &[u64]> = tensors
+        .iter()
+        .map(|tensor| (&*tensor.name, tensor.tensor.shape().dims()))
+        .collect();
+    let pairs = expected
+        .iter()
+        .filter_map(|promise| Some((promise, *found.get(&*promise.name)?)));
+    let (fitting, differing): (Vec<_>, Vec<_>) =
+        pairs.partition(|(promise, dims)| promise.fits(dims));
+    let matrices = fitting.iter().filter(|(_, dims)| dims.len() > 1).count();
+    let mut ratios = differing.iter().map(|(promise, dims)| promise.ratio(dims));
+    let first = ratios.next()??;
+    let same = |(found, promised): (u64, u64)| {
+        u128::from(found) * u128::from(first.1) == u128::from(promised) * u128::from(first.0)
+    };
+    let is_one = differing.len() >= matrices && ratios.all(|ratio| ratio.is_some_and(same));
+    is_one.then_some(first)
 }
 
 #[derive(Default)]

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::derive::Derivation;
 use super::expression::Expression;
@@ -178,11 +179,24 @@ impl Tables {
         self.own.systems.iter().chain(&self.embedded.systems)
     }
 
-    pub fn derivations(&self) -> impl Iterator<Item = &Derivation> {
-        self.own
-            .derivations
-            .iter()
-            .chain(&self.embedded.derivations)
+    /// What makes a config.json of this params.json, and the part of it that speaks of the model.
+    pub fn derivation<'a, 'p>(
+        &'a self,
+        params: &'p Map<String, Value>,
+    ) -> Option<(&'a Derivation, &'p Map<String, Value>)> {
+        let model = params.get("model").and_then(Value::as_object);
+        let model = model.unwrap_or(params);
+        let own = self.own.derivations.iter();
+        let mut all = own.chain(&self.embedded.derivations);
+        Some((all.find(|each| each.applies(model))?, model))
+    }
+
+    /// What params.json itself tells of config.json; nothing where it does not say enough.
+    pub fn stated(&self, params: &Map<String, Value>) -> Map<String, Value> {
+        let stated = self
+            .derivation(params)
+            .map(|(derivation, model)| derivation.stated(model));
+        stated.and_then(Result::ok).unwrap_or_default()
     }
 
     pub fn family(&self, model_type: &str) -> Option<&Family> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::options::Options;
+use super::stated;
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Derivation, Family, MappedTensor, System, Tables};
@@ -12,15 +13,6 @@ use crate::repo::{self, Attributes, VirtualFile};
 use crate::tensor::{Dtype, SourceFile, SourceTensor};
 
 pub const NAME: &str = "config.json";
-
-/// What config.json and a checkpoint's params.json or arguments both tell.
-const STATED: [&str; 5] = [
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "num_hidden_layers",
-    "hidden_size",
-];
 
 /// Largest config.json that is read. In memory its values may take forty times as much.
 const SIZE_LIMIT: u64 = 4 << 20;
@@ -51,12 +43,9 @@ impl<'a> ConfigFile<'a> {
         Self::check_family(options, tables)?;
         let file = side_files.iter().find(|file| file.path == NAME);
         let mut this = match (file, &checkpoint.params) {
-            (Some(file), params) => {
+            (Some(file), _) => {
                 let this = Self::read(&file.file)?;
-                this.check_against(&Config::new(checkpoint.stated.clone()))?;
-                if let Some(Ok(derived)) = params.as_ref().map(|own| Self::derive(own, tables)) {
-                    this.check_against(&derived.values)?;
-                }
+                stated::check(&this.values, checkpoint, tables)?;
                 this
             }
             (None, Some(params)) => Self::derive(params, tables)?,
@@ -121,23 +110,6 @@ impl<'a> ConfigFile<'a> {
         }
     }
 
-    /// Refuses a config.json that contradicts what the checkpoint itself says. Shapes alone do not tell heads apart.
-    fn check_against(&self, stated: &Config) -> Result<()> {
-        let contradiction = |key: &&str| {
-            let (said, own) = (self.values.get(key)?, stated.get(key)?);
-            (said.is_number() && own.is_number() && said != own)
-                .then(|| format!("{key} is {said}, the checkpoint itself says {own}"))
-        };
-        let all: Vec<String> = STATED.iter().filter_map(contradiction).collect();
-        match &*all {
-            [] => Ok(()),
-            all => Err(Error::Mapping(format!(
-                "config.json is of another model: {}; give the right --config-from, or none",
-                all.join("; ")
-            ))),
-        }
-    }
-
     /// What was taken from the command line because no file says it.
     pub fn note(&self) -> Option<String> {
         match &*self.taken {
@@ -195,6 +167,16 @@ impl<'a> ConfigFile<'a> {
         Ok(())
     }
 
+    /// Says what a config.json is made from that nobody wrote.
+    pub fn explain(&self, error: Error) -> Error {
+        match (&self.origin, error) {
+            (Origin::Derived(..), Error::Mapping(reason)) => Error::Mapping(format!(
+                "{reason}; here config.json is what params.json says"
+            )),
+            (_, error) => error,
+        }
+    }
+
     /// The file to show. Made files are as old and as readable as the weights.
     pub fn file(&self, tensors: &[MappedTensor]) -> Option<VirtualFile> {
         match &self.origin {
@@ -228,11 +210,7 @@ impl<'a> ConfigFile<'a> {
     }
 
     fn derive(params: &Map<String, Value>, tables: &'a Tables) -> Result<Self> {
-        let model = params
-            .get("model")
-            .and_then(Value::as_object)
-            .unwrap_or(params);
-        let Some(derivation) = tables.derivations().find(|each| each.applies(model)) else {
+        let Some((derivation, model)) = tables.derivation(params) else {
             return Err(Error::Mapping(
                 "params.json does not say enough to make a config.json: pass --config-from DIR"
                     .to_owned(),
