@@ -180,7 +180,7 @@ impl Checkpoint {
             (Layout::Dcp | Layout::HfSharded, "huggingface") => "dcp",
             (_, "megatron") if !self.side_files.is_empty() => "verl-megatron",
             (Layout::Torch(_), "meta") => "meta",
-            (_, "torchtitan" | "torchtune" | "megatron") => names,
+            (_, "torchtitan" | "torchtune" | "torchtune-main" | "megatron") => names,
             (layout, _) => layout.word(),
         }
     }

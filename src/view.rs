@@ -199,6 +199,7 @@ fn map(
     for dropped in &outcome.dropped {
         note_dropped(dropped, notes)?;
     }
+    notes.extend(system.note.clone().map(Note::warning));
     Ok((system.name.clone(), outcome, tied))
 }
 

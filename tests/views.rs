@@ -1,5 +1,7 @@
 //! Real checkpoints, carried by the project, against what their own frameworks' converters made of them.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ckptfs::read::{read, read_at};
@@ -7,6 +9,7 @@ use ckptfs::repo::VirtualFile;
 use ckptfs::tensor::Dtype;
 use ckptfs::view::{DtypeChoice, Options, View};
 use safetensors::SafeTensors;
+use tempfile::TempDir;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,7 +38,7 @@ fn file<'v>(view: &'v View, path: &str) -> &'v VirtualFile {
 
 /// Every tensor of the view's weight files, bitwise, and no other.
 fn assert_equal(view: &View, expected: &Path) {
-    let want = std::fs::read(expected).unwrap();
+    let want = fs::read(expected).unwrap();
     let want = SafeTensors::deserialize(&want).unwrap();
     let mut names = Vec::new();
     for file in view
@@ -63,6 +66,59 @@ fn fixture_equals_its_reference(name: &str, config: Option<&str>) {
     };
     let view = View::open(&data(name).join("source"), &options).unwrap();
     assert_equal(&view, &data(name).join("expected.safetensors"));
+}
+
+/// A repository's folder in a hub cache, whose snapshot has the files of `of`. Also the snapshot.
+fn hub_cache(of: &Path) -> (TempDir, PathBuf) {
+    let cache = tempfile::tempdir().unwrap();
+    let snapshot = cache.path().join("snapshots/0123abcd");
+    for folder in ["blobs", "refs", "snapshots/0123abcd"] {
+        fs::create_dir_all(cache.path().join(folder)).unwrap();
+    }
+    fs::write(cache.path().join("refs/main"), "0123abcd").unwrap();
+    for (number, entry) in fs::read_dir(of).unwrap().enumerate() {
+        let blob = format!("blobs/{number:064x}");
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), cache.path().join(&blob)).unwrap();
+        symlink(format!("../../{blob}"), snapshot.join(entry.file_name())).unwrap();
+    }
+    (cache, snapshot)
+}
+
+#[test]
+fn a_snapshot_of_a_hub_cache_is_a_source() {
+    let (cache, snapshot) = hub_cache(&data("hf-bin-sharded").join("source"));
+    for source in [&*snapshot, cache.path()] {
+        let view = View::open(source, &Options::default()).unwrap();
+        assert_equal(&view, &data("hf-bin-sharded/expected.safetensors"));
+    }
+    let (_cache, snapshot) = hub_cache(&data("meta-mp2").join("source"));
+    let view = View::open(&snapshot, &Options::default()).unwrap();
+    assert_equal(&view, &data("meta-mp2/expected.safetensors"));
+}
+
+#[test]
+fn a_hub_cache_serves_as_config_from() {
+    let (source, plain) = example();
+    let (cache, snapshot) = hub_cache(plain.config_from.as_deref().unwrap());
+    let shown = |options: &Options| {
+        let view = View::open(&source, options).unwrap();
+        let files = view.files.iter();
+        files
+            .map(|file| (file.path().to_owned(), bytes(file)))
+            .collect::<Vec<_>>()
+    };
+    for config_from in [
+        snapshot.join("config.json"),
+        snapshot,
+        cache.path().to_owned(),
+    ] {
+        let options = Options {
+            config_from: Some(config_from),
+            ..Options::default()
+        };
+        assert!(shown(&options) == shown(&plain));
+    }
 }
 
 #[test]

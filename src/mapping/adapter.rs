@@ -30,6 +30,8 @@ pub fn adapter_systems(tables: &Tables, family: &Family) -> Vec<System> {
         rules: adapter_rules(system, family),
         drop: Vec::new(),
         starts: Vec::new(),
+        asked: system.asked,
+        note: None,
     };
     tables.systems_of(family).map(system).collect()
 }
@@ -39,6 +41,7 @@ fn adapter_rules(system: &System, family: &Family) -> Vec<Rule> {
     let itself = own.map(|tensor| Rule {
         from: OneOrMany::One(Names(vec![tensor.name.clone()])),
         to: tensor.template.clone(),
+        when: None,
         pre: Vec::new(),
         ops: Vec::new(),
         join: None,

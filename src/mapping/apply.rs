@@ -7,12 +7,12 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt};
 use smallvec::{SmallVec, smallvec};
 
-use super::config::Config;
+use super::config::{Config, ConfigScope};
 use super::family::Family;
 use super::index::{Found, Index};
 use super::pattern::Bindings;
 use super::production::{Claim, Production, join};
-use super::table::System;
+use super::table::{Rule, System};
 use crate::checkpoint::safetensors::name_fault;
 use crate::error::{Error, Result};
 use crate::tensor::{SourceTensor, Tensor};
@@ -77,8 +77,14 @@ pub fn apply(
                 unless_zero: drop.unless_zero,
             }),
             Found::Rules(rules) => {
+                let mut is_claimed = false;
                 for (number, entry, bindings) in rules {
-                    let names: Vec<&str> = system.rules[number].to.names().collect();
+                    let rule = &system.rules[number];
+                    if !holds(rule, family, config)? {
+                        continue;
+                    }
+                    is_claimed = true;
+                    let names: Vec<&str> = rule.to.names().collect();
                     let (to, slices) = bindings
                         .into_iter()
                         .partition(|(name, _)| names.contains(&&**name));
@@ -88,6 +94,9 @@ pub fn apply(
                         slices,
                     };
                     groups.entry((number, to)).or_default().push(claim);
+                }
+                if !is_claimed {
+                    outcome.unknown.push(source.clone());
                 }
             }
         }
@@ -103,6 +112,17 @@ pub fn apply(
     }
     check_names(&outcome.tensors)?;
     Ok(outcome)
+}
+
+fn holds(rule: &Rule, family: &Family, config: &Config) -> Result<bool> {
+    let scope = ConfigScope {
+        config,
+        defaults: &family.defaults,
+        bindings: Bindings::new(),
+    };
+    let when = rule.when.as_ref();
+    when.map_or(Ok(true), |when| when.holds(&scope))
+        .map_err(Error::Mapping)
 }
 
 /// Sends every tensor under its own name.

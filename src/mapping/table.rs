@@ -60,6 +60,11 @@ pub struct System {
     /// Beginnings of names that stand for themselves, and what comes in their place.
     #[serde(default)]
     pub starts: Vec<(String, String)>,
+    /// Whether it is taken only where `--system` names it: its names are another's, and mean other tensors.
+    #[serde(default)]
+    pub asked: bool,
+    /// What a user should know who has such names.
+    pub note: Option<String>,
 }
 
 impl System {
@@ -96,6 +101,8 @@ impl System {
 pub struct Rule {
     pub from: OneOrMany,
     pub to: Template,
+    /// Where it does not hold there is no such rule.
+    pub when: Option<Expression>,
     /// Applied first, before an axis is cut.
     #[serde(default)]
     pub pre: Vec<Operation>,

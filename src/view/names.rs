@@ -34,7 +34,10 @@ pub fn choose<'t>(
     let mut candidates: Vec<(usize, &System, Spelling)> = Vec::new();
     for spelling in spellings(&bare) {
         let names: Vec<Cow<'_, str>> = samples.iter().map(|name| spelling.of(name)).collect();
-        let may_have = |system: &&System| system.identity || spelling != Spelling::InBase;
+        let may_have = |system: &&System| {
+            (system.identity || spelling != Spelling::InBase)
+                && (!system.asked || wanted == Some(&system.name))
+        };
         for system in systems.iter().copied().filter(may_have) {
             candidates.push((coverage(system, family, &names), system, spelling));
         }

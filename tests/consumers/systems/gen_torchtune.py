@@ -15,6 +15,7 @@ import tempfile
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import hf
 import ranks
@@ -45,11 +46,11 @@ FAMILIES = {  # transformers model type -> (torchtune's ModelType, changes)
 class Base:
     """The folder that a fine-tune starts from, and the torchtune state dict made of it."""
 
-    def __init__(self, family, dtype, folder, *, model_type=None, shards="10GB", **changes):
+    def __init__(self, family, dtype, folder, *, model_type=None, shards="10GB", cls=AutoModelForCausalLM, **changes):
         kind, defaults = FAMILIES[family]
         self.family, self.kind, self.folder = family, model_type or kind, pathlib.Path(folder)
         cfg = hf.config(family, **{**defaults, **changes})
-        made = hf.model(cfg, dtype)
+        made = hf.model(cfg, dtype, cls=cls)
         self.tensors, self.config = hf.saved(made)
         made.save_pretrained(self.folder, max_shard_size=shards)
         self.files = sorted(p.name for p in self.folder.glob("*.safetensors"))
@@ -112,6 +113,9 @@ def to_hf(base, tune):
     if base.kind == "PHI3_MINI":
         from torchtune.models.phi3._convert_weights import phi3_tune_to_hf
         return phi3_tune_to_hf(dict(tune))
+    if base.kind == "REWARD":
+        from torchtune.rlhf.utils import reward_tune_to_hf
+        return reward_tune_to_hf(dict(tune), **heads)
     if base.kind == "QWEN2":
         from torchtune.models.qwen2._convert_weights import qwen2_tune_to_hf
         return qwen2_tune_to_hf(dict(tune), **heads, tie_word_embeddings=c["tie_word_embeddings"])
@@ -200,6 +204,9 @@ def new(out):
         save_tune(out, f"tune-{family}-bf16", family, bf16, with_config=False, special="torchtune keys, config from outside")
     save_tune(out, "tune-qwen2-tied", "qwen2", f32, tie_word_embeddings=True, special="tied: no output.weight")
     save_tune(out, "tune-llama-tied", "llama", bf16, model_type="LLAMA3_2", tie_word_embeddings=True, special="tied: no output.weight")
+    reward = dict(model_type="REWARD", cls=AutoModelForSequenceClassification, num_labels=1)
+    for family, changes in (("llama", {}), ("mistral", dict(head_dim=16))):
+        save_tune(out, f"tune-reward-{family}", family, f32, special="torchtune keys of a reward model", **reward, **changes)
     save_meta(out, "meta-f32", f32, special="Meta keys under model-00001-of-00001.bin")
     save_meta(out, "meta-tied-bf16", bf16, tied=True, special="tied, Meta keys")
     save_lora(out, "lora-merged", f32, special="merged base beside the adapter")

@@ -19,10 +19,10 @@ import gen_torchtune as tune
 import gen_torchtune_lora as lora
 
 
-def one(out, name, write, *, folder="step_30", args=(), config_from=None, special=""):
+def one(out, name, write, *, family="llama", folder="step_30", args=(), config_from=None, special=""):
     """`write` fills the checkpoint's folder and returns what a mount shows, and who says so."""
     with tempfile.TemporaryDirectory() as start:
-        base = tune.Base("llama", torch.bfloat16, start)
+        base = tune.Base(family, torch.bfloat16, start)
         case = tune.start(out, f"main-{name}", base)
         there = case.source / folder
         there.mkdir()
@@ -71,6 +71,14 @@ def distributed_adapter(base, there):
     return lora.to_peft(base, adapter), f"torchtune {tune.VERSION} tune_to_peft_adapter_weights"
 
 
+def paired_otherwise(base, there):
+    """What 0.6.1 calls the norm after the feed-forward layer is main's name of the one before it, and the other way round."""
+    other = {"mlp_norm": "mlp_scale", "mlp_scale": "mlp_norm"}
+    state = {".".join(other.get(part, part) for part in name.split(".")): value for name, value in base.tune().items()}
+    write_dcp(tune.state_of(state), there)
+    return base.tensors, "the model that was loaded, whose keys are those of main's models/gemma2/_convert_weights.py"
+
+
 def write_dcp(state, folder):
     dcp.save(state, storage_writer=dcp.FileSystemWriter(folder, single_file_per_rank=False), no_dist=True)
 
@@ -81,6 +89,7 @@ def main(out):
     one(out, "lora-merged", merged, special="merged base beside the adapter")
     one(out, "lora-adapter", beside, args=["--adapter"], special="the adapter of a full save")
     one(out, "dcp", distributed, config_from="config", special="step_N as DCP, one file per item")
+    one(out, "gemma2", paired_otherwise, family="gemma2", config_from="config", args=["--system", "torchtune-main"], special="main's norm pairing, asked for")
     one(out, "dcp-adapter", distributed_adapter, config_from="config", args=lora.SHOWN, special="step_N/adapter_model as DCP")
 
 
