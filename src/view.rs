@@ -184,7 +184,8 @@ fn map(
         options.system.as_deref(),
     )?;
     config.infer(system, family, &sources)?;
-    let mut outcome = mapping::apply(system, family, config.values(), &sources)?;
+    let applied = mapping::apply(system, family, config.values(), &sources);
+    let mut outcome = applied.map_err(|error| config.explain(error))?;
     if !outcome.unknown.is_empty() {
         return Err(names::unknown(system, family, &outcome.unknown));
     }

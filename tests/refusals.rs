@@ -173,7 +173,7 @@ fn params_that_contradict_the_tensors_are_refused() {
     let keys = refused("\"n_kv_heads\": 2", "\"n_kv_heads\": 1");
     assert_names(&keys, &["k_proj", "num_key_value_heads", "params.json"]);
     let width = refused("\"dim\": 32", "\"dim\": 64");
-    assert_names(&width, &["hidden_size", "params.json"]);
+    assert_names(&width, &["wq.weight", "heads of 32 rows", "params.json"]);
 }
 
 /// Twice the heads at half the size have the same shapes, and other bytes; of rope_theta no shape tells at all.
