@@ -57,7 +57,11 @@ def fuse_qkv(q, k, v, heads, groups):
     return torch.cat([torch.cat(group) for group in parts])
 
 
+MIXTRAL = {"block_sparse_moe": "mlp", "w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
+
+
 def mcore_state(tensors, c):
+    tensors = {".".join(MIXTRAL.get(part, part) for part in name.split(".")): value for name, value in tensors.items()}
     heads, groups = c["num_attention_heads"], c["num_key_value_heads"]
     out = {"embedding.word_embeddings.weight": tensors["model.embed_tokens.weight"], "decoder.final_layernorm.weight": tensors["model.norm.weight"]}
     if "lm_head.weight" in tensors:
@@ -106,12 +110,12 @@ DotProductAttention.__init__ = plain_attention
 
 # ---- the model on one rank --------------------------------------------------------------------------------------------------------
 
-def build(c, tp=1, pp=1, ep=1, padded=None, tied=False, bias=False):
-    parallel_state.initialize_model_parallel(tp, pp, expert_model_parallel_size=ep, expert_tensor_parallel_size=1)
+def build(c, tp=1, pp=1, ep=1, etp=1, padded=None, tied=False, bias=False):
+    parallel_state.initialize_model_parallel(tp, pp, expert_model_parallel_size=ep, expert_tensor_parallel_size=etp)
     moe, mla, qk = c.get("num_experts") or c.get("num_local_experts") or c.get("n_routed_experts"), "kv_lora_rank" in c, c["model_type"].startswith("qwen3")
     more = {}
     if moe:
-        more = dict(num_moe_experts=moe, moe_router_topk=c["num_experts_per_tok"], moe_ffn_hidden_size=c["moe_intermediate_size"], moe_token_dispatcher_type="allgather",
+        more = dict(num_moe_experts=moe, moe_router_topk=c["num_experts_per_tok"], moe_ffn_hidden_size=c.get("moe_intermediate_size", c["intermediate_size"]), moe_token_dispatcher_type="allgather",
                     moe_grouped_gemm=False, add_bias_linear=False)
     if c.get("n_shared_experts"):
         more.update(moe_shared_expert_intermediate_size=c["moe_intermediate_size"] * c["n_shared_experts"], moe_router_enable_expert_bias=True, moe_router_score_function="sigmoid",
@@ -125,7 +129,7 @@ def build(c, tp=1, pp=1, ep=1, padded=None, tied=False, bias=False):
     config = (MLATransformerConfig if mla else TransformerConfig)(
         num_layers=c["num_hidden_layers"], hidden_size=c["hidden_size"], num_attention_heads=c["num_attention_heads"], num_query_groups=c["num_key_value_heads"],
         ffn_hidden_size=c["intermediate_size"], normalization="RMSNorm", gated_linear_unit=True, activation_func=torch.nn.functional.silu, use_cpu_initialization=True,
-        qk_layernorm=qk or mla, add_qkv_bias=bias, tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, expert_model_parallel_size=ep, expert_tensor_parallel_size=1,
+        qk_layernorm=qk or mla, add_qkv_bias=bias, tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, expert_model_parallel_size=ep, expert_tensor_parallel_size=etp,
         pipeline_dtype=torch.get_default_dtype(), params_dtype=torch.get_default_dtype(), add_bias_linear=more.pop("add_bias_linear", False), **more)
     spec = get_gpt_decoder_block_spec(config, use_transformer_engine=False) if "moe_layer_freq" in more else get_gpt_layer_local_spec(moe, False, qk or mla, mla, normalization="RMSNorm")
     return GPTModel(config, spec, padded or c["vocab_size"], 128, parallel_output=True, share_embeddings_and_output_weights=tied, position_embedding_type="none" if mla else "rope",
@@ -160,7 +164,7 @@ def load(model, full, padded):
         assert value is not None, f"nothing fills {source}"
         if padded and source in ("embedding.word_embeddings.weight", "output_layer.weight"):
             value = torch.cat([value, torch.randn(padded - value.shape[0], value.shape[1]).to(value.dtype)])
-        if ".experts." not in name and mine.shape != value.shape:
+        if mine.shape != value.shape:
             dim = next(d for d in range(mine.dim()) if mine.shape[d] != value.shape[d])
             halves = value.chunk(2) if "linear_fc1" in name else (value,)
             value = torch.cat([h.chunk(size, dim)[rank] for h in halves])
@@ -170,7 +174,7 @@ def load(model, full, padded):
 
 def train_and_save(rank, save, c, full_file, options):
     torch.set_default_dtype(options.get("dtype", F32))
-    parallel = {k: options.get(k, 1) for k in ("tp", "pp", "ep")}
+    parallel = {k: options.get(k, 1) for k in ("tp", "pp", "ep", "etp")}
     model = build(c, **parallel, padded=options.get("padded"), tied=options.get("tied", False), bias=options.get("bias", False))
     load(model, torch.load(full_file), options.get("padded"))
     save(model)
@@ -386,6 +390,10 @@ def main(out):
     one(out, "verl-v2-qwen3moe-ep2-numbered-te", "qwen3_moe", "v2", source=actor, dtype=BF16, options={"ep": 2, "padded": 320}, metadata=numbered, rename=TE_NAMES[:1],
         special="numbered keys, expert axis, pre_mlp_layernorm as with Transformer Engine, padded vocabulary", **moe)
     one(out, "verl-v1-qwen3moe-ep2-single", "qwen3_moe", "v1", source=actor, options={"ep": 2}, metadata=single, special="one key per expert, _w/_v pairs", **moe)
+    mixtral = dict(even, head_dim=32, num_local_experts=4, num_experts_per_tok=2)
+    one(out, "verl-v2-mixtral-tp2-ep2", "mixtral", "v2", source=actor, options={"tp": 2, "ep": 2}, special="layer and expert axes, TP2 x EP2", check=False, **mixtral)
+    one(out, "verl-v1-mixtral-ep2-single", "mixtral", "v1", source=actor, dtype=BF16, options={"ep": 2}, metadata=single, special="one key per expert, _w/_v pairs", check=False, **mixtral)
+    one(out, "verl-v2-deepseekv3-tp2", "deepseek_v3", "v2", source=actor, options={"tp": 2}, rename=TE_NAMES[1:], special="MLA under TP2", check=False, **{**hf.MLA, "vocab_size": 260})
     one(out, "verl-v2-deepseekv3-ep2-te", "deepseek_v3", "v2", source=actor, options={"ep": 2}, rename=TE_NAMES[1:], special="MLA, dense then MoE layers, shared experts, expert bias; Transformer Engine's norm names", check=False, **hf.MLA)
     one(out, "verl-v0-llama-tp2", "llama", "v0", source=actor, options={"tp": 2, "padded": 320}, special="mp_rank_TT/model.pt, Transformer Engine's norm names", **even)
     one(out, "verl-v0-qwen2-tp2-pp2", "qwen2", "v0", source=actor, dtype=BF16, options={"tp": 2, "pp": 2, "bias": True, "side": "hf_config_and_tokenizer"}, special="mp_rank_TT_PPP/model.pt, stage-local layer numbers, config in hf_config_and_tokenizer", num_hidden_layers=4, **even)
@@ -395,6 +403,10 @@ def main(out):
     one(out, "lm-legacy-llama-tp2", "llama", "local", source="source/iter_0000010", options={"tp": 2, "padded": 320}, special="iter_*/mp_rank_TT, local names", **lm, **even)
     one(out, "lm-legacy-llama-tp2-pp2-te", "llama", "te", source="source/iter_0000010", options={"tp": 2, "pp": 2}, special="iter_*/mp_rank_TT_PPP, Transformer Engine's names", num_hidden_layers=4, **lm, **even)
     one(out, "lm-legacy-llama-tp4-nested", "llama", "nested", source="source/iter_0000010", dtype=BF16, options={"tp": 4}, special="language_model names of Megatron-LM before megatron-core, version 3", **lm, **{**even, "num_key_value_heads": 4})
+    one(out, "lm-legacy-qwen2-tp2-nested", "qwen2", "nested", source="source/iter_0000010", options={"tp": 2, "bias": True}, special="language_model names, qkv bias", **lm, **even)
+    one(out, "lm-legacy-mixtral-tp2", "mixtral", "local", source="source/iter_0000010", options={"tp": 2, "etp": 2}, special="iter_*/mp_rank_TT, experts split by TP", **lm, **mixtral)
+    no_lora = {**hf.MLA, "q_lora_rank": None, "vocab_size": 264, "num_attention_heads": 8, "num_key_value_heads": 8}
+    one(out, "lm-torchdist-deepseekv3-tp4", "deepseek_v3", "torch_dist", source="source/iter_0000010", options={"tp": 4}, metadata=numbered, special="MLA without q_lora, TP4", check=False, **lm, **no_lora)
     one(out, "lm-legacy-llama-virtual", "llama", "te", source="source/iter_0000010", special="iter_*/mp_rank_TT_PPP with model0 and model1: virtual pipeline stages", num_hidden_layers=4, **lm, **even)
     interleave(pathlib.Path(out) / "mcore-lm-legacy-llama-virtual/source/iter_0000010")
 
