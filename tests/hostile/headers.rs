@@ -84,7 +84,7 @@ cases! {
     40 any_other_key_twice, "refused at every level" => {
         let two = entry("U8", "4", "4,8");
         refused(whole(file(&format!("{{\"w\":{FOUR},\"w\":{two}}}"), 8)), &["twice"]);
-        refused(header(&format!(r#"{{"__metadata__":{{}},"__metadata__":{{}},"w":{FOUR}}}"#)), &["duplicate"]);
+        refused(header(&format!(r#"{{"__metadata__":{{}},"__metadata__":{{}},"w":{FOUR}}}"#)), &["twice"]);
         refused(header(&format!(r#"{{"__metadata__":{{"a":"1","a":"2"}},"w":{FOUR}}}"#)), &["twice"]);
         refused(header(r#"{"w":{"dtype":"U8","dtype":"I8","shape":[4],"data_offsets":[0,4]}}"#), &["twice"]);
     }
