@@ -1,5 +1,6 @@
 //! The mount as its users meet it: every test works on a real one.
 
+#[allow(dead_code, reason = "each test uses a part")]
 mod common;
 
 #[path = "mount/command.rs"]

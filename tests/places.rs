@@ -69,7 +69,7 @@ fn a_user_without_the_helper_is_told_how_to_install_it() {
     need_root!();
     let stage = Stage::new();
     fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_ckptfs"), stage.other("ckptfs")).unwrap();
+    stage.copy_of_program();
     let script = "mount -t tmpfs none /dev
         mknod -m 666 /dev/fuse c 10 229
         mknod -m 666 /dev/null c 1 3

@@ -28,6 +28,16 @@ impl Stage {
         Self { root }
     }
 
+    /// A program that every user may run. Written by another process: what a process has open for writing, its children
+    /// hold too, and nobody can run it meanwhile.
+    pub fn copy_of_program(&self) -> PathBuf {
+        let copy = self.other("ckptfs");
+        let mut cp = Command::new("cp");
+        cp.arg(env!("CARGO_BIN_EXE_ckptfs")).arg(&copy);
+        assert!(cp.status().unwrap().success());
+        copy
+    }
+
     pub fn source(&self) -> PathBuf {
         self.root.path().join("source")
     }

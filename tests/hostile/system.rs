@@ -54,9 +54,7 @@ cases! {
         let allowed = configuration.lines().any(|line| line.trim() == "user_allow_other");
         let stage = Stage::new();
         fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();
-        let program = stage.other("ckptfs");
-        fs::copy(env!("CARGO_BIN_EXE_ckptfs"), &program).unwrap();
-        let mut command = Command::new(program);
+        let mut command = Command::new(stage.copy_of_program());
         command.args(["mount", "--allow-other", "source", "point"]);
         let output = command.current_dir(stage.other("")).uid(STRANGER).gid(STRANGER).output().unwrap();
         assert_eq!(output.status.code(), Some(3), "{output:?}");
