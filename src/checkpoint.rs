@@ -118,21 +118,7 @@ pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
         Some(parent) if path.is_file() => Folder::open(parent)?,
         _ => Folder::open(path)?,
     };
-    side_files::side_files(&snapshot(folder)?)
-}
-
-/// In the repository's folder of a hub cache, the snapshot that `refs/main` names; any other folder itself.
-fn snapshot(folder: Folder) -> Result<Folder> {
-    const MAIN: &str = "refs/main";
-    /// More than any revision has bytes.
-    const LIMIT: u64 = 256;
-    if !folder.exists(MAIN) {
-        return Ok(folder);
-    }
-    let revision = folder.read_small(MAIN, LIMIT)?;
-    let revision = String::from_utf8_lossy(&revision);
-    let snapshot = folder.subfolder(&format!("snapshots/{}", revision.trim()))?;
-    Folder::open(snapshot.path())
+    side_files::side_files(&place::snapshot(folder)?)
 }
 
 impl Checkpoint {

@@ -108,6 +108,7 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     };
     check_system(options, &checkpoint, &table, &tables)?;
     notes.extend(config.note().map(Note::warning));
+    notes.extend(stated::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
     let dtype = options.dtype.resolve(&config)?;
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
     config.state_dtype(dtype);

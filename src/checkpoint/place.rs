@@ -43,7 +43,7 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
     if source.is_file() {
         return single_file(source);
     }
-    let folder = Folder::open(source)?;
+    let folder = snapshot(Folder::open(source)?)?;
     let mut found = search(&folder, "")?;
     if found.is_empty() {
         for name in folder.folders()? {
@@ -64,6 +64,20 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
             Err(Error::checkpoint(folder.path(), reason))
         }
     }
+}
+
+/// In the repository's folder of a hub cache, the snapshot that `refs/main` names; any other folder itself.
+pub fn snapshot(folder: Folder) -> Result<Folder> {
+    const MAIN: &str = "refs/main";
+    /// More than any revision has bytes.
+    const LIMIT: u64 = 256;
+    if !folder.exists(MAIN) {
+        return Ok(folder);
+    }
+    let revision = folder.read_small(MAIN, LIMIT)?;
+    let revision = String::from_utf8_lossy(&revision);
+    let snapshot = folder.subfolder(&format!("snapshots/{}", revision.trim()))?;
+    Folder::open(snapshot.path())
 }
 
 /// Why a folder without weights is no checkpoint.

@@ -1,13 +1,13 @@
 //! What a checkpoint itself tells of its config.json: params.json, and the arguments of the training.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{Config, Tables};
 
-/// Keys of config.json that are compared.
-const KEYS: [&str; 9] = [
+/// What says which tensors there are, and how they are read.
+const WEIGHTS: [&str; 8] = [
     "num_attention_heads",
     "num_key_value_heads",
     "head_dim",
@@ -16,28 +16,49 @@ const KEYS: [&str; 9] = [
     "intermediate_size",
     "vocab_size",
     "num_local_experts",
-    "rope_theta",
 ];
 
+/// What a model computes with, whatever its tensors are.
+const BESIDE: [&str; 1] = ["rope_theta"];
+
 /// # Errors
-/// When config.json contradicts what the checkpoint itself tells. Shapes alone do not tell heads apart.
+/// When config.json contradicts what the checkpoint itself tells of its tensors. Shapes alone do not tell heads apart.
 pub fn check(config: &Config, checkpoint: &Checkpoint, tables: &Tables) -> Result<()> {
-    let mut stated = checkpoint.stated.clone();
-    if let Some(params) = &checkpoint.params {
-        stated.extend(tables.stated(params));
-    }
-    let contradiction = |key: &&str| {
-        let (said, own) = (number(config, key)?, stated.get(*key)?);
-        (Some(said) != own.as_f64())
-            .then(|| format!("{key} is {said}, the checkpoint itself says {own}"))
-    };
-    match &*KEYS.iter().filter_map(contradiction).collect::<Vec<_>>() {
+    match &*contradictions(&WEIGHTS, config, &told(checkpoint, tables)) {
         [] => Ok(()),
         all => Err(Error::Mapping(format!(
             "config.json is of another model: {}; give the right --config-from, or none",
             all.join("; ")
         ))),
     }
+}
+
+/// A warning where config.json contradicts the checkpoint in what no tensor shows.
+pub fn doubt(config: &Config, checkpoint: &Checkpoint, tables: &Tables) -> Option<String> {
+    match &*contradictions(&BESIDE, config, &told(checkpoint, tables)) {
+        [] => None,
+        all => Some(format!(
+            "config.json: {}; it is shown as it is",
+            all.join("; ")
+        )),
+    }
+}
+
+fn told(checkpoint: &Checkpoint, tables: &Tables) -> Map<String, Value> {
+    let mut told = checkpoint.stated.clone();
+    if let Some(params) = &checkpoint.params {
+        told.extend(tables.stated(params));
+    }
+    told
+}
+
+fn contradictions(keys: &[&str], config: &Config, told: &Map<String, Value>) -> Vec<String> {
+    let contradiction = |key: &&str| {
+        let (said, own) = (number(config, key)?, told.get(*key)?);
+        let differs = own.as_f64().is_some_and(|own| own != said);
+        differs.then(|| format!("{key} is {said}, the checkpoint itself says {own}"))
+    };
+    keys.iter().filter_map(contradiction).collect()
 }
 
 /// A number that is a key's own, or since transformers 5 among those of the rotary embedding.
