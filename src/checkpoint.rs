@@ -2,9 +2,11 @@
 
 mod consolidated;
 mod dcp;
+mod ending;
 pub mod folder;
 mod fsdp_ranks;
 mod layout;
+mod lone;
 pub mod lora;
 mod megatron_args;
 mod megatron_ranks;

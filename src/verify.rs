@@ -4,7 +4,7 @@ mod compare;
 mod sums;
 mod values;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::tensor::Tensor;
 
 pub use compare::Difference;
 pub use sums::sources;
-pub use values::NonFinite;
+pub use values::{NonFinite, Number};
 
 /// Bytes read at a time.
 const BLOCK: u64 = 4 << 20;
@@ -99,8 +99,8 @@ pub fn against(
         };
         Finding::new(&mapped.name, outcome)
     });
-    let ours: HashMap<&str, ()> = tensors.iter().map(|mapped| (&*mapped.name, ())).collect();
-    let missing = others.iter().filter(|(name, _)| !ours.contains_key(name));
+    let ours: HashSet<&str> = tensors.iter().map(|mapped| &*mapped.name).collect();
+    let missing = others.iter().filter(|(name, _)| !ours.contains(name));
     findings.extend(missing.map(|(name, _)| Finding::new(name, Ok(Outcome::Missing))));
     findings
 }

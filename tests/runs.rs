@@ -5,9 +5,15 @@ mod common;
 
 #[path = "runs/changing.rs"]
 mod changing;
+#[path = "runs/copied.rs"]
+mod copied;
 #[path = "runs/failing.rs"]
 mod failing;
+#[path = "runs/files.rs"]
+mod files;
 #[path = "runs/listing.rs"]
 mod listing;
+#[path = "runs/pinned.rs"]
+mod pinned;
 #[path = "runs/scene.rs"]
 mod scene;

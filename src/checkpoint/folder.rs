@@ -49,7 +49,7 @@ impl Folder {
     }
 
     pub fn subfolder(&self, relative: &str) -> Result<Self> {
-        let path = self.resolve(relative)?;
+        let path = self.locate(relative)?;
         if !path.is_dir() {
             return Err(Error::checkpoint(&path, "not a folder"));
         }
@@ -65,7 +65,7 @@ impl Folder {
     }
 
     pub fn open_file(&self, relative: &str) -> Result<Arc<SourceFile>> {
-        SourceFile::open(&self.resolve(relative)?)
+        SourceFile::open(&self.locate(relative)?)
     }
 
     /// The whole of a file that has at most `limit` bytes.
@@ -112,7 +112,11 @@ impl Folder {
         Ok(names)
     }
 
-    fn resolve(&self, relative: &str) -> Result<PathBuf> {
+    /// Where `relative` leads.
+    ///
+    /// # Errors
+    /// When that is outside the checkpoint, or nowhere.
+    pub fn locate(&self, relative: &str) -> Result<PathBuf> {
         if !is_inner(relative) {
             return Err(Error::checkpoint(
                 &self.path,

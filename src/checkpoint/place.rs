@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::layout::{Files, Layout, layouts};
+use super::lone::lone_files;
+use super::run::Run;
 use crate::error::{Error, INCOMPLETE, Result};
 
 /// Where a checkpoint's parts lie.
@@ -53,16 +55,7 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
     match &*found {
         [] => Err(none_in(&folder)?),
         [relative] => at(&folder, relative, system),
-        several => {
-            const SHOWN: usize = 5;
-            let names = several[..several.len().min(SHOWN)].join(", ");
-            let more = if several.len() > SHOWN { ", ..." } else { "" };
-            let reason = format!(
-                "holds {} checkpoints; name one of them: {names}{more}",
-                several.len()
-            );
-            Err(Error::checkpoint(folder.path(), reason))
-        }
+        several => Err(which(folder, several)),
     }
 }
 
@@ -80,6 +73,35 @@ pub fn snapshot(folder: Folder) -> Result<Folder> {
     Folder::open(snapshot.path())
 }
 
+/// Asks for one of `several`: those that are complete, unless none is.
+fn which(folder: Folder, several: &[String]) -> Error {
+    const SHOWN: usize = 5;
+    let path = folder.path().to_owned();
+    let run = Run::at(folder);
+    let complete = |hit: &&String| {
+        let name = hit.split('/').next().unwrap_or(hit);
+        run.save(name).is_some_and(|save| save.has_ended)
+    };
+    let complete: Vec<&String> = several.iter().filter(complete).collect();
+    let (all, named) = match complete.len() {
+        0 => (
+            "checkpoints, none of which is complete",
+            several.iter().collect(),
+        ),
+        count if count < several.len() => ("checkpoints that are complete", complete),
+        _ => ("checkpoints", complete),
+    };
+    let names: Vec<&str> = named.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    let more = if named.len() > SHOWN { ", ..." } else { "" };
+    let latest = match run.latest() {
+        Ok(Some(_)) => ", or latest",
+        _ => "",
+    };
+    let (count, names) = (named.len(), names.join(", "));
+    let reason = format!("holds {count} {all}; name one of them: {names}{more}{latest}");
+    Error::checkpoint(&path, reason)
+}
+
 /// Why a folder without weights is no checkpoint.
 fn none_in(folder: &Folder) -> Result<Error> {
     let names = folder.names()?;
@@ -91,7 +113,8 @@ fn none_in(folder: &Folder) -> Result<Error> {
     Ok(Error::checkpoint(folder.path(), reason))
 }
 
-/// The checkpoints at or below `relative`: the folder itself, or else its known inner folders.
+/// The checkpoints at or below `relative`: the files in it that are several, the folder itself, or else its known inner
+/// folders.
 pub fn search(root: &Folder, relative: &str) -> Result<Vec<String>> {
     let mut search = Search {
         root,
@@ -115,7 +138,14 @@ impl Search<'_> {
         if !self.seen.insert(folder.path().to_owned()) {
             return Ok(());
         }
-        if !layouts(&folder)?.is_empty() {
+        let layouts = layouts(&folder)?;
+        let lone = lone_files(&layouts);
+        if !lone.is_empty() {
+            let files = lone.iter().map(|name| join(relative, name));
+            self.found.extend(files);
+            return Ok(());
+        }
+        if !layouts.is_empty() {
             self.found.push(relative.to_owned());
             return Ok(());
         }

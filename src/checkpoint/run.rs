@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::ending::Endings;
 use super::folder::Folder;
+use super::lone::{is_lone, stem};
 use super::place::search;
 use super::save::{self, Save};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Folders in which torchtitan (0.3.0) and Lingua keep a run's checkpoints.
 const INNER: [&str; 2] = ["checkpoint", "checkpoints"];
@@ -20,51 +22,92 @@ const TRACKER: &str = "latest_checkpointed_iteration.txt";
 /// More than any number of a tracker has.
 const TRACKER_LIMIT: u64 = 64;
 
-/// A folder whose folders are checkpoints.
+/// A folder whose folders or files are checkpoints.
 #[derive(Debug)]
 pub struct Run {
     folder: Folder,
+    endings: Endings,
 }
 
 impl Run {
+    pub(super) fn at(folder: Folder) -> Self {
+        Self {
+            folder,
+            endings: Endings::default(),
+        }
+    }
+
     /// The run at `source`, or in its folder of checkpoints. `None` where there is one checkpoint, or none.
     ///
     /// A numbered folder makes a run, even while it is the only one.
     pub fn find(source: &Path) -> Result<Option<Self>> {
+        Self::first(source, &holds_checkpoints)
+    }
+
+    /// The run that is to be at `source`, where nothing is saved yet.
+    pub fn awaited(source: &Path) -> Result<Option<Self>> {
+        Self::first(source, &holds_nothing)
+    }
+
+    /// The folder at `source`, or else its folder of checkpoints, if it is as wanted.
+    fn first(source: &Path, is_wanted: &dyn Fn(&Folder) -> Result<bool>) -> Result<Option<Self>> {
         if !source.is_dir() {
             return Ok(None);
         }
         let outer = Folder::open(source)?;
-        if holds_checkpoints(&outer)? {
-            return Ok(Some(Self { folder: outer }));
+        if is_wanted(&outer)? {
+            return Ok(Some(Self::at(outer)));
         }
         let is_folder = |name: &&str| source.join(name).is_dir();
         for name in INNER.into_iter().filter(is_folder) {
             let folder = outer.subfolder(name)?;
-            if holds_checkpoints(&folder)? {
-                return Ok(Some(Self { folder }));
+            if is_wanted(&folder)? {
+                return Ok(Some(Self::at(folder)));
             }
         }
         Ok(None)
+    }
+
+    /// `source` itself; where it is `latest` of a run and no file, the model of the latest save, which it leads to now.
+    ///
+    /// # Errors
+    /// When the run has no save that has ended.
+    pub fn pinned(source: &Path) -> Result<PathBuf> {
+        let parent = source.parent().filter(|_| source.ends_with(LATEST));
+        let parent = parent
+            .filter(|_| !source.exists())
+            .map(|parent| parent.join("."));
+        let run = parent.map(|parent| Self::find(&parent)).transpose()?;
+        let Some(run) = run.flatten() else {
+            return Ok(source.to_owned());
+        };
+        match run.latest()? {
+            Some(save) => run.folder.locate(&save.model()),
+            None => Err(Error::checkpoint(
+                run.path(),
+                "holds no complete checkpoint with a number yet",
+            )),
+        }
     }
 
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The names of its folders, most of them checkpoints, sorted.
+    /// The names of its folders, most of them checkpoints, and of files that are checkpoints, sorted.
     pub fn names(&self) -> Result<Vec<String>> {
         let mut names = self.folder.folders()?;
+        let files = self.folder.names()?;
+        names.extend(files.into_iter().filter(|name| is_lone(name)));
         names.retain(|name| self.may_show(name));
+        names.sort_unstable();
         Ok(names)
     }
 
     /// What is saved under `name`, or being saved. `None` where no checkpoint is.
     pub fn save(&self, name: &str) -> Option<Save> {
-        let shown = self.may_show(name);
-        shown
-            .then(|| save::look(&self.folder, name, self.last_ended()))
-            .flatten()
+        let look = || save::look(&self.folder, name, self.last_ended(), &self.endings);
+        self.may_show(name).then(look).flatten()
     }
 
     /// A link called `latest` gives way to the run's own; a name with control characters is nobody's checkpoint.
@@ -85,17 +128,17 @@ impl Run {
     pub fn place(&self, save: &Save, part: Option<&str>) -> Result<PathBuf> {
         let name = &save.name;
         let relative = part.map_or(name.clone(), |part| format!("{name}/{part}"));
-        Ok(self.folder.subfolder(&relative)?.path().to_owned())
+        self.folder.locate(&relative)
     }
 
     /// The save with the highest number of all that have ended. Names that differ in more than the number, `epoch_0` and
     /// `step_500`, are not compared by it: of the highest of each kind the one that was saved last counts.
     pub fn latest(&self) -> Result<Option<Save>> {
         let names = self.names()?;
-        let mut kinds: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
+        let mut kinds: BTreeMap<String, Vec<(Vec<u64>, &str)>> = BTreeMap::new();
         for name in &names {
-            if let Some((kind, number)) = numbered(name) {
-                kinds.entry(kind).or_default().push((number, name));
+            if let Some((kind, numbers)) = numbered(name) {
+                kinds.entry(kind).or_default().push((numbers, name));
             }
         }
         let highest = kinds.into_values().filter_map(|mut kind| {
@@ -104,6 +147,12 @@ impl Run {
             saves.find(|save| save.has_ended)
         });
         Ok(highest.max_by_key(|save| save.modified))
+    }
+
+    /// Whether any save has ended.
+    pub fn has_a_save(&self) -> bool {
+        let has_ended = |name: &String| self.save(name).is_some_and(|save| save.has_ended);
+        self.names().is_ok_and(|names| names.iter().any(has_ended))
     }
 
     /// The number in the tracker. While it is being rewritten there is none.
@@ -134,10 +183,22 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
     Ok(false)
 }
 
-/// Kind and number of `step-4000`, `global_step_100`, `epoch_1`, `0000004000`, `epoch=0-step=10.ckpt`.
-pub fn numbered(name: &str) -> Option<(&str, u64)> {
-    let stem = name.strip_suffix(".ckpt").unwrap_or(name);
-    let kind = stem.trim_end_matches(|char: char| char.is_ascii_digit());
-    let number = stem.get(kind.len()..)?.parse().ok()?;
-    Some((kind, number))
+/// Whether there is nothing but numbered folders, in which no checkpoint has begun.
+fn holds_nothing(folder: &Folder) -> Result<bool> {
+    let is_numbered = |name: &String| numbered(name).is_some();
+    Ok(folder.names()?.is_empty() && folder.folders()?.iter().all(is_numbered))
+}
+
+/// Kind and numbers of `step-4000`, `global_step_100`, `epoch_1`, `0000004000`, `epoch=0-step=10.ckpt`.
+pub fn numbered(name: &str) -> Option<(String, Vec<u64>)> {
+    let stem = stem(name);
+    let is_digit = |char: char| char.is_ascii_digit();
+    let numbers = stem
+        .split(|char| !is_digit(char))
+        .filter(|digits| !digits.is_empty());
+    let numbers = numbers
+        .map(|digits| digits.parse().ok())
+        .collect::<Option<_>>()?;
+    let kind = stem.replace(is_digit, "");
+    stem.ends_with(is_digit).then_some((kind, numbers))
 }

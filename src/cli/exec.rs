@@ -12,6 +12,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::view;
+use crate::checkpoint::Run;
 use crate::mount::Options;
 use child::Signals;
 use place::Place;
@@ -22,7 +23,7 @@ const PATH: &[u8] = b"{}";
 /// Mount a checkpoint for the time of one command: ckptfs exec step-4000 -- vllm serve {}
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The checkpoint: a directory or a file
+    /// The checkpoint: a directory or a file; RUN/latest is the latest save at the start
     source: PathBuf,
     /// The command; {} in its arguments becomes the path of the mount
     #[arg(last = true, required = true)]
@@ -35,10 +36,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !arguments.command.iter().any(|word| names_path(word)) {
         bail!("the command names no {{}}, which stands for the path of the mount");
     }
-    let view = view::open(&arguments.source, &arguments.view)?;
+    let source = Run::pinned(&arguments.source)?;
+    let view = view::open(&source, &arguments.view)?;
     let signals = Signals::take()?;
-    let place = Place::make(&arguments.source)?;
-    let options = Options::new(&arguments.source);
+    let place = Place::make(&source)?;
+    let options = Options::new(&source);
     let mounted = crate::mount::mount(view.files, place.path(), &options)?;
     let code = child::run(command(&arguments.command, mounted.point()), signals);
     // The command's own status says more than what hinders the unmounting.

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
 use super::{size, view};
+use crate::checkpoint::Run;
 use crate::export::{Exported, Options, export};
 use crate::fs::one_line;
 use crate::parallel;
@@ -17,7 +18,7 @@ use crate::parallel;
 /// Write what a mount would show to a new directory; continues after an interruption
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The checkpoint: a directory or a file
+    /// The checkpoint: a directory or a file; RUN/latest is the latest save
     source: PathBuf,
     /// The directory to make; it must not exist yet
     destination: PathBuf,
@@ -42,14 +43,15 @@ enum Reflink {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let view = view::open(&arguments.source, &arguments.view)?;
+    let source = Run::pinned(&arguments.source)?;
+    let view = view::open(&source, &arguments.view)?;
     let options = Options {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
         checksum: arguments.checksum,
         reflink: arguments.reflink == Reflink::Auto,
     };
-    let (source, destination) = (&arguments.source, &arguments.destination);
-    let exported = export(view.files, source, destination, &options, &Bar::default())?;
+    let destination = &arguments.destination;
+    let exported = export(view.files, &source, destination, &options, &Bar::default())?;
     let said = said(&exported, start.elapsed().as_secs_f64());
     let line = format!("{}: {said}", destination.display());
     writeln!(io::stdout(), "{}", one_line(&line))?;

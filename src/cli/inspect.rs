@@ -27,7 +27,7 @@ use run::RunReport;
 /// Say what a mount would show and where every tensor comes from, or list the checkpoints of a run; mounts nothing
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The checkpoint: a directory or a file
+    /// The checkpoint: a directory or a file, a run, or RUN/latest
     source: PathBuf,
     /// As JSON, with all tensors
     #[arg(long)]
@@ -42,7 +42,8 @@ pub struct Arguments {
     view: view::ViewOptions,
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
+    arguments.source = Run::pinned(&arguments.source)?;
     if arguments.tensor.is_none()
         && arguments.html.is_none()
         && let Some(run) = Run::find(&arguments.source)?

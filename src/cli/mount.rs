@@ -60,6 +60,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
         .then(|| daemon::Background::enter(arguments.log_file.as_deref()))
         .transpose()?;
     arguments.make_absolute()?;
+    arguments.source = Run::pinned(&arguments.source)?;
     let options = arguments.options();
     crate::mount::check(&arguments.mountpoint, &options)?;
     let shown = Shown::at(&arguments)?;
@@ -118,12 +119,17 @@ enum Shown {
 
 impl Shown {
     fn at(arguments: &Arguments) -> Result<Self> {
-        match Run::find(&arguments.source)? {
+        let source = &arguments.source;
+        let run = match Run::find(source)? {
+            None => Run::awaited(source)?,
+            found => found,
+        };
+        match run {
             Some(run) => {
                 view::check(&arguments.view)?;
                 Ok(Self::Run(run))
             }
-            None => view::open(&arguments.source, &arguments.view).map(Self::Checkpoint),
+            None => view::open(source, &arguments.view).map(Self::Checkpoint),
         }
     }
 
@@ -147,6 +153,7 @@ impl Shown {
             }
             Self::Run(run) => match run.latest() {
                 Ok(Some(save)) => format!("a run, the latest save is {}", save.name),
+                _ if run.has_a_save() => "a run of checkpoints without numbers".to_owned(),
                 _ => "a run without a complete save yet".to_owned(),
             },
         }

@@ -11,7 +11,7 @@ use clap::Args;
 use super::inspect::print;
 use super::progress::Bar;
 use super::view;
-use crate::checkpoint;
+use crate::checkpoint::{self, Run};
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::tensor::Tensor;
@@ -25,7 +25,7 @@ const NOT_GOOD: u8 = 1;
 /// Read everything once and check what a mount cannot check up front, or compare with another directory
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The checkpoint: a directory or a file
+    /// The checkpoint: a directory or a file; RUN/latest is the latest save
     source: PathBuf,
     /// Compare every tensor with the one of the same name in this Hugging Face directory
     #[arg(long, value_name = "DIR")]
@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let view = view::open(&arguments.source, &arguments.view)?;
+    let view = view::open(&Run::pinned(&arguments.source)?, &arguments.view)?;
     let bar = Bar::default();
     let reading = Reading {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::values::number;
+use super::values::{Number, number};
 use super::{BLOCK, Outcome, each_block};
 use crate::error::Result;
 use crate::read::read_tensor_at;
@@ -18,10 +18,12 @@ pub enum Difference {
         count: u64,
         /// Index of the first, and its values.
         first: Vec<u64>,
-        here: f64,
-        there: f64,
-        /// Largest absolute difference, NaN aside.
-        largest: f64,
+        here: Number,
+        there: Number,
+        /// Largest absolute difference of those that are numbers on both sides.
+        largest: Option<Number>,
+        /// How many are NaN on one side alone.
+        nan: u64,
     },
 }
 
@@ -31,7 +33,8 @@ struct Elements {
     count: u64,
     /// Number in row-major order and values of the first.
     first: Option<(u64, f64, f64)>,
-    largest: f64,
+    largest: Option<f64>,
+    nan: u64,
 }
 
 pub fn compare(here: &Tensor, there: &Tensor, progress: &dyn Fn(u64)) -> Result<Outcome> {
@@ -61,7 +64,8 @@ impl Elements {
             dtype,
             count: 0,
             first: None,
-            largest: 0.0,
+            largest: None,
+            nan: 0,
         }
     }
 
@@ -73,7 +77,10 @@ impl Elements {
                 let (a, b) = (number(self.dtype, here), number(self.dtype, there));
                 self.count += 1;
                 self.first.get_or_insert((at, a, b));
-                self.largest = self.largest.max((a - b).abs());
+                self.nan += u64::from(a.is_nan() != b.is_nan());
+                if !a.is_nan() && !b.is_nan() {
+                    self.largest = Some(self.largest.unwrap_or(0.0).max((a - b).abs()));
+                }
             }
         }
     }
@@ -85,9 +92,10 @@ impl Elements {
         Outcome::Different(Difference::Elements {
             count: self.count,
             first: index(at, tensor),
-            here,
-            there,
-            largest: self.largest,
+            here: Number(here),
+            there: Number(there),
+            largest: self.largest.map(Number),
+            nan: self.nan,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! Elements as numbers.
 
+use std::fmt::{self, Display, Formatter};
+
 use half::{bf16, f16};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::tensor::Dtype;
 
@@ -10,6 +12,25 @@ use crate::tensor::Dtype;
 pub struct NonFinite {
     pub nan: u64,
     pub infinite: u64,
+}
+
+/// A value of an element. JSON has no NaN and no infinity: they are the strings `NaN`, `inf` and `-inf`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Number(pub f64);
+
+impl Display for Number {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.is_finite() {
+            true => serializer.serialize_f64(self.0),
+            false => serializer.collect_str(self),
+        }
+    }
 }
 
 /// The bit patterns of a float type without its sign bit: infinity, and the largest that is not NaN.

@@ -137,6 +137,62 @@ fn what_is_no_number_is_counted_on_request() {
     );
 }
 
+#[test]
+fn what_is_no_number_on_one_side_is_a_difference_of_its_own() {
+    let stage = Stage::new();
+    let write = |values: [bf16; 3]| {
+        move |bytes: &mut Vec<u8>| {
+            let at = bytes.len() - 6;
+            let values = values.iter().flat_map(|value| value.to_le_bytes());
+            bytes.splice(at.., values);
+        }
+    };
+    let number = bf16::from_f32;
+    copy(
+        &stage,
+        "here",
+        write([bf16::NAN, bf16::INFINITY, number(1.0)]),
+    );
+    copy(
+        &stage,
+        "there",
+        write([number(0.5), number(2.0), number(1.5)]),
+    );
+    copy(&stage, "nan", write([bf16::NAN; 3]));
+    let compared = |other: &str| {
+        let arguments = ["verify", "here", "--json", "--against", other];
+        let output = stage.run(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let tensors = found["tensors"].as_array().unwrap().clone();
+        let norm = tensors
+            .into_iter()
+            .find(|tensor| tensor["name"] == "model.norm.weight");
+        norm.unwrap()
+    };
+    let expected = json!({
+        "name": "model.norm.weight",
+        "result": "different",
+        "what": "elements",
+        "count": 3,
+        "first": [509],
+        "here": "NaN",
+        "there": 0.5,
+        "largest": "inf",
+        "nan": 1,
+    });
+    assert_eq!(compared("there"), expected);
+    let against_nan = compared("nan");
+    assert_eq!(
+        (&against_nan["nan"], &against_nan["largest"]),
+        (&json!(2), &Value::Null)
+    );
+    let said = stage.run(&["verify", "nan", "--against", "there"]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    let line = "3 elements differ, first [509]: NaN is not 0.5; 3 are NaN on one side alone\n";
+    assert!(said.contains(line), "{said}");
+}
+
 /// A flipped bit in a chunk of DCP: nothing but its checksum can tell.
 #[test]
 fn checksums_find_what_reading_does_not() {

@@ -11,6 +11,8 @@ use super::scene::*;
 use crate::common::programs::within;
 use crate::need_fuse;
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 fn cut(path: &Path) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_len(100).unwrap();
@@ -21,6 +23,7 @@ fn a_broken_save_says_why_and_takes_no_other_with_it() {
     need_fuse!();
     let scene = Scene::of(&["step-1", "step-2"]);
     cut(&scene.step("step-2/__0_0.distcp"));
+    scene.age("step-2", HOUR);
     let shown = scene.mount();
     let why = shown.error("step-2");
     assert!(
@@ -36,6 +39,7 @@ fn a_save_that_is_mended_is_shown() {
     need_fuse!();
     let scene = Scene::of(&["step-1", "step-2"]);
     fs::rename(scene.step("step-2/__1_0.distcp"), scene.path("away")).unwrap();
+    scene.age("step-2", HOUR);
     let shown = scene.mount();
     assert!(shown.error("step-2").contains("__1_0.distcp is missing"));
     fs::rename(scene.path("away"), scene.step("step-2/__1_0.distcp")).unwrap();
@@ -52,6 +56,9 @@ fn one_part_may_be_broken() {
     scene.copy(&verl, "global_step_1/critic");
     fs::remove_file(scene.step("global_step_1/critic/model_world_size_2_rank_1.pt")).unwrap();
     scene.write("latest_checkpointed_iteration.txt", "1");
+    scene.age("global_step_1/critic", HOUR);
+    scene.age("global_step_1/actor", HOUR);
+    scene.age("global_step_1", HOUR);
     let shown = scene.mount();
     assert!(shown.error("global_step_1/critic").contains("rank 1 of 2"));
     assert!(!shown.weights("global_step_1/actor").is_empty());
@@ -158,6 +165,7 @@ fn a_long_listing_has_each_name_once_whatever_happens_meanwhile() {
         fs::hard_link(&metadata, step.join(".metadata"))
             .or_else(|_| fs::copy(&metadata, step.join(".metadata")).map(drop))
             .unwrap();
+        scene.age(&format!("step-{}", number + 10), HOUR);
     }
     let shown = scene.mount();
     let mut listed: Vec<String> = Vec::new();

@@ -148,6 +148,21 @@ fn commands_for_one_checkpoint_ask_which() {
 }
 
 #[test]
+fn only_complete_checkpoints_are_offered() {
+    let scene = Scene::of(&["step-1", "step-2"]);
+    scene.begin("step-3");
+    let said = complaint(&scene.command(&["verify", "run"]));
+    let expected =
+        "holds 2 checkpoints that are complete; name one of them: step-1, step-2, or latest";
+    assert!(said.contains(expected), "{said}");
+    let alone = Scene::new();
+    alone.begin("step-3");
+    alone.begin("step-4");
+    let said = complaint(&alone.command(&["verify", "run"]));
+    assert!(said.contains("none of which is complete"), "{said}");
+}
+
+#[test]
 fn inspect_lists_the_saves_of_a_run() {
     let scene = Scene::of(&["step-9", "step-10"]);
     scene.begin("step-11");

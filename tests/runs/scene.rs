@@ -118,7 +118,8 @@ impl Scene {
         &self,
         open: impl Fn(&Path) -> Result<Vec<VirtualFile>> + Send + Sync + 'static,
     ) -> Shown {
-        let run = Run::find(&self.run()).unwrap().unwrap();
+        let run = Run::find(&self.run()).unwrap();
+        let run = run.or_else(|| Run::awaited(&self.run()).unwrap()).unwrap();
         let opened = Arc::new(AtomicUsize::new(0));
         let count = opened.clone();
         let counted = move |path: &Path| {

@@ -90,8 +90,17 @@ fn said(outcome: &Outcome) -> Option<String> {
             here,
             there,
             largest,
-        }) => Some(format!(
-            "{count} elements differ, first {first:?}: {here} is not {there}; largest difference {largest}"
-        )),
+            nan,
+        }) => {
+            let mut said =
+                format!("{count} elements differ, first {first:?}: {here} is not {there}");
+            if let Some(largest) = largest {
+                said += &format!("; largest difference {largest}");
+            }
+            if *nan > 0 {
+                said += &format!("; {nan} are NaN on one side alone");
+            }
+            Some(said)
+        }
     }
 }

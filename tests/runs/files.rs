@@ -1,0 +1,94 @@
+//! Runs whose checkpoints are files of one folder.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use ckptfs::checkpoint::Run;
+
+use super::scene::*;
+use crate::common::programs::complaint;
+use crate::need_fuse;
+
+/// A run of files of torch.save, each complete for a minute, with one config.json for all.
+fn files(names: &[&str]) -> Scene {
+    let data = project("tests/data/legacy-bin/source");
+    let scene = Scene::new();
+    let copy = |from: &Path, name: &str| fs::copy(from, scene.step(name)).unwrap();
+    copy(&data.join("config.json"), "config.json");
+    for name in names {
+        copy(&data.join("pytorch_model.bin"), name);
+    }
+    scene.age("", Duration::from_secs(60));
+    scene
+}
+
+#[test]
+fn files_of_lightning_are_the_saves_of_a_run() {
+    need_fuse!();
+    let scene = files(&["epoch=0-step=200.ckpt", "epoch=1-step=50.ckpt", "last.ckpt"]);
+    let shown = scene.mount();
+    let names = [
+        "epoch=0-step=200.ckpt",
+        "epoch=1-step=50.ckpt",
+        "last.ckpt",
+        "latest",
+    ];
+    assert_eq!(shown.names(), names);
+    assert_eq!(shown.latest().unwrap(), "epoch=1-step=50.ckpt");
+    assert!(shown.path("latest/config.json").exists());
+    assert!(shown.weights("last.ckpt") == shown.weights("latest"));
+}
+
+#[test]
+fn numbered_files_of_torch_save_are_the_saves_of_a_run() {
+    need_fuse!();
+    for names in [
+        ["step_100.pt", "step_20.pt"],
+        ["checkpoint-100.pth", "checkpoint-20.pth"],
+    ] {
+        let scene = files(&names);
+        let shown = scene.mount();
+        let mut expected = [names[0], names[1], "latest"];
+        expected.sort();
+        assert_eq!(shown.names(), expected);
+        assert_eq!(shown.latest().unwrap(), names[0]);
+        assert!(!shown.path("config.json").exists());
+    }
+}
+
+#[test]
+fn a_file_that_is_being_written_is_not_shown() {
+    need_fuse!();
+    let scene = files(&["step_1.pt", "step_2.pt"]);
+    let bytes = fs::read(scene.step("step_1.pt")).unwrap();
+    scene.write("step_3.pt", "");
+    fs::write(scene.step("step_4.pt"), &bytes[..bytes.len() / 2]).unwrap();
+    let shown = scene.mount();
+    assert_eq!(shown.names(), ["latest", "step_1.pt", "step_2.pt"]);
+    scene.age("", Duration::from_secs(60));
+    assert!(!shown.path("step_4.pt").exists());
+    fs::write(scene.step("step_4.pt"), &bytes).unwrap();
+    scene.age("", Duration::from_secs(60));
+    assert!(shown.weights("step_4.pt") == shown.weights("step_1.pt"));
+}
+
+#[test]
+fn one_file_is_a_checkpoint_and_files_of_unknown_names_are_refused() {
+    let one = files(&["epoch=0-step=10.ckpt"]);
+    assert!(Run::find(&one.run()).unwrap().is_none());
+    let several = files(&["a.pt", "step_2.pt"]);
+    assert!(Run::find(&several.run()).unwrap().is_none());
+    let said = complaint(&several.command(&["verify", "run"]));
+    assert!(said.contains("name one: a.pt, step_2.pt"), "{said}");
+}
+
+#[test]
+fn commands_for_one_checkpoint_ask_which_file() {
+    let scene = files(&["step_1.pt", "step_2.pt"]);
+    let said = complaint(&scene.command(&["verify", "run"]));
+    let expected = "holds 2 checkpoints; name one of them: step_1.pt, step_2.pt, or latest";
+    assert!(said.contains(expected), "{said}");
+    let output = scene.command(&["verify", "run/latest"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
