@@ -102,10 +102,19 @@ fn parse(words: &[OsString]) -> CommandLine {
     let line = CommandLine::parse_from(words);
     match &line.command {
         Command::Mount(mount) if !mount.mount_options.is_empty() => {
-            CommandLine::parse_from(options::spelled_out(words, &mount.mount_options))
+            let words = options::spelled_out(words, &mount.mount_options);
+            CommandLine::try_parse_from(words).unwrap_or_else(|error| refuse_options(&error))
         }
         _ => line,
     }
+}
+
+/// mount(8) and the journal want one line.
+fn refuse_options(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    complain(&format!("-o: {}", line.trim_start_matches("error: ")));
+    std::process::exit(WRONG_USAGE.into())
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
@@ -126,9 +135,7 @@ fn complain(line: &str) {
 fn start_log(format: LogFormat) {
     let wanted = EnvFilter::try_from_default_env();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(
-            wanted.unwrap_or_else(|_| EnvFilter::new("warn,fuser=off,ckptfs::stats=info")),
-        )
+        .with_env_filter(wanted.unwrap_or_else(|_| EnvFilter::new("warn,ckptfs::stats=info")))
         .with_writer(io::stderr)
         .with_ansi(false);
     match format {

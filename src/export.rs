@@ -101,7 +101,10 @@ fn copy(
         shared: shared.iter().map(|shared| shared.range.length()).sum(),
         resumed: bytes(&done),
     };
-    target.check_space(bytes(&rest))?;
+    if let Err(error) = target.check_space(bytes(&rest)) {
+        staging.leave_nothing_new(&done);
+        return Err(error);
+    }
     progress.begin(Step::Copy, exported.bytes, exported.bytes - bytes(&rest));
     parallel::try_each(options.threads, &rest, |piece| {
         staging.write(piece, &files[piece.file], progress)

@@ -8,6 +8,7 @@ mod places;
 mod shards;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::mapping::MappedTensor;
@@ -28,14 +29,22 @@ pub enum Naming {
     Adapter,
 }
 
+/// Where one shard ends and the next begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Most bytes of data in a shard.
+    AtMost(u64),
+    /// As in the safetensors files of the source, where each unit lies in one of them; else as the size says.
+    AsStored { or_at_most: u64 },
+}
+
 /// How tensors become weight files.
 #[derive(Debug)]
 pub struct Weights {
     pub naming: Naming,
     /// The unit of each tensor: those of one unit stay in one shard. Units count from 0, in the order in which they are sharded.
     pub units: Vec<usize>,
-    /// Most bytes of data in a shard.
-    pub max_shard_size: u64,
+    pub split: Split,
     /// The parameters of the model, tied ones once.
     pub total_parameters: u64,
 }
@@ -43,11 +52,13 @@ pub struct Weights {
 /// The weight files, and the index where there are several.
 pub fn weight_files(tensors: &[MappedTensor], weights: &Weights) -> Vec<VirtualFile> {
     let sizes = unit_sizes(tensors, &weights.units);
-    let limit = match weights.naming {
-        Naming::Model => weights.max_shard_size,
-        Naming::Adapter => u64::MAX / 2,
+    let split = match weights.split {
+        Split::AtMost(limit) => shards::split(&sizes, limit),
+        Split::AsStored { or_at_most } => match stored_in(tensors, weights, sizes.len()) {
+            Some(files) => shards::as_stored(&files),
+            None => shards::split(&sizes, or_at_most),
+        },
     };
-    let split = shards::split(&sizes, limit);
     let name = |number| shard_name(weights.naming, number, split.len());
     let names: Vec<String> = (1..=split.len()).map(name).collect();
     let mut shards: Vec<Vec<&MappedTensor>> = vec![Vec::new(); split.len()];
@@ -74,6 +85,24 @@ pub fn weight_files(tensors: &[MappedTensor], weights: &Weights) -> Vec<VirtualF
         ));
     }
     files
+}
+
+/// The safetensors file of each of `count` units. `None` where a unit lies in several, or in another kind of file.
+fn stored_in<'t>(
+    tensors: &'t [MappedTensor],
+    weights: &Weights,
+    count: usize,
+) -> Option<Vec<&'t Path>> {
+    let mut files = vec![None; count];
+    for (tensor, unit) in tensors.iter().zip(&weights.units) {
+        for path in sources([tensor]).into_iter().map(SourceFile::path) {
+            let is_safetensors = path.extension().is_some_and(|end| end == "safetensors");
+            if !is_safetensors || *files[*unit].get_or_insert(path) != path {
+                return None;
+            }
+        }
+    }
+    files.into_iter().collect()
 }
 
 fn unit_sizes(tensors: &[MappedTensor], units: &[usize]) -> Vec<shards::Weight> {

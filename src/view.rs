@@ -13,13 +13,15 @@ mod unlisted;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::checkpoint::{self, Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Tables};
 use crate::repo::{self, Naming, VirtualFile, Weights};
 
 use config::ConfigFile;
-pub use options::{DtypeChoice, Layout, Options};
+pub use options::{DtypeChoice, Layout, MAX_SHARD_SIZE, Options};
 pub use tied::Tied;
 
 /// What a mount shows, and where it comes from.
@@ -41,7 +43,7 @@ pub struct View {
 }
 
 /// A remark on how a view came to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
     /// Whether a user may have to act.
     pub is_warning: bool,
@@ -115,7 +117,7 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let weights = Weights {
         naming: Naming::Model,
         units: mapping::units(family, &tensors),
-        max_shard_size: options.max_shard_size,
+        split: options.split,
         total_parameters: parameters(&tensors, family),
     };
     let tensors = match config.values().is_base() {

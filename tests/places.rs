@@ -89,6 +89,33 @@ fn a_user_without_the_helper_is_told_how_to_install_it() {
 }
 
 #[test]
+fn a_user_who_may_not_run_the_helper_is_told_so() {
+    need_fuse!();
+    need_root!();
+    let stage = Stage::new();
+    fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(stage.point(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_ckptfs"), stage.other("ckptfs")).unwrap();
+    let script = "mount -t tmpfs none /dev
+        mknod -m 666 /dev/fuse c 10 229
+        mknod -m 666 /dev/null c 1 3
+        touch denied; chmod 644 denied
+        for helper in fusermount3 fusermount; do
+            for folder in /usr/bin /bin /usr/sbin /sbin; do
+                test ! -f $folder/$helper || mount --bind denied $folder/$helper
+            done
+        done
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups ./ckptfs mount source point";
+    let output = apart(&stage, OWN, script);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = complaint(&output);
+    assert!(
+        said.contains("fusermount3 may not be run by this user"),
+        "{said}"
+    );
+}
+
+#[test]
 fn nothing_is_written_anywhere() {
     need_fuse!();
     need_root!();

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ckptfs::read::{read, read_at};
-use ckptfs::repo::VirtualFile;
+use ckptfs::repo::{Split, VirtualFile};
 use ckptfs::tensor::Dtype;
 use ckptfs::view::{DtypeChoice, Options, View};
 use safetensors::SafeTensors;
@@ -156,10 +156,10 @@ fn dtensors_of_two_ranks_equal_the_full_tensors() {
 
 #[test]
 fn any_shard_size_holds_the_same_tensors() {
-    for max_shard_size in [1, 10_000, 50_000] {
+    for limit in [1, 10_000, 50_000] {
         let (source, options) = example();
         let options = Options {
-            max_shard_size,
+            split: Split::AtMost(limit),
             ..options
         };
         let view = View::open(&source, &options).unwrap();

@@ -41,8 +41,9 @@ enum Reflink {
     Auto,
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
+    arguments.view.keeps_shards = arguments.reflink == Reflink::Auto;
     let source = Run::pinned(&arguments.source)?;
     let view = view::open(&source, &arguments.view)?;
     let options = Options {

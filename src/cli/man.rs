@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory};
 
 use super::CommandLine;
 
-/// Write a man page for each subcommand to a directory
+/// Write a man page for each subcommand to a directory, made where it is missing
 #[derive(Debug, Args)]
 pub struct Arguments {
     directory: PathBuf,
@@ -16,6 +16,8 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let directory = &arguments.directory;
+    let made = std::fs::create_dir_all(directory);
+    made.with_context(|| directory.display().to_string())?;
     let written = clap_mangen::generate_to(CommandLine::command(), directory);
     written.with_context(|| directory.display().to_string())?;
     Ok(ExitCode::SUCCESS)

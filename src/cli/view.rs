@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 use super::size;
 use crate::error::Result;
 use crate::fs::one_line;
+use crate::repo::Split;
 use crate::tensor;
-use crate::view::{DtypeChoice, Layout, Options, View};
+use crate::view::{DtypeChoice, Layout, MAX_SHARD_SIZE, Options, View};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What the view shows")]
@@ -22,9 +23,12 @@ pub struct ViewOptions {
     /// Element type of the weights; config: the one that config.json names
     #[arg(long, value_enum, default_value_t = Dtype::Keep)]
     pub dtype: Dtype,
-    /// Largest shard, such as 5GB or 5GiB
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size::parse)]
-    pub max_shard_size: u64,
+    /// Largest shard, such as 5GB or 5GiB [default: 5GB; with --reflink, the shards of the source]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub max_shard_size: Option<u64>,
+    /// Whether shards are those of the source where no size is asked for.
+    #[arg(skip)]
+    pub keeps_shards: bool,
     /// A mapping table of your own
     #[arg(long, value_name = "FILE")]
     pub mapping: Option<PathBuf>,
@@ -87,14 +91,26 @@ impl Dtype {
     }
 }
 
+impl ViewOptions {
+    fn split(&self) -> Split {
+        match self.max_shard_size {
+            Some(limit) => Split::AtMost(limit),
+            None if self.keeps_shards => Split::AsStored {
+                or_at_most: MAX_SHARD_SIZE,
+            },
+            None => Split::AtMost(MAX_SHARD_SIZE),
+        }
+    }
+}
+
 impl From<&ViewOptions> for Options {
     fn from(options: &ViewOptions) -> Self {
         let options = options.clone();
         Self {
+            split: options.split(),
             config_from: options.config_from,
             layout: options.shown.layout(),
             dtype: options.dtype.choice(),
-            max_shard_size: options.max_shard_size,
             mapping: options.mapping,
             system: options.system,
             family: options.family,

@@ -44,13 +44,27 @@ pub fn plan(files: Vec<VirtualFile>, staging: &Staging) -> Result<(Vec<VirtualFi
     }
     let why = match shared.first() {
         Some(probe) => match can_share(probe, block, staging.root()) {
-            Ok(()) => return Ok((planned, shared)),
+            Ok(()) => {
+                tell_rest(&planned, &shared);
+                return Ok((planned, shared));
+            }
             Err(error) => error.to_string(),
         },
         None => "its tensors lie otherwise than in a safetensors file".to_owned(),
     };
     tracing::warn!("no blocks can be shared with the source: {why}");
     Ok((files, Vec::new()))
+}
+
+/// Says so where much is to be written all the same.
+fn tell_rest(files: &[VirtualFile], shared: &[Shared]) {
+    let bytes: u64 = files.iter().map(VirtualFile::size).sum();
+    let shared: u64 = shared.iter().map(|shared| shared.range.length()).sum();
+    if shared < bytes / 10 * 9 {
+        tracing::warn!(
+            "{shared} of {bytes} bytes can share blocks with the source; the others lie otherwise there and are written"
+        );
+    }
 }
 
 /// Makes the range share its blocks; whether that succeeded. Otherwise it is to be written.

@@ -134,6 +134,15 @@ impl Staging {
             .map_err(|error| self.fault(error))
     }
 
+    /// Takes the directory away, unless an earlier export left `done` in it.
+    pub fn leave_nothing_new(&self, done: &[Piece]) {
+        if done.is_empty()
+            && let Err(error) = fs::remove_dir_all(&self.root)
+        {
+            tracing::warn!("{}: {error}; it is left behind", self.root.display());
+        }
+    }
+
     /// What was written stays, sizes and names included.
     pub fn sync(&self, files: &[VirtualFile]) -> Result<()> {
         parallel::try_each(parallel::usual_threads(), files, |file| {

@@ -33,6 +33,9 @@ pub fn device_can_be_cloned() -> bool {
     open_device().is_ok()
 }
 
+/// What a helper that is there and may not be run is about.
+const HELPER_DENIED: &str = "the program fusermount3 may not be run by this user; as root: chmod 4755 $(command -v fusermount3), or put the user into its group";
+
 /// The program that mounts and unmounts for users who are not root.
 pub fn helper() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -49,6 +52,9 @@ pub fn mount_fault(error: &io::Error) -> String {
     match helper_missing || error.to_string().contains("not permitted") {
         true if is_root() => format!("mounting is not permitted, even to root; {CONTAINER}"),
         true if helper_missing => HELPER_MISSING.to_owned(),
+        _ if error.kind() == io::ErrorKind::PermissionDenied && !is_root() => {
+            HELPER_DENIED.to_owned()
+        }
         _ => error.to_string().trim_end().to_owned(),
     }
 }

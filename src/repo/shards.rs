@@ -1,5 +1,7 @@
 //! Which tensors share a file, split as huggingface_hub splits them (2.4.0, `split_state_dict_into_shards_factory`).
 
+use std::collections::BTreeMap;
+
 /// Largest header that safetensors reads.
 const HEADER_LIMIT: u64 = 100_000_000;
 
@@ -46,6 +48,16 @@ pub fn shard_of(shards: &[Vec<usize>], units: usize) -> Vec<usize> {
     shard_of
 }
 
+/// The numbers of the units in each shard, where the shards are the files in which they lie. `files` has the one file of each
+/// unit, in the order of the files' names.
+pub fn as_stored<F: Ord>(files: &[F]) -> Vec<Vec<usize>> {
+    let mut shards: BTreeMap<&F, Vec<usize>> = BTreeMap::new();
+    for (number, file) in files.iter().enumerate() {
+        shards.entry(file).or_default().push(number);
+    }
+    shards.into_values().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +83,12 @@ mod tests {
         assert_eq!(shards(&[3, 20, 3], 10), [vec![1], vec![0, 2]]);
         assert_eq!(shards(&[10, 10], 10), [vec![0], vec![1]]);
         assert_eq!(shards(&[], 10), Vec::<Vec<usize>>::new());
+    }
+
+    #[test]
+    fn shards_as_stored_are_those_of_the_files() {
+        let shards = as_stored(&["b", "a", "b", "c"]);
+        assert_eq!(shards, [vec![1], vec![0, 2], vec![3]]);
     }
 
     #[test]

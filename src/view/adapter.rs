@@ -10,7 +10,7 @@ use super::{DtypeChoice, Options, View, dtype, side_files};
 use crate::checkpoint::{Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, System, Tables};
-use crate::repo::{self, Attributes, Naming, VirtualFile, Weights};
+use crate::repo::{self, Attributes, Naming, Split, VirtualFile, Weights};
 use crate::tensor::SourceTensor;
 
 const CONFIG: &str = "adapter_config.json";
@@ -38,7 +38,7 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let weights = Weights {
         naming: Naming::Adapter,
         units: mapping::units(None, &tensors),
-        max_shard_size: u64::MAX,
+        split: Split::AtMost(u64::MAX),
         total_parameters: 0,
     };
     let mut files = options.layout.weight_files(&tensors, &weights);

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{MappedTensor, Tables};
-use crate::repo::{self, VirtualFile, Weights};
+use crate::repo::{self, Split, VirtualFile, Weights};
 use crate::tensor::Dtype;
 
 use super::config::ConfigFile;
+
+/// What `save_pretrained` puts into a shard unless it is told otherwise (transformers 5.23.0).
+pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
 
 /// Element type of the shown weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,8 +70,7 @@ pub struct Options {
     pub config_from: Option<PathBuf>,
     pub layout: Layout,
     pub dtype: DtypeChoice,
-    /// Most bytes of data in a shard.
-    pub max_shard_size: u64,
+    pub split: Split,
     /// A TOML file of further families and systems.
     pub mapping: Option<PathBuf>,
     pub system: Option<String>,
@@ -99,7 +101,7 @@ impl Default for Options {
             config_from: None,
             layout: Layout::Hf,
             dtype: DtypeChoice::Keep,
-            max_shard_size: 5_000_000_000,
+            split: Split::AtMost(MAX_SHARD_SIZE),
             mapping: None,
             system: None,
             family: None,

@@ -1,5 +1,7 @@
 //! Tied embeddings: the output head is written when, and only when, config.json says that the model has one of its own.
 
+use serde::Serialize;
+
 use super::Note;
 use super::compare::are_equal;
 use crate::error::{Error, Result};
@@ -16,7 +18,7 @@ pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
 }
 
 /// A tensor that the directory leaves out because another one is it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tied {
     pub name: String,
     pub to: String,

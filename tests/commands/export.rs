@@ -296,6 +296,7 @@ fn what_does_not_fit_is_not_begun() {
         return;
     }
     let output = stage.run(&["export", "source", "small/out"]);
+    let left = fs::read_dir(&small).unwrap().count();
     Command::new("umount")
         .arg("-l")
         .arg(&small)
@@ -303,6 +304,7 @@ fn what_does_not_fit_is_not_begun() {
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(complaint(&output).contains("are free"));
+    assert_eq!(left, 0);
 }
 
 /// A checkpoint that changes while it is exported gives no export.

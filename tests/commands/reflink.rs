@@ -69,38 +69,82 @@ impl Drop for Image {
 }
 
 const TENSORS: usize = 24;
+const SPLIT: usize = 5;
 
 /// Tensors of 4 MiB, written without metadata: its header is shorter than ours.
 fn checkpoint(folder: &Path) {
     fs::create_dir(folder).unwrap();
-    let bytes = noise((4 << 20) + TENSORS, 3);
-    let tensors = (0..TENSORS).map(|number| {
-        let data = &bytes[number..number + (4 << 20)];
-        let shape = vec![data.len()];
-        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data);
-        (format!("layers.{number:02}.weight"), view.unwrap())
-    });
-    let file = folder.join("model.safetensors");
-    safetensors::serialize_to_file(tensors, None, &file).unwrap();
+    weights(&folder.join("model.safetensors"), 0..TENSORS);
     fs::write(folder.join("config.json"), r#"{"model_type": "unknown"}"#).unwrap();
 }
 
-fn tensors(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors: Vec<_> = file
-        .iter()
-        .map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec()))
+/// The same in two files, split where no size would split them.
+fn two_shards(folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    let names = [1, 2].map(|number| format!("model-{number:05}-of-00002.safetensors"));
+    weights(&folder.join(&names[0]), 0..SPLIT);
+    weights(&folder.join(&names[1]), SPLIT..TENSORS);
+    let map: serde_json::Map<_, _> = (0..TENSORS)
+        .map(|number| {
+            (
+                name(number),
+                names[usize::from(number >= SPLIT)].clone().into(),
+            )
+        })
         .collect();
+    let index = serde_json::json!({"metadata": {"total_size": TENSORS << 22}, "weight_map": map});
+    let file = folder.join("model.safetensors.index.json");
+    fs::write(file, index.to_string()).unwrap();
+    fs::write(folder.join("config.json"), r#"{"model_type": "unknown"}"#).unwrap();
+}
+
+fn name(number: usize) -> String {
+    format!("layers.{number:02}.weight")
+}
+
+fn weights(file: &Path, numbers: std::ops::Range<usize>) {
+    let bytes = noise((4 << 20) + TENSORS, 3);
+    let tensors = numbers.map(|number| {
+        let data = &bytes[number..number + (4 << 20)];
+        let shape = vec![data.len()];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data);
+        (name(number), view.unwrap())
+    });
+    safetensors::serialize_to_file(tensors, None, file).unwrap();
+}
+
+fn tensors(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut tensors = Vec::new();
+    for shard in shards(folder) {
+        let bytes = fs::read(folder.join(shard)).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let of_file = file.iter();
+        tensors.extend(of_file.map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec())));
+    }
     tensors.sort();
     tensors
 }
 
-fn export(stage: &Stage, source: &Path, out: &Path) -> String {
+fn shards(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut shards: Vec<String> = names
+        .filter(|name| name.ends_with(".safetensors"))
+        .collect();
+    shards.sort();
+    shards
+}
+
+/// What is said of it, and what is warned of.
+fn export(stage: &Stage, source: &Path, out: &Path, more: &[&str]) -> (String, String) {
     let (source, out) = (source.to_str().unwrap(), out.to_str().unwrap());
-    let output = stage.run(&["export", source, out, "--reflink", "auto"]);
+    let arguments = [&["export", source, out, "--reflink", "auto"], more].concat();
+    let output = stage.run(&arguments);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let warned = text(output.stderr);
+    let of_blocks = warned.lines().filter(|line| line.contains("blocks"));
+    (text(output.stdout), of_blocks.collect())
 }
 
 #[test]
@@ -114,14 +158,43 @@ fn shared_blocks_cost_no_disk_and_read_the_same() {
         let (source, out) = (image.point().join("source"), image.point().join("out"));
         checkpoint(&source);
         let before = image.used();
-        let said = export(&stage, &source, &out);
+        let (said, warned) = export(&stage, &source, &out, &[]);
         assert!(said.contains("shared with the source"), "{kind}: {said}");
+        assert!(warned.is_empty(), "{kind}: {warned}");
         assert!(image.used() - before < 2 << 20, "{kind}: {before}");
         assert!(tensors(&out) == tensors(&source), "{kind}");
         // The export is a file of its own: it stays when the source goes.
         let want = tensors(&source);
         fs::write(source.join("model.safetensors"), "gone").unwrap();
         assert!(tensors(&out) == want, "{kind}");
+    }
+}
+
+#[test]
+fn shards_that_share_are_those_of_the_source_unless_a_size_is_asked_for() {
+    need_root!();
+    for kind in ["xfs", "btrfs"] {
+        let Some(image) = Image::new(kind) else {
+            continue;
+        };
+        let stage = Stage::new();
+        let (source, out) = (image.point().join("source"), image.point().join("out"));
+        two_shards(&source);
+        let before = image.used();
+        let (_, warned) = export(&stage, &source, &out, &[]);
+        assert!(warned.is_empty(), "{kind}: {warned}");
+        assert!(image.used() - before < 2 << 20, "{kind}: {before}");
+        assert_eq!(shards(&out), shards(&source), "{kind}");
+        assert!(tensors(&out) == tensors(&source), "{kind}");
+        let one = image.point().join("one");
+        let (said, warned) = export(&stage, &source, &one, &["--max-shard-size", "5GB"]);
+        assert!(said.contains("shared with the source"), "{kind}: {said}");
+        assert!(
+            warned.contains("can share blocks with the source"),
+            "{kind}: {warned}"
+        );
+        assert_eq!(shards(&one), ["model.safetensors"]);
+        assert!(tensors(&one) == tensors(&source), "{kind}");
     }
 }
 

@@ -52,6 +52,22 @@ fn a_stopped_program_holds_no_status_up() {
 }
 
 #[test]
+fn the_fullest_log_names_no_files_of_programs() {
+    need_fuse!();
+    let stage = Stage::new();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+    command
+        .args(["--log-format", "json"])
+        .env("RUST_LOG", "trace");
+    let program = stage.mount_by(command);
+    std::fs::read(stage.weights()).unwrap();
+    program.signal(libc::SIGTERM);
+    let (code, log) = program.wait();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains(".rs"), "{log}");
+}
+
+#[test]
 fn counts_are_logged_when_asked_for_and_at_the_end() {
     need_fuse!();
     let stage = Stage::new();

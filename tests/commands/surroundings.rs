@@ -75,6 +75,15 @@ fn systemd_is_told_when_the_mount_answers() {
 }
 
 #[test]
+fn man_pages_are_written_where_there_is_no_directory_yet() {
+    let stage = Stage::new();
+    let output = stage.run(&["man", "share/man1"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let page = std::fs::read_to_string(stage.other("share/man1/ckptfs-mount.1")).unwrap();
+    assert!(page.contains("config\\-from"), "{page}");
+}
+
+#[test]
 fn systemd_finds_no_fault_in_the_unit() {
     let stage = Stage::new();
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/ckptfs@.service");

@@ -2,7 +2,7 @@
 
 use ckptfs::mapping::MappedTensor;
 use ckptfs::read::read_at;
-use ckptfs::repo::{Naming, VirtualFile, Weights, weight_files};
+use ckptfs::repo::{Naming, Split, VirtualFile, Weights, weight_files};
 use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
 use ckptfs::view::{Options, View};
 use safetensors::SafeTensors;
@@ -187,7 +187,7 @@ cases! {
         let named = |index| MappedTensor { name: format!("{index:04000}").into(), tensor: tensor.clone(), sources: Default::default() };
         let tensors: Vec<_> = (0..4500).map(named).collect();
         let units = (0..tensors.len()).collect();
-        let weights = Weights { naming: Naming::Model, units, max_shard_size: 1 << 40, total_parameters: 0 };
+        let weights = Weights { naming: Naming::Model, units, split: Split::AtMost(1 << 40), total_parameters: 0 };
         let files = weight_files(&tensors, &weights);
         assert!(files.len() > 2 && files.iter().all(|file| file.size() < 100_000_000));
     }

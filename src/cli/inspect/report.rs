@@ -22,9 +22,9 @@ pub struct Report {
     pub dtypes: BTreeMap<&'static str, usize>,
     pub files: Vec<FileReport>,
     pub tensors: Vec<TensorReport>,
-    pub tied: Vec<TiedReport>,
+    pub tied: Vec<Tied>,
     pub dropped: Vec<DroppedReport>,
-    pub notes: Vec<NoteReport>,
+    pub notes: Vec<Note>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,21 +76,9 @@ pub struct RangeReport {
 }
 
 #[derive(Debug, Serialize)]
-pub struct TiedReport {
-    pub name: String,
-    pub to: String,
-}
-
-#[derive(Debug, Serialize)]
 pub struct DroppedReport {
     pub name: String,
     pub why: String,
-}
-
-#[derive(Debug, Serialize)]
-pub struct NoteReport {
-    pub is_warning: bool,
-    pub text: String,
 }
 
 impl Report {
@@ -117,9 +105,9 @@ impl Report {
                 .map(FileReport::of)
                 .collect::<Result<_>>()?,
             tensors: view.tensors.iter().map(report).collect(),
-            tied: view.tied.iter().map(TiedReport::of).collect(),
+            tied: view.tied.iter().cloned().collect(),
             dropped: view.dropped.iter().map(DroppedReport::of).collect(),
-            notes: view.notes.iter().map(NoteReport::of).collect(),
+            notes: view.notes.clone(),
         })
     }
 }
@@ -208,29 +196,11 @@ impl RangeReport {
     }
 }
 
-impl TiedReport {
-    fn of(tied: &Tied) -> Self {
-        Self {
-            name: tied.name.clone(),
-            to: tied.to.clone(),
-        }
-    }
-}
-
 impl DroppedReport {
     fn of(dropped: &Dropped) -> Self {
         Self {
             name: dropped.source.name.to_string(),
             why: dropped.why.clone(),
-        }
-    }
-}
-
-impl NoteReport {
-    fn of(note: &Note) -> Self {
-        Self {
-            is_warning: note.is_warning,
-            text: note.text.clone(),
         }
     }
 }
