@@ -13,6 +13,8 @@ mod failing;
 mod files;
 #[path = "runs/listing.rs"]
 mod listing;
+#[path = "runs/many.rs"]
+mod many;
 #[path = "runs/pinned.rs"]
 mod pinned;
 #[path = "runs/scene.rs"]

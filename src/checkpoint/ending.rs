@@ -120,12 +120,17 @@ impl Trace {
 impl Weights {
     /// What lies at `hit` in the run.
     pub fn at(run: &Folder, hit: &str) -> Result<Self> {
-        let path = run.locate(hit)?;
-        let layouts = match path.is_dir() {
-            true => layouts(&run.subfolder(hit)?)?,
-            false => vec![lone(hit)],
-        };
-        Ok(Self { path, layouts })
+        if run.path().join(hit).is_file() {
+            return Ok(Self {
+                path: run.locate(hit)?,
+                layouts: vec![lone(hit)],
+            });
+        }
+        let folder = run.subfolder(hit)?;
+        Ok(Self {
+            path: folder.path().to_owned(),
+            layouts: layouts(&folder)?,
+        })
     }
 
     pub fn words(&self) -> impl Iterator<Item = &'static str> {

@@ -15,11 +15,11 @@ struct Image(TempDir);
 
 impl Image {
     /// `None`, said aloud, where the machine cannot make one.
-    fn new(kind: &str) -> Option<Self> {
+    fn new(kind: &str, bytes: u64) -> Option<Self> {
         let image = Self(tempfile::tempdir().unwrap());
         fs::create_dir(image.point()).unwrap();
         let file = image.0.path().join("image");
-        File::create(&file).unwrap().set_len(512 << 20).unwrap();
+        File::create(&file).unwrap().set_len(bytes).unwrap();
         let make = Command::new(format!("mkfs.{kind}"))
             .arg("-q")
             .arg(&file)
@@ -68,6 +68,8 @@ impl Drop for Image {
     }
 }
 
+const IMAGE: u64 = 512 << 20;
+const CONFIG: &str = r#"{"model_type": "unknown"}"#;
 const TENSORS: usize = 24;
 const SPLIT: usize = 5;
 
@@ -75,7 +77,7 @@ const SPLIT: usize = 5;
 fn checkpoint(folder: &Path) {
     fs::create_dir(folder).unwrap();
     weights(&folder.join("model.safetensors"), 0..TENSORS);
-    fs::write(folder.join("config.json"), r#"{"model_type": "unknown"}"#).unwrap();
+    fs::write(folder.join("config.json"), CONFIG).unwrap();
 }
 
 /// The same in two files, split where no size would split them.
@@ -95,17 +97,17 @@ fn two_shards(folder: &Path) {
     let index = serde_json::json!({"metadata": {"total_size": TENSORS << 22}, "weight_map": map});
     let file = folder.join("model.safetensors.index.json");
     fs::write(file, index.to_string()).unwrap();
-    fs::write(folder.join("config.json"), r#"{"model_type": "unknown"}"#).unwrap();
+    fs::write(folder.join("config.json"), CONFIG).unwrap();
 }
 
 fn name(number: usize) -> String {
-    format!("layers.{number:02}.weight")
+    format!("layers.{number:04}.weight")
 }
 
 fn weights(file: &Path, numbers: std::ops::Range<usize>) {
     let bytes = noise((4 << 20) + TENSORS, 3);
     let tensors = numbers.map(|number| {
-        let data = &bytes[number..number + (4 << 20)];
+        let data = &bytes[number % TENSORS..][..4 << 20];
         let shape = vec![data.len()];
         let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, shape, data);
         (name(number), view.unwrap())
@@ -151,7 +153,7 @@ fn export(stage: &Stage, source: &Path, out: &Path, more: &[&str]) -> (String, S
 fn shared_blocks_cost_no_disk_and_read_the_same() {
     need_root!();
     for kind in ["xfs", "btrfs"] {
-        let Some(image) = Image::new(kind) else {
+        let Some(image) = Image::new(kind, IMAGE) else {
             continue;
         };
         let stage = Stage::new();
@@ -174,7 +176,7 @@ fn shared_blocks_cost_no_disk_and_read_the_same() {
 fn shards_that_share_are_those_of_the_source_unless_a_size_is_asked_for() {
     need_root!();
     for kind in ["xfs", "btrfs"] {
-        let Some(image) = Image::new(kind) else {
+        let Some(image) = Image::new(kind, IMAGE) else {
             continue;
         };
         let stage = Stage::new();
@@ -195,6 +197,27 @@ fn shards_that_share_are_those_of_the_source_unless_a_size_is_asked_for() {
         );
         assert_eq!(shards(&one), ["model.safetensors"]);
         assert!(tensors(&one) == tensors(&source), "{kind}");
+    }
+}
+
+/// CKPTFS_REFLINK_GIB sets the size; the test prints the seconds that the export says.
+#[test]
+fn a_large_file_shares_its_blocks_as_a_small_one_does() {
+    need_root!();
+    let size = std::env::var("CKPTFS_REFLINK_GIB").map_or(0, |text| text.parse().unwrap());
+    let tensors = TENSORS.max(size << 8);
+    for kind in ["xfs", "btrfs"] {
+        let Some(image) = Image::new(kind, IMAGE + ((tensors as u64) << 23)) else {
+            continue;
+        };
+        let (source, out) = (image.point().join("source"), image.point().join("out"));
+        fs::create_dir(&source).unwrap();
+        weights(&source.join("model.safetensors"), 0..tensors);
+        fs::write(source.join("config.json"), CONFIG).unwrap();
+        let before = image.used();
+        let (said, _) = export(&Stage::new(), &source, &out, &[]);
+        println!("{kind}: {said}");
+        assert!(image.used() - before < 16 << 20, "{kind}");
     }
 }
 

@@ -3,9 +3,11 @@ import atexit
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 
 import mounts
 import processes
@@ -48,9 +50,26 @@ def compare(case, spec):
         tensors.assert_equal_bitwise(shown(point), parsed(case / "reference.safetensors"))
         if "expect_config" in spec:
             assert_config(json.loads((point / "config.json").read_text()), spec["expect_config"])
+    if has_run(spec):
+        rest(case / "source")
+        with mounts.mounted(case / "source", *arguments(case, spec)) as point:
+            tensors.assert_equal_bitwise(shown(point / "latest"), parsed(case / "reference.safetensors"))
     if "also" in spec:
         with mounts.mounted(case / spec["source"], *arguments(case, spec), *spec["also"]["args"]) as point:
             tensors.assert_equal_bitwise(shown(point), parsed(case / spec["also"]["reference"]))
+
+
+def has_run(spec):
+    """Whether the checkpoint lies in a numbered folder of a run, as its system writes it."""
+    return re.match(r"source/(checkpoints?/)?(\w*(step|epoch|iter)[_-])?\d+(/|$)", spec["source"])
+
+
+def rest(run):
+    """Files that nothing marks as complete count as such when nobody has written for ten seconds."""
+    then = time.time() - 60
+    for path in [run, *run.rglob("*")]:
+        if path.stat().st_mtime > then:
+            os.utime(path, (then, then))
 
 
 def arguments(case, spec):
