@@ -1,4 +1,4 @@
-"""run_writer.py FOLDER SECONDS: saves a step of the tiny model every two seconds, as one of several ranks; keeps the last six."""
+"""run_writer.py FOLDER SECONDS: saves a step of the tiny model every two seconds, as one of several ranks; keeps the last ten."""
 import itertools
 import pathlib
 import shutil
@@ -13,7 +13,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 import tiny
 
-KEPT = 6
+KEPT = 10
 
 
 def save(step, folder, mesh):

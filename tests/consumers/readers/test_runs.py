@@ -4,7 +4,10 @@ import os
 import re
 import time
 
+import torch
+
 import processes
+import tensors
 import tiny
 from mounts import mounted
 
@@ -21,6 +24,37 @@ def await_file(path):
 
 def counts(outputs):
     return [[int(number) for number in re.findall(r"\d+", text.splitlines()[-1])] for text in outputs]
+
+
+def rest(folder):
+    """Files that nothing marks as complete count as such when nobody has written for ten seconds."""
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (time.time() - 60,) * 2)
+
+
+def test_checkpoints_of_transformers_trainer_are_a_run(tmp_path):
+    run = tmp_path / "run"
+    processes.run("readers/run_trainer.py", run)
+    rest(run)
+    with mounted(run) as point:
+        assert sorted(path.name for path in point.iterdir()) == ["checkpoint-1", "checkpoint-2", "latest"]
+        assert (point / "latest").resolve() == point / "checkpoint-2"
+        for step in ("checkpoint-1", "checkpoint-2"):
+            assert (point / step / "model.safetensors").read_bytes() == (run / step / "model.safetensors").read_bytes()
+
+
+def test_files_of_lightning_are_a_run(tmp_path):
+    run, config = tmp_path / "run", tiny.write_config(tmp_path / "config")
+    processes.run("readers/run_lightning.py", run, environment="lightning", cwd=tmp_path)
+    rest(run)
+    names = ["epoch=0-step=1.ckpt", "epoch=0-step=2.ckpt", "last.ckpt"]
+    with mounted(run, "--config-from", config) as point:
+        assert sorted(path.name for path in point.iterdir()) == sorted([*names, "latest"])
+        assert (point / "latest").resolve() == point / names[1]
+        for name in names:
+            saved = torch.load(run / name, weights_only=True)["state_dict"]
+            saved = {key.removeprefix("model."): value for key, value in saved.items()}
+            tensors.assert_equal_bitwise(tensors.tensors_of(point / name), tensors.from_torch(saved))
 
 
 def test_every_load_of_the_latest_step_is_what_was_saved(tmp_path):
