@@ -83,6 +83,63 @@ fn man_pages_are_written_where_there_is_no_directory_yet() {
     assert!(page.contains("config\\-from"), "{page}");
 }
 
+/// A user's systemd in namespaces of its own: it starts the unit, brings it back after a crash, and stops it. `$1` is the home.
+const LIVE: &str = r#"set -eu
+    mount -t tmpfs none /run
+    mkdir -p /run/systemd/system /run/user/0
+    export HOME="$1" XDG_RUNTIME_DIR=/run/user/0 SYSTEMD_LOG_TARGET=null
+    until_true() { for try in $(seq 100); do "$@" && return; sleep 0.1; done; echo "in vain: $*" >&2; exit 1; }
+    is_up() { systemctl --user is-system-running | grep -q running; }
+    /lib/systemd/systemd --user &
+    until_true is_up 2>/dev/null
+    unit=ckptfs@view
+    is_shown() { cmp -s "$HOME/point/model.safetensors" "$HOME/source/model.safetensors"; }
+    is_another() { test "$(systemctl --user show -P MainPID $unit)" != "$first" && is_shown; }
+    systemctl --user start $unit
+    is_shown
+    first=$(systemctl --user show -P MainPID $unit)
+    kill -KILL $first
+    until_true is_another
+    systemctl --user stop $unit
+    test -z "$(ls $HOME/point)""#;
+
+#[test]
+fn the_unit_of_systemd_mounts_comes_back_and_unmounts() {
+    need_fuse!();
+    need_root!();
+    let stage = Stage::new();
+    let home = stage.other("");
+    let apart = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c"]);
+        command.args([script, "sh"]).arg(&home).output()
+    };
+    if !Path::new("/lib/systemd/systemd").exists()
+        || !apart("true").is_ok_and(|it| it.status.success())
+    {
+        eprintln!("SKIPPED: no systemd, or no namespace for it");
+        return;
+    }
+    let make = |path: &str, bytes: &[u8]| {
+        let path = home.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    make(
+        ".config/systemd/user/ckptfs@.service",
+        include_bytes!("../../packaging/ckptfs@.service"),
+    );
+    let conf = format!(
+        "SOURCE={0}/source\nMOUNTPOINT={0}/point\nOPTIONS=--threads 2\n",
+        home.display()
+    );
+    make(".config/ckptfs/view.conf", conf.as_bytes());
+    std::fs::create_dir_all(home.join(".cargo/bin")).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_ckptfs"), home.join(".cargo/bin/ckptfs")).unwrap();
+    let output = apart(LIVE).unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn systemd_finds_no_fault_in_the_unit() {
     let stage = Stage::new();
