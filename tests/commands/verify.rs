@@ -1,5 +1,6 @@
 //! `ckptfs verify`: what it finds, and the status that it ends with.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -193,26 +194,37 @@ fn what_is_no_number_on_one_side_is_a_difference_of_its_own() {
     assert!(said.contains(line), "{said}");
 }
 
-/// A flipped bit in a chunk of DCP: nothing but its checksum can tell.
-#[test]
-fn checksums_find_what_reading_does_not() {
-    let stage = Stage::new();
+/// Copies a checkpoint of three ranks; the command that verifies it.
+fn dcp(stage: &Stage) -> [String; 4] {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dcp-uneven-w3");
     fs::create_dir(stage.other("dcp")).unwrap();
     for entry in fs::read_dir(data.join("source")).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, stage.other("dcp").join(path.file_name().unwrap())).unwrap();
     }
-    let config = data.join("config");
-    let arguments = ["verify", "dcp", "--config-from", config.to_str().unwrap()];
-    let good = stage.run(&arguments);
-    assert_eq!(good.status.code(), Some(0), "{good:?}");
-    let said = String::from_utf8(good.stdout).unwrap();
-    assert!(said.contains("3 source files checked"), "{said}");
+    let config = data.join("config").into_os_string().into_string().unwrap();
+    ["verify", "dcp", "--config-from", &config].map(str::to_owned)
+}
+
+/// Changes a bit of a chunk.
+fn flip(stage: &Stage) {
     let shard = stage.other("dcp/__1_0.distcp");
     let mut bytes = fs::read(&shard).unwrap();
     bytes[3000] ^= 1;
     fs::write(&shard, bytes).unwrap();
+}
+
+/// A flipped bit in a chunk of DCP: nothing but its checksum can tell.
+#[test]
+fn checksums_find_what_reading_does_not() {
+    let stage = Stage::new();
+    let arguments = dcp(&stage);
+    let arguments: Vec<&str> = arguments.iter().map(|word| &**word).collect();
+    let good = stage.run(&arguments);
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
+    let said = String::from_utf8(good.stdout).unwrap();
+    assert!(said.contains("3 source files checked"), "{said}");
+    flip(&stage);
     let bad = stage.run(&arguments);
     assert_eq!(bad.status.code(), Some(1));
     let said = String::from_utf8(bad.stdout).unwrap();
@@ -222,6 +234,50 @@ fn checksums_find_what_reading_does_not() {
         "{said}"
     );
     assert!(line.contains("model.embed_tokens.weight"), "{said}");
+}
+
+/// The fields of docs/verify.md, each of which some finding has, and those of findings, each of which stands there.
+#[test]
+fn the_fields_of_a_finding_are_those_that_are_documented() {
+    let stage = Stage::new();
+    copy(&stage, "other", |bytes| {
+        let at = bytes.len() - 4;
+        bytes[at..at + 2].copy_from_slice(&bf16::NAN.to_le_bytes());
+        replace(bytes, "model.norm.weight", "model.nrom.weight");
+    });
+    let changed = stage.other("changed");
+    copy(&stage, "changed", |bytes| {
+        let at = bytes.len() - 4;
+        bytes[at..at + 2].copy_from_slice(&bf16::NAN.to_le_bytes());
+    });
+    let arguments = dcp(&stage);
+    flip(&stage);
+    let arguments: Vec<&str> = arguments.iter().map(|word| &**word).collect();
+    let damaged = stage.run(&[&arguments, &["--json"][..]].concat());
+    let outputs = [
+        json(&stage, &["--nan"]),
+        json(&stage, &["--against", "other"]),
+        json(&stage, &["--against", changed.to_str().unwrap()]),
+        json(&stage, &["--against", "source", "--dtype", "f32"]),
+        serde_json::from_slice(&damaged.stdout).unwrap(),
+    ];
+    let lists = outputs
+        .iter()
+        .flat_map(|output| [&output["tensors"], &output["sums"]]);
+    let findings = lists.flat_map(|list| list.as_array().unwrap());
+    let mut fields = BTreeSet::new();
+    for (field, value) in findings.flat_map(|finding| finding.as_object().unwrap()) {
+        match value.as_object() {
+            Some(inner) => fields.extend(inner.keys().map(|key| format!("{field}.{key}"))),
+            None => drop(fields.insert(field.clone())),
+        }
+    }
+    let text = include_str!("../../docs/verify.md");
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `tensors[]."));
+    let documented = rows.map(|row| row.split('`').next().unwrap().to_owned());
+    assert_eq!(fields, documented.collect());
 }
 
 #[test]
