@@ -185,8 +185,9 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
 
 /// Whether there is nothing but numbered folders, in which no checkpoint has begun.
 fn holds_nothing(folder: &Folder) -> Result<bool> {
-    let is_numbered = |name: &String| numbered(name).is_some();
-    Ok(folder.names()?.is_empty() && folder.folders()?.iter().all(is_numbered))
+    let mut folders = folder.folders()?;
+    folders.retain(|name| numbered(name).is_none());
+    Ok(folder.names()?.is_empty() && folders.is_empty() && search(folder, "")?.is_empty())
 }
 
 /// Kind and numbers of `step-4000`, `global_step_100`, `epoch_1`, `0000004000`, `epoch=0-step=10.ckpt`.

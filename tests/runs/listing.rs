@@ -190,3 +190,17 @@ fn options_that_suit_no_checkpoint_are_refused_before_the_mount() {
     assert_eq!(output.status.code(), Some(4));
     assert!(complaint(&output).contains("missing"));
 }
+
+#[test]
+fn a_checkpoint_in_numbered_parts_is_no_run() {
+    let accelerate = Scene::of(&["pytorch_model_fsdp_0", "optimizer_0"]);
+    let megatron = Scene::new();
+    for rank in ["mp_rank_00", "mp_rank_01"] {
+        fs::create_dir(megatron.step(rank)).unwrap();
+        megatron.write(&format!("{rank}/model_optim_rng.pt"), "");
+    }
+    for scene in [accelerate, megatron] {
+        assert!(Run::find(&scene.run()).unwrap().is_none());
+        assert!(Run::awaited(&scene.run()).unwrap().is_none());
+    }
+}
