@@ -180,12 +180,9 @@ fn map(
     notes: &mut Vec<Note>,
 ) -> Result<(String, Outcome, Option<Tied>)> {
     let systems: Vec<&System> = tables.systems_of(family).collect();
-    let (system, sources) = names::choose(
-        &systems,
-        family,
-        &checkpoint.tensors,
-        options.system.as_deref(),
-    )?;
+    let tensors = &checkpoint.tensors;
+    let (system, sources) = names::choose(&systems, family, tensors, options.system.as_deref())?
+        .ok_or_else(|| names::of_no_system(family, tensors))?;
     config.infer(system, family, &sources)?;
     let applied = mapping::apply(system, family, config.values(), &sources);
     let mut outcome = applied.map_err(|error| config.explain(error))?;

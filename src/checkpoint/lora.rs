@@ -3,7 +3,7 @@
 use super::SourceTensor;
 
 /// PEFT's prefix (peft 0.21.2, `base_model.model.` before the model's own names).
-const PREFIX: &str = "base_model.model.";
+pub const PREFIX: &str = "base_model.model.";
 
 /// Components that only an adapter's names have, each with PEFT's word for it: PEFT's own first, then those of torchtune
 /// (0.6.1, modules/peft) and torchtitan (0.3.0, components/lora.py).

@@ -8,13 +8,11 @@ use super::operation::Operation;
 use super::pattern::Names;
 use super::promise::Expected;
 use super::table::{OneOrMany, Rule, System, Tables};
+use crate::checkpoint::lora::PREFIX;
 use crate::error::{Error, Result};
 
 /// What the name of an adapted weight ends in.
 const WEIGHT: &str = ".weight";
-
-/// PEFT's names before those of the model (peft 0.21.2).
-const PREFIX: &str = "base_model.model.";
 
 /// What stands in the place of the weight W: `lora_A` of the shape [rank, columns of W], `lora_B` of [rows of W, rank], a
 /// number for each row of W.

@@ -16,58 +16,80 @@ pub const BASE_PREFIX: &str = "model.";
 /// How many names a message shows.
 const SHOWN: usize = 6;
 
-/// The system that knows most forms of names, and the tensors under the names that it knows.
+/// The system that knows most forms of names, and the tensors under the names that it knows. `None` when none knows any.
 ///
 /// # Errors
-/// When no system knows any name, or when two know all of them and only the user can tell which it was.
+/// When two know all of them and only the user can tell which it was.
 pub fn choose<'t>(
     systems: &[&'t System],
     family: &Family,
     tensors: &[SourceTensor],
     wanted: Option<&str>,
-) -> Result<(&'t System, Vec<SourceTensor>)> {
-    let bare: Vec<Cow<'_, str>> = tensors
-        .iter()
-        .map(|tensor| unwrapped(&tensor.name))
-        .collect();
+) -> Result<Option<(&'t System, Vec<SourceTensor>)>> {
+    let bare = tensors.iter().map(|tensor| unwrapped(&tensor.name));
+    let bare: Vec<Cow<'_, str>> = bare.collect();
     let samples = one_of_each_form(&bare);
-    let mut candidates: Vec<(usize, &System, Spelling)> = Vec::new();
-    for spelling in spellings(&bare) {
-        let names: Vec<Cow<'_, str>> = samples.iter().map(|name| spelling.of(name)).collect();
-        let may_have = |system: &&System| {
-            (system.identity || spelling != Spelling::InBase)
-                && (!system.asked || wanted == Some(&system.name))
-        };
-        for system in systems.iter().copied().filter(may_have) {
-            candidates.push((coverage(system, family, &names), system, spelling));
-        }
-    }
-    let is_wanted = |name: &str| candidates.iter().any(|(_, system, _)| system.name == name);
-    if let Some(wanted) = wanted.filter(|wanted| is_wanted(wanted)) {
-        candidates.retain(|(_, system, _)| system.name == wanted);
-    }
-    let known = candidates.iter().map(|(known, ..)| *known);
-    let most = known.max().unwrap_or(0);
-    candidates.retain(|(known, ..)| *known == most && most > 0);
-    let Some((_, first, spelling)) = candidates.first() else {
-        return Err(Error::Mapping(format!(
-            "no system is known whose names for family {} are like {}",
-            family.name,
-            listed(tensors)
-        )));
+    let mut candidates = weighed(systems, family, &samples, &spellings(&bare), wanted);
+    let most = candidates.iter().map(|candidate| candidate.known).max();
+    candidates.retain(|candidate| candidate.known > 0 && Some(candidate.known) == most);
+    let Some(first) = candidates.first() else {
+        return Ok(None);
     };
-    let rivals = candidates.iter().map(|(_, system, _)| system);
-    match { rivals }.find(|rival| rival.name != first.name) {
-        Some(rival) if most == samples.len() => Err(Error::Mapping(format!(
-            "its names could be {}'s or {}'s: pass --system {} or --system {}",
-            first.name, rival.name, first.name, rival.name
+    let (own, all) = (&first.system.name, first.known == samples.len());
+    let mut rivals = candidates.iter().map(|candidate| &candidate.system.name);
+    match rivals.find(|rival| *rival != own) {
+        Some(rival) if all => Err(Error::Mapping(format!(
+            "its names could be {own}'s or {rival}'s: pass --system {own} or --system {rival}"
         ))),
         _ => {
-            let names = tensors.iter().zip(&bare);
-            let renamed = names.map(|(tensor, name)| tensor.clone().renamed(spelling.of(name)));
-            Ok((first, renamed.collect()))
+            let names = bare.iter().map(|name| first.spelling.of(name));
+            let renamed = tensors.iter().cloned().zip(names);
+            let renamed = renamed.map(|(tensor, name)| tensor.renamed(name));
+            Ok(Some((first.system, renamed.collect())))
         }
     }
+}
+
+/// A system whose names a checkpoint's may be.
+struct Candidate<'t> {
+    system: &'t System,
+    spelling: Spelling,
+    /// How many of the names it has rules for.
+    known: usize,
+}
+
+fn weighed<'t>(
+    systems: &[&'t System],
+    family: &Family,
+    names: &[Cow<'_, str>],
+    spellings: &[Spelling],
+    wanted: Option<&str>,
+) -> Vec<Candidate<'t>> {
+    let is_wanted = |system: &&System| wanted == Some(&system.name);
+    let has_wanted = systems.iter().any(|system| is_wanted(&system));
+    let may_be = |system: &&System| is_wanted(system) || !has_wanted && !system.asked;
+    let mut candidates = Vec::new();
+    for spelling in spellings.iter().copied() {
+        let names: Vec<Cow<'_, str>> = names.iter().map(|name| spelling.of(name)).collect();
+        let may_stand_so = |system: &&System| system.identity || spelling != Spelling::InBase;
+        for system in systems.iter().copied().filter(may_be).filter(may_stand_so) {
+            candidates.push(Candidate {
+                system,
+                spelling,
+                known: coverage(system, family, &names),
+            });
+        }
+    }
+    candidates
+}
+
+/// The error about names that no system has.
+pub fn of_no_system(family: &Family, tensors: &[SourceTensor]) -> Error {
+    Error::Mapping(format!(
+        "no system is known whose names for family {} are like {}",
+        family.name,
+        listed(tensors)
+    ))
 }
 
 /// How names that a system knows stand in a checkpoint.
