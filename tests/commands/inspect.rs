@@ -97,6 +97,33 @@ fn modules_that_differ_in_their_number_alone_are_one_line() {
     assert!(layers.count() < 12, "{text}");
 }
 
+#[test]
+fn a_tensor_is_told_under_the_name_that_is_stored_and_with_its_file() {
+    let stage = Stage::new();
+    fs::write(
+        stage.source().join("config.json"),
+        r#"{"model_type": "unknown"}"#,
+    )
+    .unwrap();
+    let bytes = [0u8; 8];
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, vec![4], &bytes);
+    let file = stage.source().join("model.safetensors");
+    let stored = "module._orig_mod.h.0.w";
+    safetensors::serialize_to_file([(stored, view.unwrap())], None, &file).unwrap();
+    let text = said(stage.run(&["inspect", "source", "--json"]));
+    let tensor = &serde_json::from_str::<Value>(&text).unwrap()["tensors"][0];
+    assert_eq!(tensor["name"], "h.0.w");
+    assert_eq!(tensor["sources"], serde_json::json!([stored]));
+    assert!(
+        tensor["stored"][0]["file"]
+            .as_str()
+            .unwrap()
+            .ends_with("source/model.safetensors")
+    );
+    let text = said(stage.run(&["inspect", "source", "--tensor", "h.0.w"]));
+    assert!(text.contains(&format!("source     {stored}\n")), "{text}");
+}
+
 /// A tensor is told apart from others by any of type, shape and operations.
 #[test]
 fn layers_that_differ_stand_apart() {
