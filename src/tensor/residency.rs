@@ -189,3 +189,24 @@ fn is_cached(file: &File, range: &Range<u64>) -> bool {
     let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &range, &mut cached, 0) };
     result != 0 || cached.pages * 4096 > length - length / 8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_given_back_once_all_before_it_was_handed_on() {
+        let (file, size) = (tempfile::tempfile().unwrap(), 3 * WINDOW);
+        file.set_len(size).unwrap();
+        let residency = Residency::default();
+        let hand_on = |number: u64| -> Vec<u64> {
+            let range = number * WINDOW..(number + 1) * WINDOW;
+            let given = residency.count(&file, size, range, WINDOW);
+            given.map(|window| window.start / WINDOW).collect()
+        };
+        assert!(hand_on(1).is_empty());
+        assert_eq!(hand_on(0), [0, 1]);
+        assert_eq!(hand_on(2), [2]);
+        assert_eq!(hand_on(2), [2]);
+    }
+}
