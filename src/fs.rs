@@ -1,5 +1,6 @@
 //! The view as a filesystem: names from the tree, bytes from `read`, every failure an errno.
 
+use std::any::Any;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,9 +36,11 @@ pub type Read = for<'a> fn(&'a VirtualFile, u64, usize, &'a mut Vec<u8>) -> Resu
 type Answer<T> = std::result::Result<T, Errno>;
 
 /// What is mounted.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct CheckpointFs {
     shared: Arc<Shared>,
+    /// Dropped when the kernel's connection has ended.
+    _kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// What all requests work on.
@@ -63,6 +66,15 @@ impl CheckpointFs {
         };
         Self {
             shared: Arc::new(shared),
+            _kept: None,
+        }
+    }
+
+    /// Has `kept` dropped when the kernel's connection has ended.
+    pub fn keeping(self, kept: impl Any + Send + Sync) -> Self {
+        Self {
+            _kept: Some(Box::new(kept)),
+            ..self
         }
     }
 

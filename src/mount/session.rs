@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 
+use super::point::is_served;
 use super::signals::StopSignals;
+use super::table::{self, Identity};
 use super::unmount::{When, detach};
-use super::{Options, read_ahead, requirements, table};
+use super::{Options, read_ahead, requirements};
 use crate::error::{Error, Result};
 use crate::fs::{CheckpointFs, Counters};
 
@@ -29,18 +31,29 @@ pub enum Event {
     /// Someone wants to know what was done so far.
     Question,
     /// Unmounted, by whomever, and the last reader gone.
-    Ended(io::Result<()>),
+    Ended,
+}
+
+/// Says so when the kernel's connection has ended.
+#[derive(Debug)]
+struct Farewell(Sender<Event>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.send(Event::Ended).ok();
+    }
 }
 
 /// A view that answers. Dropping it detaches it.
 #[derive(Debug)]
 pub struct Mounted {
     point: PathBuf,
-    /// `major:minor` in the table of mounts, where that can be read.
-    device: Option<String>,
+    /// Unknown where the table of mounts cannot be read.
+    identity: Option<Identity>,
     sender: Sender<Event>,
     events: Receiver<Event>,
     counters: Arc<Counters>,
+    has_ended: bool,
 }
 
 impl Mounted {
@@ -51,23 +64,24 @@ impl Mounted {
     ) -> Result<Self> {
         let refuse = |error: io::Error| Error::mount(&point, requirements::mount_fault(&error));
         let counters = filesystem.counters();
-        let session = Session::new(filesystem, &point, &config(options)).map_err(refuse)?;
         let (sender, events) = mpsc::channel();
+        let filesystem = filesystem.keeping(Farewell(sender.clone()));
+        let session = Session::new(filesystem, &point, &config(options)).map_err(refuse)?;
+        let identity = table::identity(&point);
+        // Whoever drops it unmounts what lies on the point by then, be it another's.
+        mem::forget(session.spawn().map_err(refuse)?);
         let this = Self {
-            device: table::at(&point).map(|entry| entry.device),
-            sender: sender.clone(),
+            identity,
+            sender,
             events,
             counters,
             point,
+            has_ended: false,
         };
-        thread::Builder::new()
-            .name("session".to_owned())
-            .spawn(move || sender.send(Event::Ended(session.run())))
-            .map_err(|error| this.fault(error.to_string()))?;
-        this.answers()?;
-        this.device
-            .iter()
-            .for_each(|device| read_ahead::raise(device));
+        fs::metadata(&this.point).map_err(|error| this.fault(error.to_string()))?;
+        if let Some(identity) = &this.identity {
+            read_ahead::raise(&identity.device);
+        }
         Ok(this)
     }
 
@@ -84,19 +98,23 @@ impl Mounted {
     pub fn wait_for_signal(self, signals: StopSignals) -> Result<()> {
         signals.forward(self.sender.clone());
         match self.event(Duration::MAX) {
-            Some(Event::Ended(result)) => self.ended(result),
+            Some(Event::Ended) => self.ended(),
             _ => self.unmount(),
         }
     }
 
     /// Unmounts; where it is in use, hides it and serves its readers until they are gone, a signal comes or the grace
     /// is over.
-    pub fn unmount(self) -> Result<()> {
+    pub fn unmount(mut self) -> Result<()> {
+        if let Some(Event::Ended) = self.event(Duration::ZERO) {
+            return self.ended();
+        }
         if self.is_there() {
             self.detach()?;
         }
+        self.has_ended = true;
         match self.event(GRACE) {
-            Some(Event::Ended(result)) => self.ended(result),
+            Some(Event::Ended) => Ok(()),
             _ => {
                 tracing::warn!(
                     "{} was still in use when ckptfs ended; its readers get errors",
@@ -130,35 +148,19 @@ impl Mounted {
         detached.map_err(|error| self.fault(error.to_string()))
     }
 
-    /// The kernel may have cut the connection and left the mount. Where the mount is gone, it was unmounted, and what the
-    /// kernel calls that does not matter.
-    fn ended(&self, result: io::Result<()>) -> Result<()> {
-        if !self.is_there() {
-            return Ok(());
+    /// The mount is gone, and its device may be another's already, unless the kernel has cut the connection alone: then it
+    /// lies there dead.
+    fn ended(mut self) -> Result<()> {
+        self.has_ended = true;
+        match self.is_there() && !is_served(&self.point) {
+            true => self.detach(),
+            false => Ok(()),
         }
-        self.detach()?;
-        result.map_err(|error| self.fault(format!("the kernel's connection failed: {error}")))
     }
 
     /// Whether the mount point is still ours, not free or another's.
     fn is_there(&self) -> bool {
-        let now = table::at(&self.point).map(|entry| entry.device);
-        self.device.is_none() || now == self.device
-    }
-
-    fn answers(&self) -> Result<()> {
-        match fs::metadata(&self.point) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.fault(self.cause().unwrap_or(error).to_string())),
-        }
-    }
-
-    /// Why the session ended at once, if it did.
-    fn cause(&self) -> Option<io::Error> {
-        match self.event(GRACE) {
-            Some(Event::Ended(result)) => result.err(),
-            _ => None,
-        }
+        self.identity.is_none() || table::identity(&self.point) == self.identity
     }
 
     fn fault(&self, reason: impl Into<String>) -> Error {
@@ -168,7 +170,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if self.is_there() {
+        if !self.has_ended && self.is_there() {
             detach(&self.point, When::Lazily).ok();
         }
     }

@@ -1,8 +1,9 @@
 //! The table of mounts, as /proc/self/mountinfo shows it: asked without touching any filesystem.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// A mount of this process' namespace.
@@ -21,6 +22,42 @@ pub struct Entry {
 pub fn at(point: &Path) -> Option<Entry> {
     let mut entries = all().ok()?.into_iter().rev();
     entries.find(|entry| entry.point == point)
+}
+
+/// What tells a mount from all others, also from those that come after it on the same point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Given to the next mount as soon as this one is gone.
+    pub device: String,
+    /// Never given again, and known since Linux 6.8.
+    unique: Option<u64>,
+}
+
+/// Of the uppermost mount on `point`. `None` also where the table cannot be read.
+pub fn identity(point: &Path) -> Option<Identity> {
+    let device = at(point)?.device;
+    let unique = unique(point);
+    Some(Identity { device, unique })
+}
+
+/// As `STATX_MNT_ID_UNIQUE` of statx(2) tells it. No filesystem is asked.
+fn unique(point: &Path) -> Option<u64> {
+    let path = CString::new(point.as_os_str().as_bytes()).ok()?;
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    let wanted = libc::STATX_MNT_ID_UNIQUE;
+    let mut told = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` ends in a zero byte and outlives the call, which fills the struct; all zeros are one, too.
+    let (failed, told) = unsafe {
+        let failed = libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            wanted,
+            told.as_mut_ptr(),
+        );
+        (failed, told.assume_init())
+    };
+    (failed == 0 && told.stx_mask & wanted != 0).then_some(told.stx_mnt_id)
 }
 
 /// All mounts, in the order in which they were made.

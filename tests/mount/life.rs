@@ -6,6 +6,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ckptfs::mount::{Options, When, mount, unmount};
+
+use crate::common::mounts::inline;
 use crate::common::programs::*;
 use crate::need_fuse;
 
@@ -155,4 +158,20 @@ fn what_a_kill_leaves_is_named_and_removed() {
     let program = stage.mount();
     program.signal(libc::SIGTERM);
     assert_eq!(program.wait().0, Some(0));
+}
+
+#[test]
+fn a_view_that_has_ended_takes_no_other_away() {
+    need_fuse!();
+    let (point, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let options = Options::new(source.path());
+    let view = || mount(vec![inline("a", &[b"bytes"])], point.path(), &options).unwrap();
+    for _ in 0..50 {
+        let first = view();
+        unmount(point.path(), When::Unused).unwrap();
+        let second = view();
+        first.unmount().unwrap();
+        assert_eq!(fs::read(point.path().join("a")).unwrap(), b"bytes");
+        second.unmount().unwrap();
+    }
 }
