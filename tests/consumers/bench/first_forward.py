@@ -22,7 +22,7 @@ from mounts import mounted  # noqa: E402
 from processes import python  # noqa: E402
 
 CONVERTERS = {
-    "titan": [("convert_to_hf", "base", [HERE / "titan_to_hf.py", "titan", "converted"]),
+    "titan": [("convert_to_hf", "base", [HERE / "titan_to_hf.py", "titan", "converted", "ready/config.json"]),
               ("dcp_to_torch_save", "base", ["-m", "torch.distributed.checkpoint.format_utils", "dcp_to_torch", "titan", "converted/all.pt"])],
     "verl": [("model_merger", "verl", ["-m", "verl.model_merger", "merge", "--backend=fsdp", "--local_dir=verl", "--target_dir=converted"])],
     "meta": [("convert_llama_weights_to_hf", "meta", [HERE.parent / "systems" / "meta_convert.py", "meta", "converted", "1", "2", "32000"])],
@@ -121,6 +121,7 @@ def convert(system, folder):
     out = folder / "converted"
     for name, environment, command in CONVERTERS[system]:
         shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
         cold(folder)
         _, seconds, memory = run(environment, command, folder)
         line(system, f"{name}, {memory / 1e9:.1f} GB of memory, {size(out) / 1e9:.1f} GB written", seconds)
