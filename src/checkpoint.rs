@@ -157,7 +157,10 @@ impl Checkpoint {
 
     /// Whether the tensors come in the order of the model, as in a state dict.
     pub fn has_own_order(&self) -> bool {
-        matches!(self.layout, Layout::Torch(_) | Layout::FsdpRanks)
+        matches!(
+            self.layout,
+            Layout::Torch(_) | Layout::FsdpRanks | Layout::Dcp
+        )
     }
 
     /// The system that writes such names in such a layout.

@@ -4,6 +4,7 @@ import hashlib
 import pytest
 import torch
 import torch.distributed.checkpoint
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import pytorch_bin
 import tiny
@@ -82,6 +83,22 @@ def test_files_are_byte_identical_to_save_pretraineds(model, saved, max_shard_si
 
 def test_its_own_folder_needs_no_config_from(saved, max_shard_size):
     with mounted(saved, "--max-shard-size", max_shard_size) as point:
+        assert digests(point) == digests(saved)
+
+
+UNLISTED = {
+    "gpt2": dict(n_embd=64, n_layer=12, n_head=4, vocab_size=256),
+    "olmo2": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=12, num_attention_heads=4, vocab_size=256),
+    "opt": dict(hidden_size=64, ffn_dim=96, num_hidden_layers=12, num_attention_heads=4, vocab_size=256, word_embed_proj_dim=64),
+}
+
+
+@pytest.mark.parametrize("write", [bin_file, dcp])
+@pytest.mark.parametrize("family", UNLISTED)
+def test_files_of_a_family_without_a_table_are_byte_identical_too(family, write, tmp_path):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **UNLISTED[family]))
+    saved = save_pretrained(model, tmp_path / "saved")
+    with mounted(write(model, tmp_path / "source"), "--config-from", saved, "--max-shard-size", "70KB") as point:
         assert digests(point) == digests(saved)
 
 
