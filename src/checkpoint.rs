@@ -215,7 +215,12 @@ fn json_file(folder: &Folder, name: &str) -> Result<Arc<SourceFile>> {
 fn adapter_beside(folders: &[Folder]) -> Result<Vec<SourceTensor>> {
     for folder in folders {
         if let Some(name) = layout::adapter_file(folder)? {
-            return Ok(lora::split(adapter_file(folder, &name)?).1);
+            let (whole, parts) = lora::split(adapter_file(folder, &name)?);
+            return Ok(whole
+                .into_iter()
+                .map(lora::saved_whole)
+                .chain(parts)
+                .collect());
         }
     }
     Ok(Vec::new())

@@ -18,6 +18,10 @@ const PARTS: [(&str, &str); 8] = [
     ("magnitude", MAGNITUDE),
 ];
 
+/// Where PEFT keeps a module that is trained whole, and the one that the base has in its place.
+const SAVED: &str = "modules_to_save";
+const ORIGINAL: &str = "original_module";
+
 /// A DoRA module's vector, which is a module in memory and a plain tensor in a file.
 const MAGNITUDE: &str = "lora_magnitude_vector";
 
@@ -30,7 +34,7 @@ pub fn split(tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor
         .any(|tensor| part(&tensor.name).is_some_and(|(_, _, part)| part != MAGNITUDE));
     let (adapter, base): (Vec<_>, Vec<_>) = tensors
         .into_iter()
-        .partition(|tensor| has_adapter && part(&tensor.name).is_some());
+        .partition(|tensor| has_adapter && is_adapters(&tensor.name));
     let base =
         base.into_iter().map(
             |tensor| match has_adapter || tensor.name.starts_with(PREFIX) {
@@ -53,9 +57,25 @@ pub fn split(tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor
     )
 }
 
+/// A module that was trained whole, under the name that PEFT's files give it.
+pub fn saved_whole(tensor: SourceTensor) -> SourceTensor {
+    let name = format!("{PREFIX}{}", tensor.name);
+    tensor.renamed(name)
+}
+
 /// Whether a name is one of PEFT's files.
 pub fn is_pefts(name: &str) -> bool {
     name.starts_with(PREFIX)
+}
+
+fn is_adapters(name: &str) -> bool {
+    part(name).is_some() || saved(name).is_some()
+}
+
+/// `lm_head` and `weight` of `lm_head.modules_to_save.default.weight`: between them stands the adapter's name in memory.
+fn saved(name: &str) -> Option<(&str, &str)> {
+    let (module, rest) = name.split_once(&format!(".{SAVED}."))?;
+    Some((module, rest.split_once('.')?.1))
 }
 
 /// The module, its part, and PEFT's word for the part.
@@ -74,13 +94,16 @@ fn part(name: &str) -> Option<(&str, &'static str, &'static str)> {
 fn base_name(name: &str) -> String {
     name.trim_start_matches(PREFIX)
         .split('.')
-        .filter(|component| *component != "base_layer")
+        .filter(|component| !["base_layer", ORIGINAL].contains(component))
         .collect::<Vec<_>>()
         .join(".")
 }
 
 /// `q_proj.lora_A.default.weight` is `q_proj.lora_A.weight` in a file: the adapter's name in memory goes.
 fn adapter_name(name: &str) -> String {
+    if let Some((module, end)) = saved(name) {
+        return format!("{PREFIX}{}.{end}", module.trim_start_matches(PREFIX));
+    }
     let Some((module, own, part)) = part(name) else {
         return name.to_owned();
     };
@@ -115,6 +138,14 @@ mod tests {
         assert_eq!(
             adapter_name("base_model.model.a.lora_magnitude_vector.default.weight"),
             "base_model.model.a.lora_magnitude_vector"
+        );
+        assert_eq!(
+            base_name("base_model.model.lm_head.original_module.weight"),
+            "lm_head.weight"
+        );
+        assert_eq!(
+            adapter_name("base_model.model.lm_head.modules_to_save.default.weight"),
+            "base_model.model.lm_head.weight"
         );
         assert_eq!(
             adapter_name("base_model.model.a.lora_embedding_A.default"),

@@ -121,11 +121,13 @@ fn made(
         "target_modules": targets(tensors),
         "task_type": training.get("task_type"),
     });
-    if tensors
-        .iter()
-        .any(|tensor| tensor.name.ends_with(".lora_magnitude_vector"))
-    {
+    let mut names = tensors.iter().map(|tensor| &tensor.name);
+    if names.any(|name| name.ends_with(".lora_magnitude_vector")) {
         config["use_dora"] = true.into();
+    }
+    let whole = whole_modules(tensors);
+    if !whole.is_empty() {
+        config["modules_to_save"] = json!(whole);
     }
     let attributes = Attributes::of(repo::sources(tensors));
     Ok(repo::inline_file(
@@ -149,6 +151,13 @@ fn rank(tensors: &[MappedTensor]) -> Result<u64> {
             "modules of the adapter have ranks {ranks:?}: put its adapter_config.json beside it"
         ))),
     }
+}
+
+/// `lm_head` of `base_model.model.lm_head.weight`, which was trained whole.
+fn whole_modules(tensors: &[MappedTensor]) -> BTreeSet<&str> {
+    let names = tensors.iter().map(|tensor| &*tensor.name);
+    let whole = names.filter(|name| !name.contains(".lora_"));
+    whole.filter_map(|name| name.rsplit('.').nth(1)).collect()
 }
 
 /// `q_proj` of `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.
