@@ -32,7 +32,7 @@ pub use crate::tensor::SourceTensor;
 use folder::Folder;
 use layout::Files;
 pub use layout::Layout;
-pub use names::{shared_roots, unwrapped};
+pub use names::{any_shared_roots, shared_roots, unwrapped};
 use place::Place;
 pub use run::{LATEST, Run};
 pub use save::Save;

@@ -98,15 +98,24 @@ pub fn containers(paths: &[&[String]]) -> usize {
     (0..).take_while(shared).count()
 }
 
-/// Roots that all of `names` share above their own names, shortest first, starting with none.
+/// Roots that all of `names` share above their own names, shortest first, starting with none: those of training loops.
 pub fn shared_roots(names: &[&str]) -> Vec<String> {
+    roots(names, &|component| ROOTS.contains(&component))
+}
+
+/// The same, whatever they are called: in Lightning the attribute that holds the model.
+pub fn any_shared_roots(names: &[&str]) -> Vec<String> {
+    roots(names, &|_| true)
+}
+
+fn roots(names: &[&str], may_be: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut roots = vec![String::new()];
     loop {
         let root = roots.last().cloned().unwrap_or_default();
         let next = names
             .first()
             .and_then(|name| name.strip_prefix(&*root)?.split_once('.'));
-        let Some((component, _)) = next.filter(|(component, _)| ROOTS.contains(component)) else {
+        let Some((component, _)) = next.filter(|(component, _)| may_be(component)) else {
             return roots;
         };
         let longer = format!("{root}{component}.");

@@ -39,10 +39,10 @@ pub struct ViewOptions {
     #[arg(long, value_name = "NAME")]
     pub family: Option<String>,
     /// Attention heads, where neither config.json nor the checkpoint says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub heads: Option<u64>,
     /// Key and value heads, where neither config.json nor the checkpoint says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub kv_heads: Option<u64>,
     /// Show the adapter of a LoRA checkpoint instead of the model
     #[arg(long)]

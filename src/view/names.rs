@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::checkpoint::{shared_roots, unwrapped};
+use crate::checkpoint::{any_shared_roots, shared_roots, unwrapped};
 use crate::error::{Error, Result};
 use crate::mapping::{Family, MappedTensor, System, Tables, coverage, form_of};
 use crate::tensor::SourceTensor;
@@ -112,7 +112,7 @@ impl Spelling {
 
 fn spellings(names: &[Cow<'_, str>]) -> Vec<Spelling> {
     let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-    let roots = shared_roots(&names).into_iter();
+    let roots = any_shared_roots(&names).into_iter();
     let below = roots.map(|root| Spelling::Below(root.len()));
     below.chain([Spelling::InBase]).collect()
 }

@@ -65,6 +65,11 @@ def look(browser, page_file, folder):
     page.fill("#search", "")
     page.click("#path button >> nth=0")
     seen["home_path"] = page.inner_text("#path")
+    for label in page.query_selector_all(".frame span")[:1]:
+        seen["label"] = label.inner_text()
+        label.click()
+        seen["label_path"] = page.inner_text("#path")
+        page.click("#path button >> nth=0")
     tile = max(page.query_selector_all(".tile"), key=lambda each: each.bounding_box()["width"])
     seen["clicked"] = tile.get_attribute("title")
     tile.click()

@@ -131,7 +131,7 @@ def test_colour_is_dtype_or_source_file(seen):
 
 
 def test_search_lights_what_it_finds(seen):
-    assert seen["count"].startswith("1 tensors")
+    assert seen["count"].startswith("1 tensor,")
     lit = [tile["title"] for tile in seen["searched_tiles"] if not tile["missed"]]
     assert [title.split(" ")[0] for title in lit] == ["model.layers.7.mlp.up_proj.weight"]
     assert "model-00001-of-00004.safetensors" in seen["found_details"]
@@ -146,6 +146,11 @@ def test_a_click_shows_provenance(seen):
 def test_what_is_too_small_to_draw_is_looked_into(seen):
     assert "layers" in seen["small_path"] and "7" in seen["small_path"].split(" › ")
     assert seen["home_path"].startswith("model ") and " › " not in seen["home_path"]
+
+
+def test_the_name_of_a_module_opens_it(seen):
+    path = seen["label_path"].rsplit(" ", 2)[0].split(" › ")
+    assert seen["label"].split(".") == path[-len(seen["label"].split(".")):]
 
 
 def test_a_name_is_never_markup(tmp_path):

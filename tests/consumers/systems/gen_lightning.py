@@ -50,6 +50,7 @@ def main(out):
     one(out, "llama-f32", "llama", torch.float32, special="model. prefix, optimizer, loops and callbacks beside it")
     one(out, "qwen2-tied-bf16", "qwen2", torch.bfloat16, tie_word_embeddings=True, special="tied")
     one(out, "qwen3-module", "qwen3", torch.float32, attribute="module", head_dim=32, special="module. prefix")
+    one(out, "llama-policy", "llama", torch.bfloat16, attribute="policy", special="policy. prefix")
 
 
 if __name__ == "__main__":

@@ -180,9 +180,9 @@ function put(item, { x, y, width, height }) {
   return item;
 }
 
-function frame({ area, text }) {
+function frame({ node, area, text }) {
   const item = element("div", "", { className: "frame" });
-  if (text) item.append(element("span", text));
+  if (text) item.append(element("span", text, { onclick: () => show(node) }));
   return put(item, area);
 }
 
@@ -237,7 +237,7 @@ function search() {
   words = by("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const hits = words.length ? report.tensors.filter(isHit) : [];
   const bytes = hits.reduce((sum, tensor) => sum + tensor.bytes, 0);
-  by("count").textContent = words.length ? `${hits.length} tensors, ${size(bytes)}` : "";
+  by("count").textContent = words.length ? `${hits.length} ${hits.length === 1 ? "tensor" : "tensors"}, ${size(bytes)}` : "";
   by("found").replaceChildren(...hits.slice(0, LISTED).map((tensor) => {
     const item = element("li", "");
     item.append(element("button", tensor.name, { onclick: () => choose(tensor) }));
