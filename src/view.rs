@@ -3,6 +3,7 @@
 mod adapter;
 mod compare;
 mod config;
+mod copies;
 mod dtype;
 mod names;
 mod options;
@@ -189,6 +190,7 @@ fn map(
     if !outcome.unknown.is_empty() {
         return Err(names::unknown(system, family, &outcome.unknown));
     }
+    copies::check(&sources, &outcome.tensors, notes)?;
     config.complete(family, &outcome.tensors)?;
     let tied = tied::settle(family, config.values(), &mut outcome, notes)?;
     let expected = mapping::expected(family, config.values(), outcome.tensors.len())?;

@@ -150,6 +150,35 @@ fn meta_parts_join_and_un_interleave() {
 }
 
 #[test]
+fn copies_that_differ_between_ranks_are_told() {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(data("meta-mp2").join("source")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let warns = || {
+        let view = View::open(copy.path(), &Options::default()).unwrap();
+        let mut notes = view.notes.iter();
+        notes.any(|note| note.is_warning && note.text.contains("files of two saves"))
+    };
+    assert!(!warns());
+    let expected = fs::read(data("meta-mp2").join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    let tensors = expected.iter();
+    let second = copy.path().join("consolidated.01.pth");
+    let mut bytes = fs::read(&second).unwrap();
+    for (_, norm) in tensors.filter(|(name, _)| name.ends_with("norm.weight")) {
+        let length = norm.data().len();
+        let mut places = bytes.windows(length);
+        if let Some(at) = places.position(|window| window == norm.data()) {
+            bytes[at] ^= 1;
+        }
+    }
+    fs::write(&second, bytes).unwrap();
+    assert!(warns());
+}
+
+#[test]
 fn dtensors_of_two_ranks_equal_the_full_tensors() {
     fixture_equals_its_reference("verl-fsdp2-w2", None);
 }
