@@ -144,6 +144,20 @@ fn check_stated_extent(folder: &Folder, first: &TorchFile, extent: (u64, u64)) -
     Err(Error::checkpoint(folder.path(), reason))
 }
 
+/// Their folders, `mp_rank_TT_EEE` or `mp_rank_TT_PPP_EEE`, look like those of pipeline-parallel ranks.
+fn refuse_expert_ranks(folder: &Folder, ranks: &Ranks) -> Result<()> {
+    let count = ranks.values().find_map(|rank| {
+        let size = rank.file.get(&["args", "expert_model_parallel_size"])?;
+        size.as_u64().filter(|count| *count > 1)
+    });
+    count.map_or(Ok(()), |count| {
+        let reason = format!(
+            "was saved by {count} expert-parallel ranks, whose mp_rank_* files are not read: save with --ckpt-format torch_dist"
+        );
+        Err(Error::checkpoint(folder.path(), reason))
+    })
+}
+
 fn check_iterations(folder: &Folder, ranks: &Ranks) -> Result<()> {
     let iterations = ranks.values().filter_map(|rank| {
         let iteration = rank.file.get(&["iteration"])?.as_u64()?;
@@ -243,7 +257,7 @@ fn ranks(folder: &Folder, names: &[String]) -> Result<Ranks> {
     for name in names {
         let Some(rank) = parse(name) else {
             let reason = format!(
-                "{name} is no mp_rank_TT or mp_rank_TT_PPP; expert-parallel ranks are not supported"
+                "{name} is no mp_rank_TT or mp_rank_TT_PPP; files of expert-parallel ranks are not read: save with --ckpt-format torch_dist"
             );
             return Err(Error::checkpoint(folder.path(), reason));
         };
@@ -254,6 +268,7 @@ fn ranks(folder: &Folder, names: &[String]) -> Result<Ranks> {
 
 /// How many ranks there are of each kind; all combinations must be there, and no more than the arguments tell.
 fn extent(folder: &Folder, ranks: &Ranks) -> Result<(u64, u64)> {
+    refuse_expert_ranks(folder, ranks)?;
     let tensor = ranks.keys().map(|rank| rank.0 + 1).max().unwrap_or(0);
     let pipeline = ranks.keys().map(|rank| rank.1 + 1).max().unwrap_or(0);
     let all = (0..tensor).flat_map(|t| (0..pipeline).map(move |p| (t, p)));

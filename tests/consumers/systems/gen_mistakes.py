@@ -98,6 +98,12 @@ def megatron_interleaved_rotary(case):
         edit(file, lambda state: setattr(state["args"], "rotary_interleaved", True))
 
 
+@mistake("mcore-lm-legacy-llama-tp2", ["2 expert-parallel ranks", "torch_dist"])
+def megatron_ranks_of_experts(case):
+    for file in case.glob("source/iter_*/mp_rank_*/*.pt"):
+        edit(file, lambda state: setattr(state["args"], "expert_model_parallel_size", 2))
+
+
 @mistake("tune061-tune-mistral-bf16", ["--config-from"], config=None)
 def torchtune_keys_without_config(case):
     pass
