@@ -1,6 +1,7 @@
 //! Runs whose checkpoints are files of one folder.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,6 +55,18 @@ fn numbered_files_of_torch_save_are_the_saves_of_a_run() {
         assert_eq!(shown.names(), expected);
         assert_eq!(shown.latest().unwrap(), names[0]);
         assert!(!shown.path("config.json").exists());
+    }
+}
+
+#[test]
+fn who_may_read_a_file_may_enter_its_directory() {
+    need_fuse!();
+    let scene = files(&["step_1.pt", "step_2.pt"]);
+    for (mode, expected) in [(0o644, 0o555), (0o640, 0o550), (0o600, 0o500)] {
+        let permissions = Permissions::from_mode(mode);
+        fs::set_permissions(scene.step("step_1.pt"), permissions).unwrap();
+        let directory = fs::metadata(scene.mount().path("step_1.pt")).unwrap();
+        assert_eq!(directory.permissions().mode() & 0o7777, expected);
     }
 }
 

@@ -160,14 +160,19 @@ fn error_file(save: &Save, error: &Error) -> VirtualFile {
     inline_file(ERROR, format!("{line}\n").into_bytes(), Some(attributes))
 }
 
-/// A directory whose number of subdirectories is not known, as one link says.
+/// A directory whose number of subdirectories is not known, as one link says. Whoever may read the file that it stands for
+/// may enter it.
 pub fn directory(inode: u64, metadata: &Metadata) -> Stat {
+    let mut attributes = attributes(metadata, 0o555);
+    if metadata.is_file() {
+        attributes.mode |= (attributes.mode & 0o444) >> 2;
+    }
     Stat {
         inode,
         kind: Kind::Directory,
         size: 0,
         links: 1,
-        attributes: attributes(metadata, 0o555),
+        attributes,
     }
 }
 
