@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::ending::Endings;
 use super::folder::Folder;
@@ -25,14 +26,24 @@ const TRACKER_LIMIT: u64 = 64;
 /// A folder whose folders or files are checkpoints.
 #[derive(Debug)]
 pub struct Run {
-    folder: Folder,
+    /// The folder that was named, or its folder of checkpoints.
+    named: Folder,
+    /// Where the checkpoints are, once there are any.
+    settled: OnceLock<Folder>,
     endings: Endings,
 }
 
 impl Run {
     pub(super) fn at(folder: Folder) -> Self {
+        let run = Self::awaited_at(folder);
+        run.settled.get_or_init(|| run.named.clone());
+        run
+    }
+
+    fn awaited_at(folder: Folder) -> Self {
         Self {
-            folder,
+            named: folder,
+            settled: OnceLock::new(),
             endings: Endings::default(),
         }
     }
@@ -41,31 +52,19 @@ impl Run {
     ///
     /// A numbered folder makes a run, even while it is the only one.
     pub fn find(source: &Path) -> Result<Option<Self>> {
-        Self::first(source, &holds_checkpoints)
+        Ok(first(source, &holds_checkpoints)?.map(Self::at))
     }
 
     /// The run that is to be at `source`, where nothing is saved yet.
     pub fn awaited(source: &Path) -> Result<Option<Self>> {
-        Self::first(source, &holds_nothing)
+        Ok(first(source, &holds_nothing)?.map(Self::awaited_at))
     }
 
-    /// The folder at `source`, or else its folder of checkpoints, if it is as wanted.
-    fn first(source: &Path, is_wanted: &dyn Fn(&Folder) -> Result<bool>) -> Result<Option<Self>> {
-        if !source.is_dir() {
-            return Ok(None);
-        }
-        let outer = Folder::open(source)?;
-        if is_wanted(&outer)? {
-            return Ok(Some(Self::at(outer)));
-        }
-        let is_folder = |name: &&str| source.join(name).is_dir();
-        for name in INNER.into_iter().filter(is_folder) {
-            let folder = outer.subfolder(name)?;
-            if is_wanted(&folder)? {
-                return Ok(Some(Self::at(folder)));
-            }
-        }
-        Ok(None)
+    /// The folder of the checkpoints: of an awaited run it is known when there are some.
+    fn folder(&self) -> &Folder {
+        let find = || first(self.named.path(), &holds_checkpoints).ok().flatten();
+        let settle = || find().map(|folder| self.settled.get_or_init(|| folder));
+        self.settled.get().or_else(settle).unwrap_or(&self.named)
     }
 
     /// `source` itself; where it is `latest` of a run and no file, the model of the latest save, which it leads to now.
@@ -82,7 +81,7 @@ impl Run {
             return Ok(source.to_owned());
         };
         match run.latest()? {
-            Some(save) => run.folder.locate(&save.model()),
+            Some(save) => run.folder().locate(&save.model()),
             None => Err(Error::checkpoint(
                 run.path(),
                 "holds no complete checkpoint with a number yet",
@@ -91,13 +90,13 @@ impl Run {
     }
 
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.folder().path()
     }
 
     /// The names of its folders, most of them checkpoints, and of files that are checkpoints, sorted.
     pub fn names(&self) -> Result<Vec<String>> {
-        let mut names = self.folder.folders()?;
-        let files = self.folder.names()?;
+        let mut names = self.folder().folders()?;
+        let files = self.folder().names()?;
         names.extend(files.into_iter().filter(|name| is_lone(name)));
         names.retain(|name| self.may_show(name));
         names.sort_unstable();
@@ -106,7 +105,7 @@ impl Run {
 
     /// What is saved under `name`, or being saved. `None` where no checkpoint is.
     pub fn save(&self, name: &str) -> Option<Save> {
-        let look = || save::look(&self.folder, name, self.last_ended(), &self.endings);
+        let look = || save::look(self.folder(), name, self.last_ended(), &self.endings);
         self.may_show(name).then(look).flatten()
     }
 
@@ -128,7 +127,7 @@ impl Run {
     pub fn place(&self, save: &Save, part: Option<&str>) -> Result<PathBuf> {
         let name = &save.name;
         let relative = part.map_or(name.clone(), |part| format!("{name}/{part}"));
-        self.folder.locate(&relative)
+        self.folder().locate(&relative)
     }
 
     /// The save with the highest number of all that have ended. Names that differ in more than the number, `epoch_0` and
@@ -157,9 +156,28 @@ impl Run {
 
     /// The number in the tracker. While it is being rewritten there is none.
     fn last_ended(&self) -> Option<u64> {
-        let text = self.folder.read_small(TRACKER, TRACKER_LIMIT).ok()?;
+        let text = self.folder().read_small(TRACKER, TRACKER_LIMIT).ok()?;
         String::from_utf8(text).ok()?.trim().parse().ok()
     }
+}
+
+/// The folder at `source`, or else its folder of checkpoints, if it is as wanted.
+fn first(source: &Path, is_wanted: &dyn Fn(&Folder) -> Result<bool>) -> Result<Option<Folder>> {
+    if !source.is_dir() {
+        return Ok(None);
+    }
+    let outer = Folder::open(source)?;
+    if is_wanted(&outer)? {
+        return Ok(Some(outer));
+    }
+    let is_folder = |name: &&str| source.join(name).is_dir();
+    for name in INNER.into_iter().filter(is_folder) {
+        let folder = outer.subfolder(name)?;
+        if is_wanted(&folder)? {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the folder is no checkpoint itself and has several, or a numbered one.

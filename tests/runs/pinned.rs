@@ -66,15 +66,17 @@ fn latest_of_a_run_without_a_complete_save_is_refused() {
 #[test]
 fn a_run_may_be_mounted_before_its_job_has_made_anything() {
     need_fuse!();
-    for begun in ["", "step-1", "checkpoint"] {
+    for (begun, step) in [
+        ("", "step-1"),
+        ("", "checkpoint/step-1"),
+        ("", "checkpoints/step-1"),
+        ("step-1", "step-1"),
+        ("checkpoint", "checkpoint/step-1"),
+    ] {
         let scene = Scene::new();
         fs::create_dir_all(scene.step(begun)).unwrap();
         let shown = scene.mount();
         assert!(shown.names().is_empty());
-        let step = match begun {
-            "checkpoint" => "checkpoint/step-1",
-            _ => "step-1",
-        };
         scene.save(step);
         within(|| (shown.names() == ["latest", "step-1"]).then_some(()));
         assert!(!shown.weights("latest").is_empty());
