@@ -52,10 +52,13 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
             found.extend(search(&folder, &name)?);
         }
     }
-    match &*found {
-        [] => Err(none_in(&folder)?),
-        [relative] => at(&folder, relative, system),
-        several => Err(which(folder, several)),
+    if let [relative] = &*found {
+        return at(&folder, relative, system);
+    }
+    match Run::find(folder.path())? {
+        Some(inner) if inner.path() != folder.path() => find(inner.path(), system),
+        _ if found.is_empty() => Err(none_in(&folder)?),
+        _ => Err(which(folder, &found)),
     }
 }
 

@@ -148,6 +148,23 @@ fn commands_for_one_checkpoint_ask_which() {
 }
 
 #[test]
+fn commands_for_one_checkpoint_look_into_the_folder_above_a_run() {
+    let scene = Scene::of(&["checkpoint/step-1", "checkpoint/step-2"]);
+    scene.begin("checkpoint/step-3");
+    for arguments in [
+        &["exec", "run", "--", "ls", "{}"][..],
+        &["export", "run", "out"],
+        &["verify", "run"],
+        &["inspect", "run", "--html", "page"],
+        &["inspect", "run", "--tensor", "lm_head.weight"],
+    ] {
+        let said = complaint(&scene.command(arguments));
+        let expected = "run/checkpoint: holds 2 checkpoints that are complete; name one of them: step-1, step-2, or latest";
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn only_complete_checkpoints_are_offered() {
     let scene = Scene::of(&["step-1", "step-2"]);
     scene.begin("step-3");
