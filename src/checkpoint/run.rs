@@ -193,6 +193,9 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
     for name in names {
         // One that cannot be looked at proves nothing.
         let inside = search(folder, &name).map_or(0, |inside| inside.len());
+        if inside > 1 && INNER.contains(&&*name) {
+            continue; // The run itself.
+        }
         found += inside;
         if found > 1 || inside > 0 && numbered(&name).is_some() {
             return Ok(true);

@@ -42,6 +42,20 @@ fn files_of_lightning_are_the_saves_of_a_run() {
 }
 
 #[test]
+fn the_folder_above_the_files_is_the_run_too() {
+    let scene = files(&["epoch=0-step=200.ckpt", "last.ckpt"]);
+    let outer = scene.path("version_0");
+    fs::create_dir(&outer).unwrap();
+    fs::write(outer.join("hparams.yaml"), "").unwrap();
+    fs::rename(scene.run(), outer.join("checkpoints")).unwrap();
+    let run = Run::find(&outer).unwrap().unwrap();
+    assert_eq!(run.names().unwrap(), ["epoch=0-step=200.ckpt", "last.ckpt"]);
+    let said = complaint(&scene.command(&["verify", "version_0"]));
+    let expected = "name one of them: epoch=0-step=200.ckpt, last.ckpt, or latest";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn numbered_files_of_torch_save_are_the_saves_of_a_run() {
     need_fuse!();
     for names in [
