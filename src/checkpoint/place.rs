@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::folder::Folder;
 use super::layout::{Files, Layout, layouts};
 use super::lone::lone_files;
-use super::run::Run;
+use super::run::{Run, is_temporary};
 use crate::error::{Error, INCOMPLETE, Result};
 
 /// Where a checkpoint's parts lie.
@@ -48,7 +48,8 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
     let folder = snapshot(Folder::open(source)?)?;
     let mut found = search(&folder, "")?;
     if found.is_empty() {
-        for name in folder.folders()? {
+        let names = folder.folders()?;
+        for name in names.into_iter().filter(|name| !is_temporary(name)) {
             found.extend(search(&folder, &name)?);
         }
     }

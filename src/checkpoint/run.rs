@@ -20,6 +20,10 @@ pub const LATEST: &str = "latest";
 /// Where verl and Megatron write the number of the last save that has ended.
 const TRACKER: &str = "latest_checkpointed_iteration.txt";
 
+/// What marks the names under which saves are written until they end.
+const TEMPORARY_STARTS: [&str; 2] = ["tmp-", "tmp_"];
+const TEMPORARY_ENDS: [&str; 2] = [".tmp", ".partial"];
+
 /// More than any number of a tracker has.
 const TRACKER_LIMIT: u64 = 64;
 
@@ -109,10 +113,13 @@ impl Run {
         self.may_show(name).then(look).flatten()
     }
 
-    /// A link called `latest` gives way to the run's own; a name with control characters is nobody's checkpoint.
+    /// A link called `latest` gives way to the run's own; a temporary name is that of a save to come; a name with control characters is nobody's checkpoint.
     fn may_show(&self, name: &str) -> bool {
         let is_replaced = || name == LATEST && self.path().join(name).is_symlink();
-        !name.contains('/') && !name.chars().any(char::is_control) && !is_replaced()
+        !name.contains('/')
+            && !name.chars().any(char::is_control)
+            && !is_temporary(name)
+            && !is_replaced()
     }
 
     /// Whether the folder of `save` is the one that was looked at. What lies deeper may differ.
@@ -187,6 +194,7 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
         return Ok(own > 1);
     }
     let mut names = folder.folders()?;
+    names.retain(|name| !is_temporary(name));
     // The numbered ones first: of them one is enough.
     names.sort_by_key(|name| numbered(name).is_none());
     let mut found = 0;
@@ -207,8 +215,14 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
 /// Whether there is nothing but numbered folders, in which no checkpoint has begun.
 fn holds_nothing(folder: &Folder) -> Result<bool> {
     let mut folders = folder.folders()?;
-    folders.retain(|name| numbered(name).is_none());
+    folders.retain(|name| numbered(name).is_none() && !is_temporary(name));
     Ok(folder.names()?.is_empty() && folders.is_empty() && search(folder, "")?.is_empty())
+}
+
+/// Whether a save of that name is to be renamed when it ends.
+pub fn is_temporary(name: &str) -> bool {
+    TEMPORARY_STARTS.iter().any(|start| name.starts_with(start))
+        || TEMPORARY_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// Kind and numbers of `step-4000`, `global_step_100`, `epoch_1`, `0000004000`, `epoch=0-step=10.ckpt`.

@@ -152,6 +152,21 @@ fn names_that_break_a_line_are_not_shown() {
 }
 
 #[test]
+fn a_save_under_a_temporary_name_is_not_shown() {
+    need_fuse!();
+    let hidden = ["tmp-step-7", "tmp_step_8", "step-9.tmp", "step-9.partial"];
+    let scene = Scene::of(&[&hidden[..], &["step-1"]].concat());
+    let shown = scene.mount();
+    assert_eq!(shown.names(), ["latest", "step-1"]);
+    assert_eq!(shown.latest().unwrap(), "step-1");
+    assert!(hidden.iter().all(|name| !shown.path(name).exists()));
+    let verified = scene.command(&["verify", "run", "--config-from", assets().to_str().unwrap()]);
+    assert!(verified.status.success(), "{verified:?}");
+    fs::rename(scene.step("tmp-step-7"), scene.step("step-7")).unwrap();
+    within(|| (shown.latest().as_deref() == Some("step-7")).then_some(()));
+}
+
+#[test]
 fn a_long_listing_has_each_name_once_whatever_happens_meanwhile() {
     need_fuse!();
     let scene = Scene::of(&["step-1"]);
