@@ -66,7 +66,7 @@ fn weighed<'t>(
     wanted: Option<&str>,
 ) -> Vec<Candidate<'t>> {
     let is_wanted = |system: &&System| wanted == Some(&system.name);
-    let has_wanted = systems.iter().any(|system| is_wanted(system));
+    let has_wanted = systems.iter().any(is_wanted);
     let may_be = |system: &&System| is_wanted(system) || !has_wanted && !system.asked;
     let mut candidates = Vec::new();
     for spelling in spellings.iter().copied() {
