@@ -13,7 +13,7 @@ use fuser::{Config, MountOption, Session, SessionACL};
 use super::point::is_served;
 use super::signals::StopSignals;
 use super::table::{self, Identity};
-use super::unmount::{When, detach};
+use super::unmount::{When, detach, detach_soon};
 use super::{Options, read_ahead, requirements};
 use crate::error::{Error, Result};
 use crate::fs::{CheckpointFs, Counters};
@@ -136,7 +136,7 @@ impl Mounted {
     }
 
     fn detach(&self) -> Result<()> {
-        let detached = detach(&self.point, When::Unused).or_else(|error| {
+        let detached = detach_soon(&self.point, When::Unused).or_else(|error| {
             if error.kind() == io::ErrorKind::ResourceBusy {
                 tracing::warn!(
                     "{} is in use; served {GRACE:?} longer",

@@ -49,7 +49,7 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
 }
 
 /// A glance of another program, such as that of `ckptfs status`, is no use.
-fn detach_soon(point: &Path, when: When) -> io::Result<()> {
+pub fn detach_soon(point: &Path, when: When) -> io::Result<()> {
     let start = Instant::now();
     loop {
         match detach(point, when) {
