@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::folder::Folder;
 use super::layout::{Files, Layout, layouts};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What torch.distributed.checkpoint writes last, under another name first.
 const METADATA: &str = ".metadata";
@@ -84,7 +84,7 @@ impl Endings {
         if self.knows(name, &partial) {
             return false;
         }
-        let is_whole = weights.iter().all(Weights::is_whole);
+        let is_whole = weights.iter().all(|weights| weights.fault().is_none());
         if !is_whole {
             self.learn(name, partial);
         }
@@ -174,13 +174,11 @@ impl Weights {
         is_marked || rest >= REST
     }
 
-    /// Whether all is there that the files themselves promise: a copy may have begun with what a save ends with.
-    fn is_whole(&self) -> bool {
-        let mut telling = self.layouts.iter();
-        telling.all(|layout| {
-            let is_beside = self.is_dcp() && *layout != Layout::Dcp;
-            is_beside || super::open(&self.path, Some(layout.word())).is_ok()
-        })
+    /// What is missing of all that the files themselves promise: a copy may have begun with what a save ends with.
+    pub fn fault(&self) -> Option<Error> {
+        let is_telling = |layout: &&Layout| !self.is_dcp() || **layout == Layout::Dcp;
+        let mut telling = self.layouts.iter().filter(is_telling);
+        telling.find_map(|layout| super::open(&self.path, Some(layout.word())).err())
     }
 }
 

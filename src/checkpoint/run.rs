@@ -113,6 +113,12 @@ impl Run {
         self.may_show(name).then(look).flatten()
     }
 
+    /// Why a save is broken that counts as ended, since nobody completes it any more.
+    pub fn fault(&self, save: &Save) -> Option<Error> {
+        let look = || save::fault(self.folder(), &save.name);
+        save.has_ended.then(look).flatten()
+    }
+
     /// A link called `latest` gives way to the run's own; a temporary name is that of a save to come; a name with control characters is nobody's checkpoint.
     fn may_show(&self, name: &str) -> bool {
         let is_replaced = || name == LATEST && self.path().join(name).is_symlink();

@@ -76,6 +76,14 @@ fn weights(run: &Folder, name: &str) -> Result<(Vec<Weights>, Vec<String>)> {
     Ok((weights.collect::<Result<_>>()?, hits))
 }
 
+/// What is missing of the save called `name`.
+pub fn fault(run: &Folder, name: &str) -> Option<Error> {
+    match weights(run, name) {
+        Ok((weights, _)) => weights.iter().find_map(Weights::fault),
+        Err(error) => Some(error),
+    }
+}
+
 impl Save {
     /// Whether both are the same save, and nobody wrote into it in between.
     pub fn is(&self, other: &Self) -> bool {

@@ -35,6 +35,25 @@ fn a_broken_save_says_why_and_takes_no_other_with_it() {
 }
 
 #[test]
+fn inspect_says_that_a_save_is_broken_and_why() {
+    let scene = Scene::of(&["step-1", "step-2"]);
+    cut(&scene.step("step-2/__0_0.distcp"));
+    scene.age("step-1", HOUR);
+    scene.age("step-2", HOUR);
+    let text = String::from_utf8(scene.command(&["inspect", "run"]).stdout).unwrap();
+    assert!(text.contains("step-1 (dcp)") && text.contains("step-2 (dcp, broken)"));
+    let json = scene.command(&["inspect", "run", "--json"]).stdout;
+    let report: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let [whole, broken] = [0, 1].map(|at| &report["saves"][at]);
+    assert!(whole["is_complete"] == true && whole["error"].is_null());
+    let why = broken["error"].as_str().unwrap();
+    assert!(
+        broken["is_complete"] == false && why.contains("__0_0.distcp"),
+        "{why}"
+    );
+}
+
+#[test]
 fn a_save_that_is_mended_is_shown() {
     need_fuse!();
     let scene = Scene::of(&["step-1", "step-2"]);

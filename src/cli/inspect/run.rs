@@ -23,14 +23,16 @@ struct SaveReport {
     /// What `--system` would call the layouts of the weights.
     layouts: Vec<&'static str>,
     is_complete: bool,
+    /// Why it will not be complete any more.
+    error: Option<String>,
 }
 
 impl RunReport {
-    /// Looks at the names of files alone.
+    /// Reads the metadata of each save that has ended.
     pub fn of(run: &Run) -> Result<Self> {
         let names = run.names()?;
         let saves = names.iter().filter_map(|name| run.save(name));
-        let mut saves: Vec<SaveReport> = saves.map(SaveReport::of).collect();
+        let mut saves: Vec<SaveReport> = saves.map(|save| SaveReport::of(run, save)).collect();
         saves.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
         Ok(Self {
             path: run.path().display().to_string(),
@@ -41,12 +43,14 @@ impl RunReport {
 }
 
 impl SaveReport {
-    fn of(save: Save) -> Self {
+    fn of(run: &Run, save: Save) -> Self {
+        let fault = run.fault(&save);
         Self {
             name: save.name,
             number: save.number,
             layouts: save.layouts,
-            is_complete: save.has_ended,
+            is_complete: save.has_ended && fault.is_none(),
+            error: fault.map(|fault| fault.to_string()),
         }
     }
 }
@@ -55,7 +59,11 @@ impl Display for RunReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<10} {}", "run", one_line(&self.path))?;
         for save in &self.saves {
-            let state = if save.is_complete { "" } else { ", incomplete" };
+            let state = match (save.is_complete, &save.error) {
+                (true, _) => "",
+                (false, None) => ", incomplete",
+                (false, Some(_)) => ", broken",
+            };
             let layouts = save.layouts.join(" and ");
             writeln!(
                 f,
