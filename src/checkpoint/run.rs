@@ -59,8 +59,12 @@ impl Run {
         Ok(first(source, &holds_checkpoints)?.map(Self::at))
     }
 
-    /// The run that is to be at `source`, where nothing is saved yet.
+    /// The run that is to be at `source`, where nothing is saved yet. An empty folder may as well be a wrong one.
     pub fn awaited(source: &Path) -> Result<Option<Self>> {
+        let is_empty = std::fs::read_dir(source).is_ok_and(|mut names| names.next().is_none());
+        if is_empty {
+            return Ok(None);
+        }
         Ok(first(source, &holds_nothing)?.map(Self::awaited_at))
     }
 

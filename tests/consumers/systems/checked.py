@@ -60,8 +60,8 @@ def compare(case, spec):
 
 
 def has_run(spec):
-    """Whether the checkpoint lies in a numbered folder of a run, as its system writes it."""
-    return re.match(r"source/(checkpoints?/)?(\w*(step|epoch|iter)[_-])?\d+(/|$)", spec["source"])
+    """Whether the checkpoint is a numbered folder of a run, as its system writes it, and nothing else that lies beside it there."""
+    return re.match(r"source/(checkpoints?/)?(\w*(step|epoch|iter)[_-])?\d+(/(?!adapter)[^.]*)?$", spec["source"])
 
 
 def rest(run):
