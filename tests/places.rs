@@ -63,25 +63,35 @@ fn a_user_of_a_user_namespace_is_told_what_is_missing() {
     assert!(words.iter().any(|word| said.contains(word)), "{said}");
 }
 
+/// What `ckptfs mount` says to a user who finds `cover` in the place of each helper.
+fn said_under(cover: &str) -> String {
+    let stage = Stage::new();
+    fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(stage.point(), fs::Permissions::from_mode(0o777)).unwrap();
+    stage.copy_of_program();
+    let script = format!(
+        "mount -t tmpfs none /dev
+        mknod -m 666 /dev/fuse c 10 229
+        mknod -m 666 /dev/null c 1 3
+        chmod -R a+r source
+        touch denied; chmod 644 denied
+        for helper in fusermount3 fusermount; do
+            for folder in /usr/bin /bin /usr/sbin /sbin; do
+                test ! -f $folder/$helper || mount --bind {cover} $folder/$helper
+            done
+        done
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups ./ckptfs mount source point"
+    );
+    let output = apart(&stage, OWN, &script);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    complaint(&output)
+}
+
 #[test]
 fn a_user_without_the_helper_is_told_how_to_install_it() {
     need_fuse!();
     need_root!();
-    let stage = Stage::new();
-    fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();
-    stage.copy_of_program();
-    let script = "mount -t tmpfs none /dev
-        mknod -m 666 /dev/fuse c 10 229
-        mknod -m 666 /dev/null c 1 3
-        for helper in fusermount3 fusermount; do
-            for folder in /usr/bin /bin /usr/sbin /sbin; do
-                test ! -f $folder/$helper || mount --bind /dev/null $folder/$helper
-            done
-        done
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups ./ckptfs mount source point";
-    let output = apart(&stage, OWN, script);
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let said = complaint(&output);
+    let said = said_under("/dev/null");
     assert!(
         said.contains("fusermount3") && said.contains("apt install fuse3"),
         "{said}"
@@ -92,24 +102,7 @@ fn a_user_without_the_helper_is_told_how_to_install_it() {
 fn a_user_who_may_not_run_the_helper_is_told_so() {
     need_fuse!();
     need_root!();
-    let stage = Stage::new();
-    fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(stage.point(), fs::Permissions::from_mode(0o777)).unwrap();
-    stage.copy_of_program();
-    let script = "mount -t tmpfs none /dev
-        mknod -m 666 /dev/fuse c 10 229
-        mknod -m 666 /dev/null c 1 3
-        chmod -R a+r source
-        touch denied; chmod 644 denied
-        for helper in fusermount3 fusermount; do
-            for folder in /usr/bin /bin /usr/sbin /sbin; do
-                test ! -f $folder/$helper || mount --bind denied $folder/$helper
-            done
-        done
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups ./ckptfs mount source point";
-    let output = apart(&stage, OWN, script);
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let said = complaint(&output);
+    let said = said_under("denied");
     assert!(
         said.contains("fusermount3 may not be run by this user"),
         "{said}"

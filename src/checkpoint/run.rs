@@ -123,7 +123,8 @@ impl Run {
         save.has_ended.then(look).flatten()
     }
 
-    /// A link called `latest` gives way to the run's own; a temporary name is that of a save to come; a name with control characters is nobody's checkpoint.
+    /// A link called `latest` gives way to the run's own; a temporary name is that of a save to come; a name with control
+    /// characters is nobody's checkpoint.
     fn may_show(&self, name: &str) -> bool {
         let is_replaced = || name == LATEST && self.path().join(name).is_symlink();
         !name.contains('/')

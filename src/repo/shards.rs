@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Largest header that safetensors reads.
-const HEADER_LIMIT: u64 = 100_000_000;
+use crate::checkpoint::safetensors::HEADER_LIMIT;
 
 /// What the split looks at: the bytes of a unit's data, and a bound on those of its entries in the header.
 #[derive(Debug, Clone, Copy, Default)]

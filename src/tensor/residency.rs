@@ -2,10 +2,11 @@
 //! kernel holds under the mount's own name already.
 //!
 //! Local storage is read ahead best by the kernel itself: asked for from here it takes small pages and twice the processor
-//! time, measured a third slower. Measured on ext4, cold, 1.2 GB/s: reading with RWF_DONTCACHE costs a fifth to a third of the speed; giving pages back
-//! behind the reader costs nothing, but would also take what others had cached. So a window of the file is given back
-//! when all of it was handed on, unless it was cached before it was first asked for. What lies before it must have been
-//! handed on too: who reads that would have the kernel read ahead into the window, and all of it again from the disk.
+//! time, measured a third slower. Measured on ext4, cold, 1.2 GB/s: reading with RWF_DONTCACHE costs a fifth to a third
+//! of the speed; giving pages back behind the reader costs nothing, but would also take what others had cached. So a
+//! window of the file is given back when all of it was handed on, unless it was cached before it was first asked for.
+//! What lies before it must have been handed on too: who reads that would have the kernel read ahead into the window,
+//! and all of it again from the disk.
 
 use std::fs::File;
 use std::ops::Range;

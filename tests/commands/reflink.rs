@@ -137,6 +137,12 @@ fn shards(folder: &Path) -> Vec<String> {
     shards
 }
 
+/// A filesystem of each kind that shares blocks, of those that this machine has.
+fn images() -> impl Iterator<Item = (&'static str, Image)> {
+    let kinds = ["xfs", "btrfs"].into_iter();
+    kinds.filter_map(|kind| Some((kind, Image::new(kind, IMAGE)?)))
+}
+
 /// What is said of it, and what is warned of.
 fn export(stage: &Stage, source: &Path, out: &Path, more: &[&str]) -> (String, String) {
     let (source, out) = (source.to_str().unwrap(), out.to_str().unwrap());
@@ -152,10 +158,7 @@ fn export(stage: &Stage, source: &Path, out: &Path, more: &[&str]) -> (String, S
 #[test]
 fn shared_blocks_cost_no_disk_and_read_the_same() {
     need_root!();
-    for kind in ["xfs", "btrfs"] {
-        let Some(image) = Image::new(kind, IMAGE) else {
-            continue;
-        };
+    for (kind, image) in images() {
         let stage = Stage::new();
         let (source, out) = (image.point().join("source"), image.point().join("out"));
         checkpoint(&source);
@@ -175,10 +178,7 @@ fn shared_blocks_cost_no_disk_and_read_the_same() {
 #[test]
 fn shards_that_share_are_those_of_the_source_unless_a_size_is_asked_for() {
     need_root!();
-    for kind in ["xfs", "btrfs"] {
-        let Some(image) = Image::new(kind, IMAGE) else {
-            continue;
-        };
+    for (kind, image) in images() {
         let stage = Stage::new();
         let (source, out) = (image.point().join("source"), image.point().join("out"));
         two_shards(&source);
