@@ -123,7 +123,7 @@ enum Part {
     /// A zip of `torch.save`, which holds one tensor.
     Zip(Section),
     /// A file that is safetensors as a whole. There the item's own place means nothing.
-    Safetensors(Arc<SourceFile>, Arc<HashMap<String, Tile>>),
+    Safetensors(Arc<SourceFile>, Arc<HashMap<Arc<str>, Tile>>),
 }
 
 /// The data files, each opened once.
@@ -135,7 +135,7 @@ struct Files<'f> {
 }
 
 /// A file and, when it is safetensors, its tensors.
-type Opened = (Arc<SourceFile>, Option<Arc<HashMap<String, Tile>>>);
+type Opened = (Arc<SourceFile>, Option<Arc<HashMap<Arc<str>, Tile>>>);
 
 impl<'f> Files<'f> {
     fn new(folder: &'f Folder) -> Self {

@@ -25,8 +25,11 @@ const LFS: u64 = u64::from_le_bytes(*b"version ");
 #[derive(Debug)]
 pub struct Header {
     pub metadata: Vec<(String, String)>,
-    pub tensors: Vec<(String, Dtype, Shape, Range<u64>)>,
+    pub tensors: Vec<Placed>,
 }
+
+/// A tensor's name, what it is, and its bytes in the file.
+type Placed = (Arc<str>, Dtype, Shape, Range<u64>);
 
 impl Header {
     pub fn read(file: &SourceFile) -> Result<Self> {
@@ -35,13 +38,13 @@ impl Header {
         let raw = header::parse(&json)
             .map_err(|error| refuse(format!("no safetensors header: {error}")))?;
         let data = 8 + json.len() as u64;
-        let mut tensors = Vec::with_capacity(raw.tensors.len());
+        let mut tensors: Vec<Placed> = Vec::with_capacity(raw.tensors.len());
         for (name, entry) in raw.tensors {
             let (dtype, shape) = check(&name, &entry).map_err(|reason| {
                 Error::tensor(file.path(), &name.escape_debug().to_string(), reason)
             })?;
             let [begin, end] = entry.data_offsets;
-            tensors.push((name.into_owned(), dtype, shape, begin..end));
+            tensors.push((name.into(), dtype, shape, begin..end));
         }
         tensors.sort_by_key(|tensor| (tensor.3.start, tensor.3.end));
         check_cover(&tensors, file.size() - data).map_err(refuse)?;
@@ -62,8 +65,8 @@ impl Header {
 }
 
 /// Every tensor of a safetensors file, in the order of their bytes.
-pub fn tensors(file: &Arc<SourceFile>) -> Result<Vec<(String, Tensor)>> {
-    let place = |(name, dtype, shape, range): (String, Dtype, Shape, Range<u64>)| {
+pub fn tensors(file: &Arc<SourceFile>) -> Result<Vec<(Arc<str>, Tensor)>> {
+    let place = |(name, dtype, shape, range): Placed| {
         let layout = contiguous(range.start, &stored_shape(dtype, &shape, &range));
         Ok((name, Tensor::stored(file.clone(), dtype, shape, layout)?))
     };
@@ -141,10 +144,7 @@ fn check(name: &str, entry: &Entry) -> std::result::Result<(Dtype, Shape), Strin
 }
 
 /// The tensors must cover the data without hole or overlap, as safetensors 0.8.0 demands.
-fn check_cover(
-    tensors: &[(String, Dtype, Shape, Range<u64>)],
-    data: u64,
-) -> std::result::Result<(), String> {
+fn check_cover(tensors: &[Placed], data: u64) -> std::result::Result<(), String> {
     let mut covered = 0;
     for (name, _, _, range) in tensors {
         if range.start != covered {
@@ -196,7 +196,7 @@ mod tests {
         let places: Vec<_> = parsed
             .tensors
             .iter()
-            .map(|t| (t.0.as_str(), t.1, t.3.clone()))
+            .map(|t| (&*t.0, t.1, t.3.clone()))
             .collect();
         assert_eq!(
             places,

@@ -57,7 +57,7 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
             return Err(Error::malformed(file.path(), reason));
         }
         match value? {
-            Value::Plain(tensor) => seen.add(file_name, file, name, tensor)?,
+            Value::Plain(tensor) => seen.add(file_name, file, name.into(), tensor)?,
             part => parts.entry(name).or_default().push(part),
         }
     }
@@ -191,10 +191,9 @@ impl Seen {
         &mut self,
         file_name: &Arc<str>,
         file: &SourceFile,
-        name: String,
+        name: Arc<str>,
         tensor: Tensor,
     ) -> Result<()> {
-        let name: Arc<str> = name.into();
         if let Some(other) = self.files.insert(name.clone(), file_name.clone()) {
             let reason = format!("{other} holds it too");
             return Err(Error::tensor(file.path(), &name, reason));

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::{HashSet, HashSetExt};
 
 use crate::checkpoint::{any_shared_roots, shared_roots, unwrapped};
 use crate::error::{Error, Result};
@@ -213,10 +214,24 @@ fn listed(tensors: &[SourceTensor]) -> String {
     }
 }
 
-/// The order in which `layers.2` comes before `layers.10`.
-pub fn natural(a: &str, b: &str) -> Ordering {
-    let mut pairs = a.bytes().zip(b.bytes());
-    let same = pairs.position(|(a, b)| a != b).unwrap_or(0);
+/// A name in the order in which `layers.2` comes before `layers.10`.
+#[derive(PartialEq, Eq)]
+pub struct Natural(pub Arc<str>);
+
+impl Ord for Natural {
+    fn cmp(&self, other: &Self) -> Ordering {
+        natural(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Natural {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn natural(a: &str, b: &str) -> Ordering {
+    let same = shared_bytes(a.as_bytes(), b.as_bytes());
     let dot = a.as_bytes()[..same].iter().rposition(|byte| *byte == b'.');
     let start = dot.map_or(0, |dot| dot + 1);
     let (one, other) = (component(&a[start..]), component(&b[start..]));
@@ -225,6 +240,14 @@ pub fn natural(a: &str, b: &str) -> Ordering {
         (one, other) => other.is_some().cmp(&one.is_some()),
     };
     order.then_with(|| one.cmp(other)).then_with(|| a.cmp(b))
+}
+
+/// How many bytes both start with, counted by words as long as they last.
+fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let start = 8 * words.take_while(|(a, b)| a == b).count();
+    let rest = a[start..].iter().zip(&b[start..]);
+    start + rest.take_while(|(a, b)| a == b).count()
 }
 
 fn component(name: &str) -> &str {

@@ -2,11 +2,11 @@
 
 use super::Note;
 use super::config::ConfigFile;
-use super::names;
+use super::names::{self, Natural};
 use super::tied::{self, Tied};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::mapping::{self, Config, Outcome, Tables};
+use crate::mapping::{self, Config, MappedTensor, Outcome, Tables};
 use crate::tensor::SourceTensor;
 
 /// The tensors, unchecked. Also the name of the system, and what is tied.
@@ -33,8 +33,8 @@ pub fn map(
         )));
     }
     if !checkpoint.has_own_order() {
-        let tensors = &mut outcome.tensors;
-        tensors.sort_by(|a, b| names::natural(&a.name, &b.name));
+        let name = |tensor: &MappedTensor| Natural(tensor.name.clone());
+        outcome.tensors.sort_by_cached_key(name);
     }
     let family = tables.unlisted(model_type);
     let tied = tied::drop_copy(family, config.values(), &mut outcome, notes)?;

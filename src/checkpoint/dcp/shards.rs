@@ -59,13 +59,13 @@ pub fn hf_sharded(folder: &Folder) -> Result<Vec<SourceTensor>> {
         .filter_map(|name| Some((ShardName::parse(name)?, name)))
         .collect();
     check_complete(folder, &shards)?;
-    let mut tensors: BTreeMap<String, Vec<Tile>> = BTreeMap::new();
+    let mut tensors: BTreeMap<Arc<str>, Vec<Tile>> = BTreeMap::new();
     for (_, name) in shards {
         for (name, tile) in tiles(&folder.open_file(name)?)? {
             tensors.entry(name).or_default().push(tile);
         }
     }
-    let whole = |(name, tiles): (String, Vec<Tile>)| {
+    let whole = |(name, tiles): (Arc<str>, Vec<Tile>)| {
         let tensor = assemble(tiles).map_err(|error| named(error, folder.path(), &name))?;
         Ok(SourceTensor::whole(name, tensor))
     };
@@ -73,15 +73,15 @@ pub fn hf_sharded(folder: &Folder) -> Result<Vec<SourceTensor>> {
 }
 
 /// Every tensor of a file, at its place in the whole.
-pub fn tiles(file: &Arc<SourceFile>) -> Result<Vec<(String, Tile)>> {
+pub fn tiles(file: &Arc<SourceFile>) -> Result<Vec<(Arc<str>, Tile)>> {
     let header = Header::read(file)?;
     let sharding: HashMap<String, Sharding> = match header.metadata(SHARDING_INFO) {
         Some(json) => serde_json::from_str(json)
             .map_err(|error| Error::malformed(file.path(), format!("{SHARDING_INFO}: {error}")))?,
         None => HashMap::new(),
     };
-    let place = |(name, tensor): (String, Tensor)| {
-        let offsets = match sharding.get(&name) {
+    let place = |(name, tensor): (Arc<str>, Tensor)| {
+        let offsets = match sharding.get(&*name) {
             Some(sharding) => sharding.saved_offsets.clone(),
             None => vec![0; tensor.shape().rank()],
         };

@@ -7,6 +7,7 @@ use foldhash::{HashSet, HashSetExt};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use super::METADATA;
+use crate::tensor::Dims;
 
 /// A header as written: nothing of it is checked against the file yet.
 pub struct Raw<'a> {
@@ -16,7 +17,7 @@ pub struct Raw<'a> {
 
 pub struct Entry<'a> {
     pub dtype: Cow<'a, str>,
-    pub shape: Vec<u64>,
+    pub shape: Dims,
     pub data_offsets: [u64; 2],
 }
 
