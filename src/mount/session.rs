@@ -80,7 +80,7 @@ impl Mounted {
         };
         fs::metadata(&this.point).map_err(|error| this.fault(error.to_string()))?;
         if let Some(identity) = &this.identity {
-            read_ahead::raise(&identity.device);
+            read_ahead::raise(&identity.device, &options.source);
         }
         Ok(this)
     }
