@@ -18,6 +18,19 @@ pub enum Caches {
     SourceHot,
     /// Everything that the mount showed before.
     MountHot,
+    /// The same, read from there once more: the kernel has moved its pages, one by one, to those in use.
+    MountInUse,
+}
+
+impl Caches {
+    /// How often the side is read before the pass.
+    fn reads(self) -> usize {
+        match self {
+            Self::Cold | Self::SourceHot => 0,
+            Self::MountHot => 1,
+            Self::MountInUse => 2,
+        }
+    }
 }
 
 /// One side of a comparison: a source, read plainly or through a mount, whole or some of its tensors.
@@ -125,6 +138,7 @@ fn whole_files() -> Vec<Case> {
         renamed(Cold, Sequential),
         renamed(Cold, Mapped),
         renamed(MountHot, Sequential),
+        renamed(MountInUse, Sequential),
         renamed(MountHot, Mapped),
         renamed(SourceHot, Sequential),
         mounted(SourceHot, Sequential, Two),
@@ -219,8 +233,10 @@ impl Case {
                     memory::fill(dir);
                 }
             }
-            Caches::SourceHot | Caches::MountHot => {
-                Reader::Sequential.read(&reading::shards(&source));
+            hot => {
+                for _ in 0..hot.reads().max(1) {
+                    Reader::Sequential.read(&reading::shards(&source));
+                }
             }
         }
         let slow = side.slow.then(|| SlowDisk::over(&source));
@@ -230,7 +246,7 @@ impl Case {
         }
         let mount = Mounted::start(&source, side.flags);
         let ranges = ranges(&mount.point, side.tensors);
-        if self.caches == Caches::MountHot {
+        for _ in 0..self.caches.reads() {
             Reader::Sequential.read(&ranges);
         }
         measure::mounted(side.reader, &ranges, &mount, &source)
