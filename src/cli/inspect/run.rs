@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::{Run, Save};
 use crate::error::Result;
 use crate::fs::one_line;
+use crate::parallel;
 
 #[derive(Debug, Serialize)]
 pub struct RunReport {
@@ -31,8 +32,9 @@ impl RunReport {
     /// Reads the metadata of each save that has ended.
     pub fn of(run: &Run) -> Result<Self> {
         let names = run.names()?;
-        let saves = names.iter().filter_map(|name| run.save(name));
-        let mut saves: Vec<SaveReport> = saves.map(|save| SaveReport::of(run, save)).collect();
+        let report = |name: &String| Some(SaveReport::of(run, run.save(name)?));
+        let saves = parallel::map(parallel::usual_threads(), &names, report);
+        let mut saves: Vec<SaveReport> = saves.into_iter().flatten().collect();
         saves.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
         Ok(Self {
             path: run.path().display().to_string(),
