@@ -99,7 +99,10 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
     };
     let (tensors, own_adapter) = lora::split(tensors);
     if tensors.is_empty() && own_adapter.is_empty() && place.layout != Layout::Adapter {
-        return Err(Error::checkpoint(source, "holds no weights"));
+        return Err(Error::checkpoint(
+            source,
+            "holds no weights; name the folder or file of the model",
+        ));
     }
     Ok(Checkpoint {
         stated,
@@ -116,12 +119,32 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
 /// The side files of a Hugging Face folder: the folder itself, its config.json, or the repository's folder in a hub cache,
 /// whose `refs/main` names the snapshot.
 pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
+    if let Ok(false) = path.try_exists() {
+        let wanted = "name the model's Hugging Face folder as --config-from";
+        return Err(Error::absent(path, wanted));
+    }
     let folder = match path.parent() {
         Some(parent) if path.is_file() => Folder::open(parent)?,
         _ => Folder::open(path)?,
     };
     side_files::side_files(&place::snapshot(folder)?)
 }
+
+/// The words by which a checkpoint's system is called, beside those of the mapping's tables.
+pub const SYSTEMS: [&str; 12] = [
+    "dcp",
+    "hf-sharded",
+    "huggingface",
+    "huggingface-bin",
+    "lingua",
+    "megatron",
+    "meta",
+    "mistral",
+    "peft",
+    "torchtitan",
+    "verl",
+    "verl-megatron",
+];
 
 impl Checkpoint {
     /// Whether there is an adapter and no model under it.
@@ -137,7 +160,9 @@ impl Checkpoint {
         const CONFIG: &str = "adapter_config.json";
         let tensors = self.adapter_tensors()?;
         if tensors.is_empty() {
-            return Err(Error::Mapping("holds no adapter".to_owned()));
+            return Err(Error::Mapping(
+                "holds no adapter; leave --adapter out".to_owned(),
+            ));
         }
         let config = self.beside.iter().find(|folder| folder.exists(CONFIG));
         Ok(Adapter {

@@ -1,4 +1,5 @@
-//! The one error type: which file, which tensor, what was found; and the one place where it becomes an errno or an exit code.
+//! The one error type: which file, which tensor, what was found, what to do; and the one place where it becomes an errno or
+//! an exit code.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,16 +10,20 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub const INCOMPLETE: &str =
     "the checkpoint is incomplete; take another save, or copy this one again";
 
+/// What to do about a checkpoint that reaches for more than weights.
+pub const UNTRUSTED: &str =
+    "nothing was executed; save tensors alone, or take a file that you trust";
+
 /// Everything that stops a mount or a read. Each message is one line that a user can act on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused an operation on a source file.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {source}{}", file.display(), remedy(source))]
     Io { file: PathBuf, source: io::Error },
-    /// The bytes of a file break its format.
-    #[error("{}: {reason}", file.display())]
+    /// The bytes of a file break its format: nothing helps but another copy.
+    #[error("{}: {reason}; copy it again, or take another save", file.display())]
     Malformed { file: PathBuf, reason: String },
-    /// One tensor of a file cannot be served.
+    /// One tensor of a file cannot be served; the reason says what can.
     #[error("{}: tensor {tensor}: {reason}", file.display())]
     Tensor {
         file: PathBuf,
@@ -28,6 +33,9 @@ pub enum Error {
     /// The files together are no complete, unambiguous checkpoint.
     #[error("{}: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
+    /// A tensor has a form that is not served. Whoever knows the file and the tensor's name adds them.
+    #[error("{0}")]
+    Unserved(String),
     /// Names, shapes or config.json contradict each other.
     #[error("{0}")]
     Mapping(String),
@@ -86,6 +94,18 @@ impl Error {
         }
     }
 
+    /// What the operating system refused where something is to be written.
+    pub fn unwritable(path: &Path, error: &io::Error) -> Self {
+        let reason = format!("{error}; name a place that is there and has room for this user");
+        Self::target(path, reason)
+    }
+
+    /// A path of the command line that leads nowhere. `wanted` says which argument it is, and what it must name.
+    pub fn absent(path: &Path, wanted: &str) -> Self {
+        let reason = format!("there is no such file or folder; {wanted}");
+        Self::io(path, io::Error::new(io::ErrorKind::NotFound, reason))
+    }
+
     /// What a reader of the mount gets. A read either succeeds whole or answers one of these.
     pub fn errno(&self) -> i32 {
         match self {
@@ -97,6 +117,7 @@ impl Error {
             Self::Malformed { .. }
             | Self::Tensor { .. }
             | Self::Checkpoint { .. }
+            | Self::Unserved(_)
             | Self::Mapping(_)
             | Self::Changed { .. }
             | Self::Mount { .. }
@@ -111,10 +132,23 @@ impl Error {
             Self::Malformed { .. }
             | Self::Tensor { .. }
             | Self::Checkpoint { .. }
+            | Self::Unserved(_)
             | Self::Mapping(_)
             | Self::Changed { .. } => 1,
             Self::Mount { .. } | Self::Target { .. } => 3,
             Self::Io { .. } => 4,
         }
+    }
+}
+
+/// What to do about what the operating system refused. An error of our own says so itself.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        None => "",
+        Some(libc::ENOENT) => "; copy it again, or name another checkpoint",
+        Some(libc::EACCES | libc::EPERM) => "; let this user read it, or run as its owner",
+        Some(libc::EMFILE | libc::ENFILE) => "; allow more open files with: ulimit -n",
+        Some(libc::ENOMEM) => "; free memory, or use another machine",
+        Some(_) => "; look at its disk or network, or copy it elsewhere",
     }
 }

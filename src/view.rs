@@ -232,14 +232,15 @@ fn check_system(
         checkpoint.system_with(table),
     ];
     match options.system.as_deref() {
-        Some(wanted) if !own.contains(&wanted) => Err(Error::Mapping(format!(
-            "--system {wanted}: the names are {table}'s, the files {}'s; systems with tables are {}",
-            checkpoint.layout.word(),
-            BTreeSet::from_iter(tables.systems().map(|system| &*system.name))
-                .into_iter()
-                .collect::<Vec<_>>()
-                .join(", ")
-        ))),
+        Some(wanted) if !own.contains(&wanted) => {
+            let tables = tables.systems().map(|system| &*system.name);
+            let known = BTreeSet::from_iter(tables.chain(checkpoint::SYSTEMS));
+            Err(Error::Mapping(format!(
+                "--system {wanted}: the names are {table}'s, the files {}'s; leave it out, or pass one of {}",
+                checkpoint.layout.word(),
+                Vec::from_iter(known).join(", ")
+            )))
+        }
         _ => Ok(()),
     }
 }

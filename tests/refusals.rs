@@ -7,6 +7,11 @@ use ckptfs::view::{Options, View};
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
 
+#[path = "common/remedy.rs"]
+mod remedy;
+
+use remedy::says_what_to_do;
+
 fn example() -> (PathBuf, PathBuf) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/torchtitan-llama3");
     (root.join("checkpoint/step-10"), root.join("hf_assets"))
@@ -22,6 +27,7 @@ fn with_config() -> Options {
 fn refusal(source: &Path, options: &Options) -> String {
     let line = View::open(source, options).unwrap_err().to_string();
     assert!(!line.contains('\n'), "{line}");
+    assert!(says_what_to_do(&line), "nothing to do in: {line}");
     line
 }
 
@@ -106,8 +112,8 @@ fn a_system_that_is_not_the_checkpoints_is_refused_and_the_known_ones_listed() {
         &line,
         &[
             "--system torchtyan",
-            "dcp",
-            "megatron, meta, torchtitan, torchtune",
+            "dcp, hf-sharded, huggingface, huggingface-bin, lingua, megatron, meta, mistral",
+            "torchtitan, torchtune, torchtune-main, verl",
         ],
     );
 }

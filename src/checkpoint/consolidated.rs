@@ -18,7 +18,7 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
         for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
             let tensor = path.join(".");
             let Value::Plain(part) = value? else {
-                let reason = "is sharded inside of a tensor-parallel file";
+                let reason = "is sharded inside of a tensor-parallel file; save it gathered";
                 return Err(Error::tensor(&folder.path().join(name), &tensor, reason));
             };
             tensors.entry(tensor).or_default().push(part);
@@ -44,7 +44,8 @@ fn in_order<'n>(folder: &Folder, names: &'n [String]) -> Result<Vec<&'n String>>
     for name in names {
         let number = number_of(name).or((names.len() == 1).then_some(0));
         let Some(number) = number.filter(|number| !numbered.contains_key(number)) else {
-            let reason = format!("{name} has no number of its own, as in consolidated.00.pth");
+            let reason =
+                format!("{name} has no number of its own; name it as in consolidated.00.pth");
             return Err(Error::checkpoint(folder.path(), reason));
         };
         numbered.insert(number, name);

@@ -166,7 +166,10 @@ impl<'f> Files<'f> {
             self.last = Some((name.to_owned(), opened));
         }
         let opened = self.last.as_ref().map(|(_, opened)| opened);
-        opened.ok_or_else(|| Error::checkpoint(self.folder.path(), "has no data file"))
+        opened.ok_or_else(|| {
+            let reason = format!("has no data file: {INCOMPLETE}");
+            Error::checkpoint(self.folder.path(), reason)
+        })
     }
 }
 
@@ -196,11 +199,8 @@ fn tensor<'a>(name: &Arc<str>, entry: &Entry<'a>, items: &Items<'a>) -> Result<T
         let key = (entry.name, offsets);
         let part = items.get(&key).cloned();
         let offsets = key.1.into_boxed_slice();
-        let part = part.ok_or_else(|| {
-            Error::Mapping(format!(
-                "no item holds its chunk at {offsets:?}: {INCOMPLETE}"
-            ))
-        })?;
+        let part =
+            part.ok_or_else(|| Error::Mapping(format!("no item holds its chunk at {offsets:?}")))?;
         let tensor = chunk_tensor(name, dtype, size, &offsets, part)?;
         tiles.push(Tile { offsets, tensor });
     }

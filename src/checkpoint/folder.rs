@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::SourceFile;
 
 /// Largest file of parameters. In memory its values may take forty times as much.
@@ -25,7 +25,8 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self> {
         let root = canonical(path)?;
         if !root.is_dir() {
-            return Err(Error::checkpoint(path, "not a folder"));
+            let reason = "not a folder; name the folder that holds the files";
+            return Err(Error::checkpoint(path, reason));
         }
         Ok(Self {
             blobs: hub_blobs(&root),
@@ -51,7 +52,8 @@ impl Folder {
     pub fn subfolder(&self, relative: &str) -> Result<Self> {
         let path = self.locate(relative)?;
         if !path.is_dir() {
-            return Err(Error::checkpoint(&path, "not a folder"));
+            let reason = format!("not a folder: {INCOMPLETE}");
+            return Err(Error::checkpoint(&path, reason));
         }
         Ok(Self {
             path,
@@ -94,8 +96,12 @@ impl Folder {
     /// The document in a file that has at most `limit` bytes.
     pub fn json_within<T: DeserializeOwned>(&self, relative: &str, limit: u64) -> Result<T> {
         let bytes = self.read_small(relative, limit)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::malformed(&self.path.join(relative), error.to_string()))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::malformed(
+                &self.path.join(relative),
+                format!("no JSON that is understood: {error}"),
+            )
+        })
     }
 
     fn entries(&self, wanted: impl Fn(&DirEntry) -> bool) -> Result<Vec<String>> {
@@ -121,7 +127,7 @@ impl Folder {
             return Err(Error::checkpoint(
                 &self.path,
                 format!(
-                    "its index or metadata names the file {relative:?}, which is no plain path inside the checkpoint; do not trust it"
+                    "its index or metadata names the file {relative:?}, which is no plain path inside the checkpoint; put the real name there, or take another save"
                 ),
             ));
         }

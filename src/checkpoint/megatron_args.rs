@@ -42,7 +42,7 @@ pub fn stated_beside(folder: &Folder) -> Result<Map<String, Value>> {
     }
     let file = folder.open_file(COMMON)?;
     let common = TorchFile::open(file.clone())?;
-    refuse_interleaved(&common).map_err(|reason| Error::malformed(file.path(), reason))?;
+    refuse_interleaved(&common).map_err(|reason| Error::checkpoint(file.path(), reason))?;
     Ok(stated(&common))
 }
 

@@ -48,7 +48,10 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<(Vec<SourceTensor>, Map
             if parts.len() as u64 != *tensor_rank {
                 return Err(Error::checkpoint(
                     folder.path(),
-                    format!("{} has a stage that other ranks lack", rank.name),
+                    format!(
+                        "{} has a stage that other ranks lack: {INCOMPLETE}",
+                        rank.name
+                    ),
                 ));
             }
             parts.push(stage);
@@ -58,10 +61,8 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<(Vec<SourceTensor>, Map
     let mut first_layer = 0;
     for ((_, pipeline_rank), parts) in &stages {
         if parts.len() as u64 != tensor_ranks || *pipeline_rank >= pipeline_ranks {
-            return Err(Error::checkpoint(
-                folder.path(),
-                "the tensor-parallel ranks hold different stages",
-            ));
+            let reason = format!("the tensor-parallel ranks hold different stages: {INCOMPLETE}");
+            return Err(Error::checkpoint(folder.path(), reason));
         }
         first_layer = add(folder, parts, first_layer, &mut tensors)?;
     }
@@ -85,11 +86,8 @@ fn add(
             .chain(first.keys())
             .find(|name| other.contains_key(*name) != first.contains_key(*name));
         let name = odd.map_or("", String::as_str);
-        return Err(Error::tensor(
-            folder.path(),
-            name,
-            "is in the files of some tensor-parallel ranks only",
-        ));
+        let reason = format!("is in the files of some tensor-parallel ranks only: {INCOMPLETE}");
+        return Err(Error::tensor(folder.path(), name, reason));
     }
     for name in first.keys() {
         let parts: Vec<Tensor> = parts
@@ -178,7 +176,7 @@ fn open(folder: &Folder, name: &str) -> Result<Rank> {
     let rank = folder.subfolder(name)?;
     let known = ["model_optim_rng.pt", "model.pt", "model_rng.pt"];
     let Some(file) = known.iter().find(|file| rank.exists(file)) else {
-        let reason = format!("holds none of {}", known.join(", "));
+        let reason = format!("holds none of {}: {INCOMPLETE}", known.join(", "));
         return Err(Error::checkpoint(rank.path(), reason));
     };
     Ok(Rank {
@@ -192,14 +190,15 @@ fn open(folder: &Folder, name: &str) -> Result<Rank> {
 fn stages_of(Rank { path: at, file, .. }: &Rank) -> Result<BTreeMap<u64, Stage>> {
     refuse_old_order(file)
         .and_then(|()| megatron_args::refuse_interleaved(file))
-        .map_err(|reason| Error::malformed(at, reason))?;
+        .map_err(|reason| Error::checkpoint(at, reason))?;
     let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
     for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
         let (stage, tensor_name) = stage_of(&path);
         match value? {
             Value::Plain(tensor) => stages.entry(stage).or_default().insert(tensor_name, tensor),
             _ => {
-                let reason = "is sharded inside of a rank's file";
+                let reason =
+                    "is sharded inside of a rank's file; save with --ckpt-format torch_dist";
                 return Err(Error::tensor(at, &tensor_name, reason));
             }
         };

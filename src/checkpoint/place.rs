@@ -42,6 +42,10 @@ const DEPTH: usize = 3;
 /// # Errors
 /// When there is none, or more than one and `system` does not tell which.
 pub fn find(source: &Path, system: Option<&str>) -> Result<Place> {
+    if let Ok(false) = source.try_exists() {
+        let wanted = "name the folder or the file of a checkpoint as SOURCE";
+        return Err(Error::absent(source, wanted));
+    }
     if source.is_file() {
         return single_file(source);
     }
@@ -112,7 +116,7 @@ fn none_in(folder: &Folder) -> Result<Error> {
     let index = names.iter().find(|name| name.ends_with(".index.json"));
     let reason = match index {
         Some(index) => format!("holds {index} and no shard that it names: {INCOMPLETE}"),
-        None => "holds no checkpoint that is known: no .metadata, *.safetensors, *.bin, *.pt, *.pth, mp_rank_*".to_owned(),
+        None => "holds no checkpoint that is known; name the folder that has .metadata, *.safetensors, *.bin, *.pt, *.pth or mp_rank_*".to_owned(),
     };
     Ok(Error::checkpoint(folder.path(), reason))
 }
@@ -209,7 +213,10 @@ fn single_file(source: &Path) -> Result<Place> {
         source.parent(),
         source.file_name().and_then(|name| name.to_str()),
     ) else {
-        return Err(Error::checkpoint(source, "is no name of a file"));
+        return Err(Error::checkpoint(
+            source,
+            "is no name of a file; name a folder or a file",
+        ));
     };
     let parent = if parent.as_os_str().is_empty() {
         Path::new(".")
@@ -249,7 +256,7 @@ fn choose(folder: &Folder, mut found: Vec<Layout>, system: Option<&str>) -> Resu
     let choice = |layout: &Layout| format!("{} (--system {})", layout.evidence(), layout.word());
     let choices: Vec<String> = found.iter().map(choice).collect();
     let reason = format!(
-        "holds several checkpoints: {}; say which",
+        "holds several checkpoints; name one file or pass a flag: {}",
         choices.join(", ")
     );
     Err(Error::checkpoint(folder.path(), reason))

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use self::header::Entry;
 pub use self::header::Strings;
+use super::named::named;
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Shape, SourceFile, Tensor, contiguous};
 
@@ -40,9 +41,8 @@ impl Header {
         let data = 8 + json.len() as u64;
         let mut tensors: Vec<Placed> = Vec::with_capacity(raw.tensors.len());
         for (name, entry) in raw.tensors {
-            let (dtype, shape) = check(&name, &entry).map_err(|reason| {
-                Error::tensor(file.path(), &name.escape_debug().to_string(), reason)
-            })?;
+            let (dtype, shape) = check(&name, &entry)
+                .map_err(|reason| named(Error::Mapping(reason), file.path(), &name))?;
             let [begin, end] = entry.data_offsets;
             tensors.push((name.into(), dtype, shape, begin..end));
         }
@@ -101,13 +101,12 @@ fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
     file.read_exact_at(&mut length, 0)?;
     let length = u64::from_le_bytes(length);
     if length == LFS {
-        return refuse(
-            "is a Git LFS pointer; fetch the file itself with `git lfs pull`".to_owned(),
-        );
+        let reason = "is a Git LFS pointer; fetch the file itself with: git lfs pull";
+        return Err(Error::checkpoint(file.path(), reason));
     }
     if length > HEADER_LIMIT || length > size - 8 {
         return refuse(format!(
-            "no safetensors file, or an incomplete one: a header of {length} bytes in a file of {size}"
+            "no safetensors file, or incomplete: a header of {length} bytes in a file of {size}"
         ));
     }
     let mut json = vec![0; length as usize];

@@ -70,7 +70,7 @@ impl TorchFile {
             return Self::in_section(section);
         }
         if let Some(what) = foreign(&front) {
-            return Err(Error::malformed(file.path(), what));
+            return Err(Error::checkpoint(file.path(), what));
         }
         let (pickle, legacy) = Legacy::open(file, VALUE_LIMIT)?;
         Ok(Self {
@@ -157,13 +157,11 @@ fn foreign(front: &[u8]) -> Option<&'static str> {
         front.get(at..).is_some_and(|rest| rest.starts_with(magic))
     };
     match front.first() {
-        None => Some("is empty"),
+        None => Some("is empty; copy it again, or take another save"),
         Some(0x80) => None,
-        Some(_) => KINDS
-            .iter()
-            .find(starts)
-            .map(|kind| kind.2)
-            .or(Some("is no file of torch.save")),
+        Some(_) => KINDS.iter().find(starts).map(|kind| kind.2).or(Some(
+            "is no file of torch.save; name the file that it wrote",
+        )),
     }
 }
 

@@ -54,7 +54,7 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
         let name = path.get(containers..).unwrap_or(&path).join(".");
         if path.is_empty() {
             let reason = "holds one tensor without a name; save a state_dict";
-            return Err(Error::malformed(file.path(), reason));
+            return Err(Error::checkpoint(file.path(), reason));
         }
         match value? {
             Value::Plain(tensor) => seen.add(file_name, file, name.into(), tensor)?,
@@ -195,7 +195,8 @@ impl Seen {
         tensor: Tensor,
     ) -> Result<()> {
         if let Some(other) = self.files.insert(name.clone(), file_name.clone()) {
-            let reason = format!("{other} holds it too");
+            let reason =
+                format!("{other} holds it too; name one of the two files, or move one away");
             return Err(Error::tensor(file.path(), &name, reason));
         }
         self.tensors.push(SourceTensor::whole(name, tensor));
@@ -204,11 +205,8 @@ impl Seen {
 
     fn add_assembled(&mut self, folder: &Folder, name: String, tensor: Tensor) -> Result<()> {
         if self.files.contains_key(&*name) {
-            return Err(Error::tensor(
-                folder.path(),
-                &name,
-                "is whole in one file and sharded in another",
-            ));
+            let reason = "is whole in one file and sharded in another: two saves are mixed; copy one of them whole";
+            return Err(Error::tensor(folder.path(), &name, reason));
         }
         self.tensors.push(SourceTensor::whole(name, tensor));
         Ok(())
@@ -225,7 +223,7 @@ impl Opened {
             Err(Error::tensor(
                 &folder.path().join(index),
                 &name.escape_debug().to_string(),
-                reason,
+                format!("{reason}; mend the index, or remove it to read all files"),
             ))
         };
         let Strings(entries) = weight_map;

@@ -34,7 +34,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !arguments.command.iter().any(|word| names_path(word)) {
-        bail!("the command names no {{}}, which stands for the path of the mount");
+        bail!(
+            "the command names no {{}}; put it where the path of the mount belongs, as in -- ls {{}}"
+        );
     }
     let source = Run::pinned(&arguments.source)?;
     let view = view::open(&source, &arguments.view)?;

@@ -53,20 +53,20 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let view = view::open(&arguments.source, &arguments.view)?;
     match (&arguments.tensor, &arguments.html) {
-        (Some(name), _) => print(&detail(&view, name)?, arguments.json)?,
+        (Some(name), _) => print(&detail(&arguments.source, &view, name)?, arguments.json)?,
         (None, Some(file)) => write_page(file, &arguments.source, &view)?,
         (None, None) => print(&Report::of(&view)?, arguments.json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn detail(view: &View, name: &str) -> Result<TensorDetail, Error> {
+fn detail(source: &Path, view: &View, name: &str) -> Result<TensorDetail, Error> {
     let mut tensors = view.tensors.iter();
     let mapped = tensors
         .find(|tensor| *tensor.name == *name)
         .ok_or_else(|| {
-            let reason = format!("the view has no tensor {name}; --json lists all");
-            Error::Mapping(reason)
+            let reason = format!("the view has no tensor {name}; inspect --json lists all");
+            Error::checkpoint(source, reason)
         })?;
     TensorDetail::of(view, mapped)
 }
@@ -74,7 +74,7 @@ fn detail(view: &View, name: &str) -> Result<TensorDetail, Error> {
 fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
     let page = page::page(&source.display().to_string(), &Report::of(view)?)?;
     let write = || File::create_new(file)?.write_all(page.as_bytes());
-    write().map_err(|error| Error::target(file, error.to_string()))?;
+    write().map_err(|error| Error::unwritable(file, &error))?;
     writeln!(io::stdout(), "{}", file.display())?;
     Ok(())
 }

@@ -80,7 +80,7 @@ pub fn share(shared: &Shared, files: &[VirtualFile], staging: &Staging) -> bool 
 
 impl Shared {
     fn clone_to(&self, target: &Path, to: u64, length: u64) -> Result<()> {
-        let failed = |error: io::Error| Error::target(target, error.to_string());
+        let failed = |error: io::Error| Error::unwritable(target, &error);
         let source = self.source.handle()?;
         let mut options = OpenOptions::new();
         let target = options
@@ -96,7 +96,7 @@ impl Shared {
 
 fn block(directory: &Path) -> Result<u64> {
     let metadata = directory.metadata();
-    let metadata = metadata.map_err(|error| Error::target(directory, error.to_string()))?;
+    let metadata = metadata.map_err(|error| Error::unwritable(directory, &error))?;
     Ok(metadata.blksize().max(4096).next_power_of_two())
 }
 

@@ -29,7 +29,7 @@ impl Staging {
     /// The directory, made where it is not there yet. Held by one process at a time.
     pub fn open(target: &Target) -> Result<Self> {
         let root = &target.staging;
-        let failed = |error: io::Error| Error::target(root, error.to_string());
+        let failed = |error: io::Error| Error::unwritable(root, &error);
         match DirBuilder::new().mode(0o700).create(root) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_own(root)?,
             result => result.map_err(failed)?,
@@ -101,7 +101,7 @@ impl Staging {
                 made.set_len(file.size())?;
                 Ok(made.metadata()?.ino())
             });
-            let inode = made.map_err(|error| Error::target(&path, error.to_string()))?;
+            let inode = made.map_err(|error| Error::unwritable(&path, &error))?;
             if !inodes.insert(inode) {
                 let reason = "is another file of the view already: this filesystem does not tell capital letters from small ones";
                 return Err(Error::target(&path, reason));
@@ -118,7 +118,7 @@ impl Staging {
     /// Writes a piece, and remembers it once it is safe.
     pub fn write(&self, piece: &Piece, file: &VirtualFile, progress: &dyn Progress) -> Result<()> {
         let path = self.path(file);
-        let failed = |error: io::Error| Error::target(&path, error.to_string());
+        let failed = |error: io::Error| Error::unwritable(&path, &error);
         let target = OpenOptions::new().write(true).open(&path).map_err(failed)?;
         let mut block = vec![0; BLOCK.min(piece.length() as usize)];
         for start in (piece.start..piece.end).step_by(BLOCK) {
@@ -148,13 +148,13 @@ impl Staging {
         parallel::try_each(parallel::usual_threads(), files, |file| {
             let path = self.path(file);
             let synced = File::open(&path).and_then(|file| file.sync_all());
-            synced.map_err(|error| Error::target(&path, error.to_string()))
+            synced.map_err(|error| Error::unwritable(&path, &error))
         })
     }
 
     /// Gives the finished directory its name.
     pub fn commit(self, target: &Target) -> Result<()> {
-        let failed = |error: io::Error| Error::target(&target.path, error.to_string());
+        let failed = |error: io::Error| Error::unwritable(&target.path, &error);
         sync_directories(&self.files()).map_err(failed)?;
         // From here on the journal tells of files that are elsewhere.
         self.journal.set_len(0).map_err(failed)?;
@@ -179,13 +179,13 @@ impl Staging {
     }
 
     fn fault(&self, error: io::Error) -> Error {
-        Error::target(&self.root, error.to_string())
+        Error::unwritable(&self.root, &error)
     }
 }
 
 /// Refuses a directory that someone else may have prepared: with links in it, an export would write where they lead.
 fn check_own(root: &Path) -> Result<()> {
-    let failed = |error: io::Error| Error::target(root, error.to_string());
+    let failed = |error: io::Error| Error::unwritable(root, &error);
     let metadata = fs::symlink_metadata(root).map_err(failed)?;
     // SAFETY: geteuid takes nothing and cannot fail.
     let user = unsafe { libc::geteuid() };

@@ -28,7 +28,7 @@ pub fn write(
     progress.begin(Step::Sum, files.iter().map(VirtualFile::size).sum(), 0);
     let lines = parallel::map(threads, files, |file| {
         let path = staging.path(file);
-        let sum = sum(&path, progress).map_err(|error| Error::target(&path, error.to_string()))?;
+        let sum = sum(&path, progress).map_err(|error| Error::unwritable(&path, &error))?;
         Ok(format!("{sum}  {}\n", file.path()))
     });
     let text = lines.into_iter().collect::<Result<String>>()?;
@@ -37,7 +37,7 @@ pub fn write(
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
-    written.map_err(|error| Error::target(&path, error.to_string()))
+    written.map_err(|error| Error::unwritable(&path, &error))
 }
 
 fn sum(path: &Path, progress: &dyn Progress) -> io::Result<String> {

@@ -21,19 +21,21 @@ pub struct Target {
 
 impl Target {
     pub fn check(path: &Path, source: &Path) -> Result<Self> {
-        let failed = |error: io::Error| Error::target(path, error.to_string());
+        let failed = |error: io::Error| Error::unwritable(path, &error);
         if fs::symlink_metadata(path).is_ok() {
             return Err(Error::target(
                 path,
-                "exists already; nothing is overwritten",
+                "exists already; nothing is overwritten: name a directory that is not there yet",
             ));
         }
         let absolute = std::path::absolute(path).map_err(failed)?;
         let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-            return Err(Error::target(path, "is no name for a new directory"));
+            return Err(Error::target(
+                path,
+                "is no name for a new directory; name one",
+            ));
         };
-        let parent =
-            fs::canonicalize(parent).map_err(|error| Error::target(parent, error.to_string()))?;
+        let parent = fs::canonicalize(parent).map_err(|error| Error::unwritable(parent, &error))?;
         let source = fs::canonicalize(source).map_err(|error| Error::io(source, error))?;
         if parent.starts_with(&source) {
             return Err(Error::target(
@@ -50,13 +52,15 @@ impl Target {
 
     /// Refuses where `needed` bytes do not fit.
     pub fn check_space(&self, needed: u64) -> Result<()> {
-        let free = free_bytes(&self.parent)
-            .map_err(|error| Error::target(&self.parent, error.to_string()))?;
+        let free =
+            free_bytes(&self.parent).map_err(|error| Error::unwritable(&self.parent, &error))?;
         match needed <= free {
             true => Ok(()),
             false => Err(Error::target(
                 &self.parent,
-                format!("{needed} bytes are to be written, {free} are free"),
+                format!(
+                    "{needed} bytes are to be written, {free} are free; make room, or name another place"
+                ),
             )),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::apply::MappedTensor;
+use super::config::OTHER;
 use super::family::Family;
 use super::operation::Operation;
 use super::pattern::Names;
@@ -111,7 +112,7 @@ pub fn check_adapter(expected: &[Expected], tensors: &[MappedTensor]) -> Result<
             found => {
                 let reason = "needs lora_A of [rank, columns] and lora_B of [rows, rank]";
                 return Err(Error::Mapping(format!(
-                    "{module}: an adapter {reason}, found {found:?}"
+                    "{module}: an adapter {reason}, found {found:?}; take another save"
                 )));
             }
         }
@@ -119,7 +120,7 @@ pub fn check_adapter(expected: &[Expected], tensors: &[MappedTensor]) -> Result<
     match shapes.keys().min() {
         None => Ok(()),
         Some(name) => Err(Error::Mapping(format!(
-            "{name} adapts no weight of the model that config.json describes"
+            "{name} adapts no weight of the model that config.json describes; {OTHER}"
         ))),
     }
 }

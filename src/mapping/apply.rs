@@ -144,11 +144,13 @@ fn check_names(tensors: &[MappedTensor]) -> Result<()> {
     for tensor in tensors {
         if let Some(fault) = name_fault(&tensor.name) {
             let name = tensor.name.escape_debug();
-            return Err(Error::Mapping(format!("tensor {name}: {fault}")));
+            return Err(Error::Mapping(format!(
+                "tensor {name}: {fault}; save it under another name"
+            )));
         }
         if let Some(other) = seen.insert(&tensor.name, tensor) {
             return Err(Error::Mapping(format!(
-                "both {} and {} would become {}",
+                "both {} and {} would become {}; save one of them alone",
                 other.sources[0], tensor.sources[0], tensor.name
             )));
         }

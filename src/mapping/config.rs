@@ -111,28 +111,34 @@ struct Limited<'a> {
     left: &'a Cell<usize>,
 }
 
+/// What to do about a config.json that says nothing sensible.
+pub const OTHER: &str = "give the right config.json with --config-from";
+
 impl ConfigScope<'_> {
     fn look_up(&self, name: &str, left: &Cell<usize>) -> Result<i64, String> {
         if let Some(number) = self.bindings.get(name) {
-            return i64::try_from(*number).map_err(|_| format!("{name} is {number}"));
+            return i64::try_from(*number).map_err(|_| format!("{name} is {number}; {OTHER}"));
         }
         match (self.config.get(name), self.defaults.get(name)) {
             _ if name == "is_classifier" => Ok(self.config.is_classifier().into()),
             _ if name == "has_head" => Ok(self.config.has_head().into()),
             (Some(value), _) => {
-                number(value).ok_or_else(|| format!("config.json: {name} is {value}, not a number"))
+                let refuse = || format!("config.json: {name} is {value}, not a number; {OTHER}");
+                number(value).ok_or_else(refuse)
             }
             (None, Some(default)) => match left.get().checked_sub(1) {
                 Some(rest) => {
                     left.set(rest);
                     default.evaluate(&Limited { scope: self, left })
                 }
-                None => Err(format!("{name} is missing, and so is what could tell it")),
+                None => Err(format!(
+                    "{name} is missing, and so is what could tell it; {OTHER}"
+                )),
             },
             (None, None) if name == "num_attention_heads" => {
                 Err("config.json has no num_attention_heads: pass --heads N".to_owned())
             }
-            (None, None) => Err(format!("config.json has no {name}")),
+            (None, None) => Err(format!("config.json has no {name}; {OTHER}")),
         }
     }
 }
@@ -160,11 +166,12 @@ impl Scope for ConfigScope<'_> {
         if let Some(items) = items.filter(|items| items.len() > MOST_LISTED) {
             let count = items.len();
             return Err(format!(
-                "config.json: {name} lists {count} numbers, more than a model has layers"
+                "config.json: {name} lists {count} numbers, more than a model has layers; {OTHER}"
             ));
         }
         let numbers = items.and_then(|items| items.iter().map(number).collect());
-        numbers.ok_or_else(|| format!("config.json: {name} is {value}, not a list of numbers"))
+        let refuse = || format!("config.json: {name} is {value}, not a list of numbers; {OTHER}");
+        numbers.ok_or_else(refuse)
     }
 }
 

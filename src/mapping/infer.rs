@@ -51,7 +51,7 @@ pub fn infer(
             let known = *values.entry(key.to_owned()).or_insert(*size);
             if known != *size {
                 return Err(Error::Mapping(format!(
-                    "{key} is {known} by other tensors and {size} by {}",
+                    "{key} is {known} by other tensors and {size} by {}; pass --config-from DIR",
                     source.name
                 )));
             }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::config::{Config, ConfigScope};
+use super::config::{Config, ConfigScope, OTHER};
 use super::expression::Expression;
 use super::family::{Family, FamilyTensor, Presence};
 use super::pattern::Bindings;
@@ -156,7 +156,7 @@ impl<'f> Listing<'f, '_> {
         match u64::try_from(count) {
             Ok(count) if count <= COUNT_LIMIT => Ok(count),
             _ => Err(Error::Mapping(format!(
-                "config.json: {expression} is {count}, not between 0 and {COUNT_LIMIT}"
+                "config.json: {expression} is {count}, not between 0 and {COUNT_LIMIT}; {OTHER}"
             ))),
         }
     }
@@ -182,6 +182,6 @@ fn evaluated(size: &Option<Expression>, scope: &ConfigScope<'_>) -> Result<Optio
         return Ok(None);
     };
     let value = size.evaluate(scope).map_err(Error::Mapping)?;
-    let refused = |_| Error::Mapping(format!("config.json: {size} is {value}"));
+    let refused = |_| Error::Mapping(format!("config.json: {size} is {value}; {OTHER}"));
     u64::try_from(value).map(Some).map_err(refused)
 }

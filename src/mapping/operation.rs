@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::config::OTHER;
 use super::expression::{Expression, Scope};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -82,7 +83,10 @@ fn unrope(tensor: &Tensor, head_dim: u64) -> Result<Tensor> {
     let whole =
         |rows: &u64| head_dim > 0 && head_dim.is_multiple_of(2) && rows.is_multiple_of(head_dim);
     let Some((rows, rest)) = dims.split_first().filter(|(rows, _)| whole(rows)) else {
-        let reason = format!("shape {} has no heads of {head_dim} rows", tensor.shape());
+        let reason = format!(
+            "shape {} has no heads of {head_dim} rows; {OTHER}",
+            tensor.shape()
+        );
         return Err(Error::Mapping(reason));
     };
     let split = [&[rows / head_dim, head_dim / 2, 2], rest].concat();
@@ -102,7 +106,8 @@ fn take_blocks(
         Some((all / group, rest))
     }) else {
         let shape = tensor.shape();
-        let reason = format!("shape {shape} has no groups of {blocks} blocks of {rows} rows");
+        let reason =
+            format!("shape {shape} has no groups of {blocks} blocks of {rows} rows; {OTHER}");
         return Err(Error::Mapping(reason));
     };
     let split = [&[groups, blocks, rows], rest].concat();
@@ -129,7 +134,7 @@ impl Scope for Sized<'_> {
                 let size = shape
                     .dims()
                     .get(dim)
-                    .ok_or_else(|| format!("shape {shape} has no {name}"))?;
+                    .ok_or_else(|| format!("shape {shape} has no {name}; {OTHER}"))?;
                 i64::try_from(*size).map_err(|_| format!("{name} is {size}"))
             }
         }

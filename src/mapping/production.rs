@@ -5,12 +5,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::apply::MappedTensor;
-use super::config::{Config, ConfigScope};
+use super::config::{Config, ConfigScope, OTHER};
 use super::family::Family;
 use super::operation::{Operation, Sized};
 use super::pattern::Bindings;
 use super::table::Rule;
-use crate::error::{Error, Result};
+use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{SourceTensor, Tensor};
 
 /// One source's claim to be part of a rule's result.
@@ -43,7 +43,7 @@ impl Production<'_> {
             .transpose()?;
         let Some(lengths) = lengths.flatten() else {
             let reason = format!(
-                "{} has no axis to be cut along {}",
+                "{} has no axis to be cut along {}; {OTHER}",
                 sources[0],
                 axes.join(", ")
             );
@@ -108,7 +108,7 @@ impl Production<'_> {
             (_, Some(dim)) => Tensor::concat(&entries, dim)?,
             (_, None) => {
                 return Err(Error::Mapping(
-                    "its rule has several sources and no concat".to_owned(),
+                    "its rule has several sources and no concat; mend the table".to_owned(),
                 ));
             }
         };
@@ -131,13 +131,13 @@ impl Production<'_> {
             .collect::<Result<Vec<_>>>()?;
         match (&*slices, &*tensors) {
             ([claim], [tensor]) if claim.slices.is_empty() => Ok(tensor.clone()),
-            ([], _) => Err(Error::Mapping(
-                "another tensor that it needs is missing".to_owned(),
-            )),
+            ([], _) => Err(Error::Mapping(format!(
+                "another tensor that it needs is missing: {INCOMPLETE}"
+            ))),
             ([first, second, ..], _) if first.slices == second.slices => {
                 let names = (&first.source.origin, &second.source.origin);
                 Err(Error::Mapping(format!(
-                    "both {} and {} are there",
+                    "both {} and {} are there; save one of them alone",
                     names.0, names.1
                 )))
             }
@@ -149,7 +149,7 @@ impl Production<'_> {
                 Tensor::stack(&tensors)
             }
             _ => Err(Error::Mapping(format!(
-                "its {} slices are not numbered from 0 on",
+                "its {} slices are not numbered from 0 on: {INCOMPLETE}",
                 slices.len()
             ))),
         }
@@ -192,7 +192,8 @@ pub fn join(parts: &[Tensor], dim: Option<usize>) -> Result<Tensor> {
             Ok(first.clone())
         }
         _ => Err(Error::Mapping(
-            "its tensor-parallel parts differ in shape".to_owned(),
+            "its tensor-parallel parts differ in shape: two saves are mixed; copy one of them whole"
+                .to_owned(),
         )),
     }
 }
@@ -214,7 +215,7 @@ fn each_index(lengths: &[u64], f: &mut dyn FnMut(&[u64]) -> Result<()>) -> Resul
     let total = lengths.iter().copied().fold(1, u64::saturating_mul);
     if total > MOST_SLICES {
         return Err(Error::Mapping(format!(
-            "axes of {lengths:?} are more slices than a model has"
+            "axes of {lengths:?} are more slices than a model has; {OTHER}"
         )));
     }
     for flat in 0..total {

@@ -231,6 +231,10 @@ impl Tables {
 
 /// A table of the user's, which may come out of a pipe.
 fn text(path: &Path) -> Result<String> {
+    if let Ok(false) = path.try_exists() {
+        let wanted = "name a table in TOML as --mapping";
+        return Err(Error::absent(path, wanted));
+    }
     let failed = |error| Error::io(path, error);
     let file = File::open(path).map_err(failed)?;
     let mut text = String::new();
@@ -239,10 +243,10 @@ fn text(path: &Path) -> Result<String> {
         .map_err(failed)?;
     match text.len() as u64 <= LIMIT {
         true => Ok(text),
-        false => Err(Error::malformed(
-            path,
-            format!("has more than the {LIMIT} bytes that a mapping table may have"),
-        )),
+        false => {
+            let reason = format!("has more than {LIMIT} bytes; name a table in TOML as --mapping");
+            Err(Error::checkpoint(path, reason))
+        }
     }
 }
 
@@ -269,7 +273,8 @@ impl Table {
             let line = error
                 .span()
                 .map_or(0, |span| text[..span.start].lines().count());
-            Error::malformed(path, format!("line {line}: {}", error.message()))
+            let reason = format!("line {line}: {}; mend the table", error.message());
+            Error::checkpoint(path, reason)
         })
     }
 }

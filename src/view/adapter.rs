@@ -73,7 +73,7 @@ fn map(
     let config = ConfigFile::find(checkpoint, &side_files, &tables, options)?;
     let Some(family) = config.family(&tables, options) else {
         return Err(Error::Mapping(format!(
-            "the adapter has {}'s own names, and no table knows family {}",
+            "the adapter has names like {}, and no table knows family {}: add one with --mapping FILE",
             tensors[0].name,
             config.model_type()
         )));
@@ -82,7 +82,7 @@ fn map(
     let systems: Vec<&System> = systems.iter().collect();
     let refuse = |tensor: &SourceTensor| {
         Error::Mapping(format!(
-            "{}: PEFT's files have no place for it: in family {} its weight is unknown, or a part of a fused one",
+            "{}: PEFT's files have no place for it: in family {} its weight is unknown, or a part of a fused one; merge it in training, and mount the merged model",
             tensor.origin, family.name
         ))
     };

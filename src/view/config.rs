@@ -192,15 +192,16 @@ impl<'a> ConfigFile<'a> {
 
     fn read(file: &Arc<SourceFile>) -> Result<Self> {
         if file.size() > SIZE_LIMIT {
-            return Err(Error::malformed(
-                file.path(),
-                format!("has {} bytes, too many for a config", file.size()),
-            ));
+            let size = file.size();
+            let reason =
+                format!("has {size} bytes, too many for a config; give the right --config-from");
+            return Err(Error::checkpoint(file.path(), reason));
         }
         let mut bytes = vec![0; file.size() as usize];
         file.read_exact_at(&mut bytes, 0)?;
-        let values = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::malformed(file.path(), error.to_string()))?;
+        let values = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::malformed(file.path(), format!("no JSON that is understood: {error}"))
+        })?;
         Ok(Self {
             values: Config::new(values),
             origin: Origin::File(file.clone()),
@@ -241,7 +242,7 @@ impl<'a> ConfigFile<'a> {
     fn state(&mut self, key: &str, value: Value) -> Result<()> {
         match self.values.get(key) {
             Some(said) if *said != value => Err(Error::Mapping(format!(
-                "config.json says {key} is {said}, the command line {value}"
+                "config.json says {key} is {said}, the command line {value}; leave the flag out, or give that model's --config-from"
             ))),
             Some(_) => Ok(()),
             None => {

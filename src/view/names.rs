@@ -87,7 +87,7 @@ fn weighed<'t>(
 /// The error about names that no system has.
 pub fn of_no_system(family: &Family, tensors: &[SourceTensor]) -> Error {
     Error::Mapping(format!(
-        "no system is known whose names for family {} are like {}",
+        "no system is known whose names for family {} are like {}: is the config.json this model's? If so, add a table with --mapping FILE",
         family.name,
         listed(tensors)
     ))

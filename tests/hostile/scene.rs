@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::watch::Watch;
+use crate::common::remedy::says_what_to_do;
 
 /// Most processor time of an answer, more where the program is built for debugging; and most memory.
 const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
@@ -205,6 +206,7 @@ pub fn refused_as(code: i32, scene: Scene, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "no {word:?} in: {said}");
     }
+    assert!(says_what_to_do(said), "nothing to do in: {said}");
     assert!(answer.out.is_empty());
 }
 

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::folder::Folder;
+use crate::checkpoint::named::named;
 use crate::checkpoint::torch_file::dtype;
 use crate::checkpoint::torch_file::pickle::{Object, Pickle};
-use crate::error::{Error, INCOMPLETE, Result};
+use crate::error::{Error, INCOMPLETE, Result, UNTRUSTED};
 use crate::tensor::{Dtype, Shape};
 
 const NAME: &str = ".metadata";
@@ -63,8 +64,8 @@ impl Metadata {
         if let Some((module, name)) = pickle.globals().find(foreign) {
             let path = &format!("{module}.{name}");
             let path = path.escape_debug();
-            let reason = format!("names {path}, which no DCP metadata needs; nothing was executed");
-            return Err(Error::malformed(&folder.path().join(NAME), reason));
+            let reason = format!("names {path}, which no DCP metadata needs; {UNTRUSTED}");
+            return Err(Error::checkpoint(&folder.path().join(NAME), reason));
         }
         Ok(Self { path, pickle })
     }
@@ -139,9 +140,11 @@ impl Metadata {
             .and_then(|list| list.item(0));
         if let Some(transform) = transforms {
             let transform = transform.as_str().unwrap_or("unknown").escape_debug();
-            return Err(self.refuse(
-                name,
-                format!("is stored through {transform}; save it without extensions"),
+            let reason = format!("is stored through {transform}; save it without extensions");
+            return Err(Error::tensor(
+                &self.path,
+                &name.escape_debug().to_string(),
+                reason,
             ));
         }
         Ok(Item {
@@ -154,7 +157,7 @@ impl Metadata {
     }
 
     pub fn refuse(&self, tensor: &str, reason: impl Into<String>) -> Error {
-        Error::tensor(&self.path, &tensor.escape_debug().to_string(), reason)
+        named(Error::Mapping(reason.into()), &self.path, tensor)
     }
 
     fn table(&self, name: &str) -> Result<Object<'_>> {

@@ -131,12 +131,13 @@ fn assemble(tiles: Vec<Tile>) -> Result<Tensor> {
 fn check_complete(folder: &Folder, shards: &[(ShardName, &String)]) -> Result<()> {
     let refuse = |reason: String| Err(Error::checkpoint(folder.path(), reason));
     let Some((first, first_name)) = shards.first() else {
-        return refuse("has no shard-XXXXX-model-YYYYY-of-ZZZZZ.safetensors".to_owned());
+        return refuse(format!(
+            "has no shard-XXXXX-model-YYYYY-of-ZZZZZ.safetensors: {INCOMPLETE}"
+        ));
     };
     if let Some((_, name)) = shards.iter().find(|(shard, _)| shard.parts != first.parts) {
         return refuse(format!(
-            "{name} belongs to another save than {}",
-            first_name
+            "{name} belongs to another save than {first_name}; copy one of the two saves whole"
         ));
     }
     let ranks: BTreeSet<u64> = shards.iter().map(|(shard, _)| shard.rank).collect();
@@ -144,7 +145,7 @@ fn check_complete(folder: &Folder, shards: &[(ShardName, &String)]) -> Result<()
     let last = ranks.last().copied().unwrap_or(0);
     if let Some(rank) = (1..=last).find(|rank| !ranks.contains(rank)) {
         return refuse(format!(
-            "the shards of rank {} of at least {last} are missing",
+            "the shards of rank {} of at least {last} are missing: {INCOMPLETE}",
             rank - 1
         ));
     }

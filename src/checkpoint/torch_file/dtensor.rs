@@ -101,7 +101,10 @@ impl DTensor {
                     dim: own,
                     split_factor,
                 } if own == dim => split_factor,
-                Placement::Partial => return refuse("is Partial: each rank holds a summand of it"),
+                Placement::Partial => {
+                    let reason = "is Partial: each rank holds a summand of it; save it replicated";
+                    return Err(Error::Unserved(reason.to_owned()));
+                }
                 _ => continue,
             };
             order.insert(self.outer_splits(&order, factor)?, axis);

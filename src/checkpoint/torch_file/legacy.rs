@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::pickle::{Fault, Object, Pickle};
 use super::storage::Storage;
+use crate::checkpoint::named::unnamed;
 use crate::error::{Error, Result};
 use crate::tensor::SourceFile;
 
@@ -86,7 +87,8 @@ fn parse(bytes: &[u8], limit: usize) -> std::result::Result<Stream, Fault> {
         .and_then(Object::as_bool)
         != Some(true)
     {
-        return refuse("has big byte order; save it again on a little-endian machine");
+        let reason = "has big byte order; save it again on a little-endian machine";
+        return Err(Fault::Unserved(reason.to_owned()));
     }
     let (object, keys) = (next()?, next()?);
     let length = (bytes.len() - rest.len()) as u64;
@@ -100,7 +102,7 @@ fn parse(bytes: &[u8], limit: usize) -> std::result::Result<Stream, Fault> {
 /// Walks the storages: each is a count of eight bytes and its elements. The pickle alone tells the size of an element.
 fn locate(file: &SourceFile, stream: &Stream) -> Result<HashMap<String, (u64, u64)>> {
     let refuse = |reason: String| Error::malformed(file.path(), reason);
-    let units = element_sizes(&stream.object).map_err(refuse)?;
+    let units = element_sizes(&stream.object).map_err(|error| unnamed(error, file.path()))?;
     let mut storages = HashMap::new();
     let mut at = stream.length;
     for key in stream.keys.root().items() {
@@ -142,7 +144,7 @@ fn locate(file: &SourceFile, stream: &Stream) -> Result<HashMap<String, (u64, u6
 }
 
 /// Bytes of an element of each storage that the pickle names.
-fn element_sizes(pickle: &Pickle) -> std::result::Result<HashMap<&str, u64>, String> {
+fn element_sizes(pickle: &Pickle) -> Result<HashMap<&str, u64>> {
     let mut units = HashMap::new();
     for object in pickle.persistent() {
         let is_storage = object
@@ -153,15 +155,15 @@ fn element_sizes(pickle: &Pickle) -> std::result::Result<HashMap<&str, u64>, Str
         if !is_storage {
             continue;
         }
-        let storage = Storage::of(object).map_err(|error| error.to_string())?;
+        let storage = Storage::of(object)?;
         if units
             .insert(storage.key, storage.unit())
             .is_some_and(|unit| unit != storage.unit())
         {
-            return Err(format!(
+            return Err(Error::Mapping(format!(
                 "storage {:?} has elements of two sizes",
                 storage.key
-            ));
+            )));
         }
     }
     Ok(units)

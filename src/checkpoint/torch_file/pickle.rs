@@ -81,10 +81,9 @@ impl Fault {
     /// The error of a pickle that should be whole.
     pub fn of(self, file: &Path) -> Error {
         match self {
-            Self::Truncated => {
-                Error::malformed(file, "its pickle ends too early: an incomplete file")
-            }
+            Self::Truncated => Error::malformed(file, "incomplete: its pickle ends too early"),
             Self::Refused(reason) => Error::malformed(file, reason),
+            Self::Unserved(reason) => Error::checkpoint(file, reason),
         }
     }
 }

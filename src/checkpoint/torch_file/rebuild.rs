@@ -86,9 +86,12 @@ impl<'a> Call<'a> {
             ("torch._tensor", "_rebuild_from_type_v2") => {
                 distributed::sharded(self.args, storages).map(|part| Some(Value::Sharded(part)))
             }
-            ("torch._utils" | "torch._tensor", name) if name.starts_with("_rebuild") => refuse(
-                format!("is made by {}.{name}, which is not served", self.module),
-            ),
+            ("torch._utils" | "torch._tensor", name) if name.starts_with("_rebuild") => {
+                unserved(format!(
+                    "is made by {}.{name}, which is not served; save a state_dict of plain tensors",
+                    self.module
+                ))
+            }
             _ => Ok(None),
         }
     }
@@ -160,8 +163,8 @@ fn refuse_bits(metadata: Option<Object<'_>>) -> Result<()> {
     let set =
         metadata.and_then(|bits| bits.entries().find(|(_, bit)| bit.as_bool() != Some(false)));
     match set {
-        Some((name, _)) => refuse(format!(
-            "is a view with the {} bit set",
+        Some((name, _)) => unserved(format!(
+            "is a view with the {} bit set; save its resolve_conj().resolve_neg()",
             name.as_str().unwrap_or("unknown")
         )),
         None => Ok(()),
@@ -176,8 +179,8 @@ pub fn dtype(object: Object<'_>) -> Result<Dtype> {
         .map(|(_, name)| name);
     match name.and_then(Dtype::from_torch) {
         Some(dtype) => Ok(dtype),
-        None => refuse(format!(
-            "has type {}, which safetensors lacks",
+        None => unserved(format!(
+            "has type {}, which safetensors lacks; save it cast, or without it",
             name.unwrap_or("unknown").escape_debug()
         )),
     }
@@ -231,4 +234,8 @@ impl View {
 
 fn refuse<T>(reason: impl Into<String>) -> Result<T> {
     Err(Error::Mapping(reason.into()))
+}
+
+fn unserved<T>(reason: String) -> Result<T> {
+    Err(Error::Unserved(reason))
 }

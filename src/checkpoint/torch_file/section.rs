@@ -1,5 +1,6 @@
 //! A range of a file that is a file of its own: a whole `.pt`, or one item of a `.distcp`.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ impl Section {
             _ => Err(Error::malformed(
                 file.path(),
                 format!(
-                    "incomplete: {length} bytes at byte {start} are promised, the file has {}; copy it again",
+                    "incomplete: {length} bytes at byte {start} are promised, the file has {}",
                     file.size()
                 ),
             )),
@@ -57,6 +58,11 @@ impl Section {
         self.length
     }
 
+    /// The section's bytes in the file.
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.start + self.length
+    }
+
     /// `count` bytes from `at` on, all inside the section.
     pub fn read(&self, at: u64, count: u64) -> Result<Vec<u8>> {
         let inside = at.checked_add(count).is_some_and(|end| end <= self.length);
@@ -75,14 +81,21 @@ impl Section {
         self.read(0, count.min(self.length))
     }
 
+    /// The error of bytes that break their format.
     pub fn refuse(&self, reason: impl Into<String>) -> Error {
-        let reason = reason.into();
-        let whole = self.start == 0 && self.length == self.file.size();
-        let place = format!(
-            "item at bytes {}..{}: ",
-            self.start,
-            self.start + self.length
-        );
-        Error::malformed(self.path(), if whole { reason } else { place + &reason })
+        Error::malformed(self.path(), self.place() + &reason.into())
+    }
+
+    /// The error of a form that is not served; `reason` says what is.
+    pub fn unserved(&self, reason: impl Into<String>) -> Error {
+        Error::checkpoint(self.path(), self.place() + &reason.into())
+    }
+
+    /// Which part of the file a message is about.
+    fn place(&self) -> String {
+        match self.start == 0 && self.length == self.file.size() {
+            true => String::new(),
+            false => format!("item at bytes {:?}: ", self.range()),
+        }
     }
 }

@@ -62,7 +62,8 @@ impl<'a> Storage<'a> {
     /// Bytes of the storage, or of the view on one that it is.
     pub fn locate(&self, storages: &Storages) -> Result<Place> {
         if self.location == "meta" {
-            return refuse("has no data: it was on the meta device when saved");
+            let reason = "has no data: it was on the meta device when saved; save it once it has";
+            return Err(Error::Unserved(reason.to_owned()));
         }
         let (start, size) = storages.locate(self.key)?;
         let unit = self.unit();
@@ -113,10 +114,10 @@ fn storage_dtype(class: &str) -> Result<Option<Dtype>> {
         "BoolStorage" => Dtype::Bool,
         "ComplexFloatStorage" => Dtype::C64,
         other => {
-            return refuse(format!(
-                "has a storage of class {}, which safetensors lacks",
+            return Err(Error::Unserved(format!(
+                "has a storage of class {}, which safetensors lacks; save it cast, or without it",
                 other.escape_debug()
-            ));
+            )));
         }
     }))
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::dtensor::Value;
 use super::pickle::Object;
 use super::{Storages, rebuild};
-use crate::checkpoint::named::named;
+use crate::checkpoint::named::{named, unnamed};
 use crate::error::{Error, Result};
 
 /// Most levels of dictionaries and lists. A list that contains itself has no end.
@@ -80,13 +80,13 @@ impl<'a> Walk<'a, '_> {
     fn leaf(&mut self, object: Object<'a>) -> Result<Option<Value>> {
         let unknown = || match object.class_name() {
             Some(class) => format!(
-                "is inside an object of class {}, whose form is unknown",
+                "is inside an object of class {}, whose form is unknown; save the state_dict instead",
                 class.escape_debug()
             ),
-            None => "is a storage without a shape".to_owned(),
+            None => "is a storage without a shape; save the state_dict instead".to_owned(),
         };
         let value = match rebuild::value(object, self.storages) {
-            Ok(None) if self.holds_storage(object) => Err(Error::Mapping(unknown())),
+            Ok(None) if self.holds_storage(object) => Err(Error::Unserved(unknown())),
             value => value,
         };
         value.map_err(|error| self.about_this(error))
@@ -95,11 +95,12 @@ impl<'a> Walk<'a, '_> {
     /// The error of the tensor at the path, or of the file if it holds no more than this.
     fn about_this(&self, error: Error) -> Error {
         let file = self.storages.file().path();
-        match error {
-            Error::Mapping(reason) if self.path.is_empty() => {
-                Error::malformed(file, format!("its only value {reason}; save a state_dict"))
+        match (error, self.path.is_empty()) {
+            (Error::Unserved(reason), true) => {
+                Error::checkpoint(file, format!("its only value {reason}"))
             }
-            error => named(error, file, &self.path.join(".")),
+            (error, true) => unnamed(error, file),
+            (error, false) => named(error, file, &self.path.join(".")),
         }
     }
 

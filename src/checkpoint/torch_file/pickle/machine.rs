@@ -6,7 +6,7 @@ mod stack;
 
 use super::arena::{Arena, Chain, Id, Node};
 use super::opcode as op;
-use super::reader::{Fault, Reader, Step, refuse};
+use super::reader::{Reader, Step, refuse};
 
 /// The values of the pickle that `input` starts with.
 pub struct Finished {
@@ -29,12 +29,8 @@ pub fn run(input: &[u8], limit: usize) -> Step<Finished> {
         marks: Vec::new(),
         memo: Vec::new(),
     };
-    let root = machine.run().map_err(|fault| match fault {
-        Fault::Truncated => Fault::Truncated,
-        Fault::Refused(reason) => {
-            Fault::Refused(format!("byte {} of the pickle: {reason}", machine.input.at))
-        }
-    })?;
+    let root = machine.run();
+    let root = root.map_err(|fault| fault.at(machine.input.at))?;
     Ok(Finished {
         arena: machine.arena,
         root,

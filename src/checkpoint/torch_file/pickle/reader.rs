@@ -8,6 +8,20 @@ pub enum Fault {
     /// The input ends inside the pickle.
     Truncated,
     Refused(String),
+    /// The pickle holds what is not served; the text says what is.
+    Unserved(String),
+}
+
+impl Fault {
+    /// With the place in the pickle.
+    pub fn at(self, byte: usize) -> Self {
+        let there = |reason: String| format!("byte {byte} of the pickle: {reason}");
+        match self {
+            Self::Truncated => Self::Truncated,
+            Self::Refused(reason) => Self::Refused(there(reason)),
+            Self::Unserved(reason) => Self::Unserved(there(reason)),
+        }
+    }
 }
 
 pub type Step<T = ()> = Result<T, Fault>;

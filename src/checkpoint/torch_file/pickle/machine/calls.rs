@@ -3,8 +3,9 @@
 use super::super::arena::{Global, Id, Node, Span};
 use super::super::globals::{Kind, kind};
 use super::super::opcode as op;
-use super::super::reader::{Step, refuse};
+use super::super::reader::{Fault, Step, refuse};
 use super::Machine;
+use crate::error::UNTRUSTED;
 
 impl Machine<'_> {
     pub(super) fn global(&mut self, opcode: u8) -> Step<Id> {
@@ -90,9 +91,9 @@ impl Machine<'_> {
 }
 
 fn refuse_name<T>(module: &str, name: &str) -> Step<T> {
-    refuse(format!(
-        "names {}.{}, which no checkpoint needs; nothing was executed",
+    Err(Fault::Unserved(format!(
+        "names {}.{}, which no checkpoint needs; {UNTRUSTED}",
         module.escape_debug(),
         name.escape_debug()
-    ))
+    )))
 }

@@ -1,0 +1,25 @@
+//! Whether a message says what to do.
+
+/// What a user is told to do begins with one of these.
+const VERBS: [&str; 23] = [
+    "add", "allow", "cast", "copy", "download", "fetch", "free", "give", "leave", "let", "load",
+    "look", "make", "mend", "mount", "move", "name", "pass", "put", "save", "stop", "take",
+    "unpack",
+];
+
+/// What names both sides, of which only the user knows the wrong one.
+const CONTRADICTIONS: [&str; 2] = ["config.json contradicts the tensors", "missing: model."];
+
+/// Whether a clause of `line` tells the user to do something.
+pub fn says_what_to_do(line: &str) -> bool {
+    if CONTRADICTIONS.iter().any(|both| line.contains(both)) {
+        return true;
+    }
+    let mut clauses = line.split([';', ':', '?', ',']);
+    clauses.any(|clause| {
+        let clause = clause.trim_start().trim_start_matches("If so, ");
+        VERBS
+            .iter()
+            .any(|verb| clause.starts_with(&format!("{verb} ")))
+    })
+}
