@@ -4,11 +4,13 @@
 
 pub(super) mod crc;
 mod directory;
+mod window;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use self::directory::{Entry, Fields};
+use self::window::Window;
 use super::section::Section;
 use crate::error::Result;
 
@@ -17,6 +19,9 @@ const LOCAL_HEADER: u64 = 30;
 
 /// Bytes summed at a time.
 const BLOCK: u64 = 1 << 20;
+
+/// Most bytes of a member that is rather read over than jumped over on the way to the next local header.
+const SMALL: u64 = 4 << 10;
 
 /// A zip whose members are stored, disjoint and under one top folder.
 #[derive(Debug)]
@@ -38,7 +43,7 @@ struct Member {
 impl Archive {
     pub fn open(section: Section) -> Result<Self> {
         let (directory, entries) = directory::read(&section)?;
-        let root = root(&entries).map_err(|reason| section.refuse(reason))?;
+        let root = root(&section, &entries)?;
         let members = disjoint(&section, directory, entries)?;
         let archive = Self {
             section,
@@ -47,7 +52,7 @@ impl Archive {
         };
         match archive.read("byteorder", 16)?.as_deref() {
             None | Some(b"little") => Ok(archive),
-            Some(order) => Err(archive.section.refuse(format!(
+            Some(order) => Err(archive.section.unserved(format!(
                 "has {} byte order; save it again on a little-endian machine",
                 order.escape_ascii()
             ))),
@@ -119,36 +124,57 @@ impl Archive {
         if let Some(start) = member.data.get() {
             return Ok(*start);
         }
-        let entry = &member.entry;
-        let header = self
-            .section
-            .read(entry.header, LOCAL_HEADER + name.len() as u64)?;
-        let start = check_local(&header, name, entry)
-            .and_then(|length| entry.header.checked_add(length))
-            .ok_or_else(|| self.refuse(name, "contradicts its local header"))?;
-        match self.ends_well(start, member)? {
-            true => Ok(*member.data.get_or_init(|| start)),
-            false => Err(self.refuse(name, "contradicts its local header")),
-        }
-    }
-
-    /// Whether between a member's data and the next member lies only what the format demands. Without this, a local header
-    /// of another length would move the data by as much.
-    fn ends_well(&self, start: u64, member: &Member) -> Result<bool> {
-        let entry = &member.entry;
-        let end = start.checked_add(entry.size);
-        let rest = end.and_then(|end| Some((end, member.end.checked_sub(end)?)));
-        match (rest, entry.flags & directory::SIZES_FOLLOW != 0) {
-            (Some((_, rest)), false) => Ok(rest == 0),
-            (Some((end, rest @ (16 | 24))), true) => {
-                Ok(is_descriptor(&self.section.read(end, rest)?, entry))
-            }
-            _ => Ok(false),
+        match member.place(name, |at, count| self.section.read(at, count))? {
+            Some(start) => Ok(*member.data.get_or_init(|| start)),
+            None => Err(self.refuse(name, "contradicts its local header")),
         }
     }
 
     fn refuse(&self, name: &str, reason: &str) -> crate::error::Error {
         self.section.refuse(format!("zip member {name} {reason}"))
+    }
+}
+
+impl Member {
+    /// Where the bytes start, `None` if what stands around them contradicts the directory.
+    fn place(
+        &self,
+        name: &str,
+        mut read: impl FnMut(u64, u64) -> Result<Vec<u8>>,
+    ) -> Result<Option<u64>> {
+        let header = read(self.entry.header, LOCAL_HEADER + name.len() as u64)?;
+        let length = check_local(&header, name, &self.entry);
+        match length.and_then(|length| self.entry.header.checked_add(length)) {
+            Some(start) if self.ends_well(start, read)? => Ok(Some(start)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether between the data and the next member lies only what the format demands. Without this, a local header of
+    /// another length would move the data by as much.
+    fn ends_well(
+        &self,
+        start: u64,
+        mut read: impl FnMut(u64, u64) -> Result<Vec<u8>>,
+    ) -> Result<bool> {
+        let end = start.checked_add(self.entry.size);
+        let rest = end.and_then(|end| Some((end, self.end.checked_sub(end)?)));
+        match (rest, self.entry.flags & directory::SIZES_FOLLOW != 0) {
+            (Some((_, rest)), false) => Ok(rest == 0),
+            (Some((end, rest @ (16 | 24))), true) => {
+                Ok(is_descriptor(&read(end, rest)?, &self.entry))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Looks at a small member on the way. What is wrong with one that nobody asks for hinders nobody.
+    fn pass(&self, name: &str, window: &mut Window<'_>) {
+        if self.entry.size <= SMALL
+            && let Ok(Some(start)) = self.place(name, |at, count| window.read(at, count))
+        {
+            self.data.get_or_init(|| start);
+        }
     }
 }
 
@@ -201,35 +227,37 @@ fn disjoint(
     let starts = entries.iter().skip(1).map(|entry| entry.header);
     let ends: Vec<u64> = starts.chain([directory]).collect();
     let mut members = HashMap::with_capacity(entries.len());
+    let mut window = Window::new(section);
     for (mut entry, end) in entries.into_iter().zip(ends) {
         let name = std::mem::take(&mut entry.name);
-        if entry.method != 0 {
-            let method = directory::compression(entry.method);
-            let reason = format!(
-                "zip member {name} is compressed ({method}); save it again with torch.save"
-            );
-            return Err(section.refuse(reason));
-        }
-        let least = (LOCAL_HEADER + name.len() as u64).checked_add(entry.size);
-        if least
-            .and_then(|length| length.checked_add(entry.header))
-            .is_none_or(|own| own > end)
-        {
-            return Err(section.refuse(format!("zip member {name} overlaps what follows it")));
-        }
+        check_stored(section, &name, &entry, end)?;
         let data = OnceLock::new();
-        if members
-            .insert(name.clone(), Member { entry, end, data })
-            .is_some()
-        {
+        let member = Member { entry, end, data };
+        member.pass(&name, &mut window);
+        if members.insert(name.clone(), member).is_some() {
             return Err(section.refuse(format!("two zip members are named {name}")));
         }
     }
     Ok(members)
 }
 
+/// Refuses a member that is not stored as it is, before `end`.
+fn check_stored(section: &Section, name: &str, entry: &Entry, end: u64) -> Result<()> {
+    if entry.method != 0 {
+        let method = directory::compression(entry.method);
+        let reason =
+            format!("zip member {name} is compressed ({method}); save it again with torch.save");
+        return Err(section.unserved(reason));
+    }
+    let least = (LOCAL_HEADER + name.len() as u64).checked_add(entry.size);
+    match least.and_then(|length| length.checked_add(entry.header)) {
+        Some(own) if own <= end => Ok(()),
+        _ => Err(section.refuse(format!("zip member {name} overlaps what follows it"))),
+    }
+}
+
 /// The only folder with a `data.pkl`, with a slash.
-fn root(entries: &[Entry]) -> std::result::Result<String, String> {
+fn root(section: &Section, entries: &[Entry]) -> Result<String> {
     let names = || entries.iter().map(|entry| entry.name.as_str());
     let roots = names().filter_map(|name| {
         name.strip_suffix("data.pkl")
@@ -242,11 +270,14 @@ fn root(entries: &[Entry]) -> std::result::Result<String, String> {
         .as_slice()
     {
         [root] => (*root).to_owned(),
-        [] => return Err("a zip archive without data.pkl: not written by torch.save".to_owned()),
-        [one, other, ..] => {
-            return Err(format!(
-                "holds two pickles, {one}data.pkl and {other}data.pkl"
+        [] => {
+            return Err(section.unserved(
+                "a zip archive without data.pkl: not written by torch.save; name the file that it wrote",
             ));
+        }
+        [one, other, ..] => {
+            let reason = format!("holds two pickles, {one}data.pkl and {other}data.pkl");
+            return Err(section.refuse(reason));
         }
     };
     let program = |name: &str| {
@@ -255,7 +286,8 @@ fn root(entries: &[Entry]) -> std::result::Result<String, String> {
     };
     match names().any(program) {
         true => {
-            Err("is TorchScript, a program; save the state_dict of the model instead".to_owned())
+            Err(section
+                .unserved("is TorchScript, a program; save the state_dict of the model instead"))
         }
         false => Ok(root),
     }
