@@ -1,6 +1,7 @@
 //! Bytes in a file: where the elements of a stored array lie.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::dtype::Dtype;
@@ -22,6 +23,9 @@ pub struct Layout {
 /// Finds a layout that only the file's own bytes tell, on the first read that needs it.
 pub trait Locate: Debug + Send + Sync {
     fn locate(&self) -> Result<Layout>;
+
+    /// The bytes that hold the array and tell where it lies among them.
+    fn item(&self) -> Range<u64>;
 
     /// Checks the sums that the file holds of the bytes around the array; whether it holds any.
     fn check_sums(&self) -> Result<bool> {
@@ -76,6 +80,11 @@ impl Stored {
     pub fn check_sums(&self) -> Result<bool> {
         let locate = self.locate.as_ref();
         locate.map_or(Ok(false), |locate| locate.check_sums())
+    }
+
+    /// The part of the file in which the array is found, where it has one of its own.
+    pub fn item(&self) -> Option<Range<u64>> {
+        self.locate.as_ref().map(|locate| locate.item())
     }
 
     /// The layout, if finding it costs no read.

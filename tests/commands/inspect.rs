@@ -92,7 +92,10 @@ fn modules_that_differ_in_their_number_alone_are_one_line() {
         text.contains("layers.0-1") && text.contains("2 alike"),
         "{text}"
     );
-    assert!(text.contains("layers.0-1.attention.wo.weight"), "{text}");
+    assert!(
+        text.contains("layers.0-1.attention.wo.weight: assemble"),
+        "{text}"
+    );
     assert!(text.contains("119104 parameters"), "{text}");
     assert!(layers.count() < 12, "{text}");
 }
@@ -197,9 +200,28 @@ fn the_bytes_of_a_tensor_are_where_it_says() {
             file[number(&range["start"])..number(&range["end"])].to_vec()
         })
         .collect();
+    let offsets = values(&tensor, "stored[].offset");
+    assert_eq!(offsets, values(&tensor, "ranges[].start"));
     let shown = fs::read(out.join(tensor["file"].as_str().unwrap())).unwrap();
     let start = number(&tensor["start"]);
     assert!(ranges.len() == 2 && made == shown[start..start + number(&tensor["bytes"])]);
+}
+
+#[test]
+fn what_only_a_read_tells_lies_in_the_item_that_the_list_names() {
+    const NAME: &str = "model.layers.0.mlp.down_proj.weight";
+    let (whole, tensor) = (json(&[]), json(&["--tensor", NAME]));
+    let tensors = values(&whole, "tensors[]");
+    let listed = *tensors.iter().find(|one| one["name"] == NAME).unwrap();
+    let number = |of: &Value, path: &str| -> Vec<Option<u64>> {
+        let numbers = values(of, path).into_iter();
+        numbers.map(Value::as_u64).collect()
+    };
+    assert_eq!(number(listed, "stored[].offset"), [None, None]);
+    let offsets = number(&tensor, "stored[].offset");
+    assert_eq!(offsets, number(&tensor, "ranges[].start"));
+    assert!(number(listed, "stored[].item.start") < offsets);
+    assert!(number(&tensor, "ranges[].end") < number(listed, "stored[].item.end"));
 }
 
 #[test]

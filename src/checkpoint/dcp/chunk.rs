@@ -1,5 +1,6 @@
 //! A chunk in a `.distcp` file: a zip of `torch.save` that holds one tensor, opened when the chunk is first read.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::named::named;
@@ -39,6 +40,10 @@ impl Locate for Chunk {
     fn locate(&self) -> Result<Layout> {
         self.layout()
             .map_err(|error| named(error, self.section.path(), &self.name))
+    }
+
+    fn item(&self) -> Range<u64> {
+        self.section.range()
     }
 
     fn check_sums(&self) -> Result<bool> {

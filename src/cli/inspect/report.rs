@@ -1,6 +1,7 @@
 //! What `inspect` knows of a view: the fields of its JSON, which docs/inspect.md lists.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use serde::Serialize;
 
@@ -56,6 +57,14 @@ pub struct StoredReport {
     pub file: String,
     /// Unknown where finding it costs a read.
     pub offset: Option<u64>,
+    /// The bytes that hold the array and tell its offset, where they do.
+    pub item: Option<ItemReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ItemReport {
+    pub start: u64,
+    pub end: u64,
 }
 
 /// A tensor, and which bytes it is made of.
@@ -128,11 +137,19 @@ impl TensorReport {
         &self.name
     }
 
-    /// The operations without their numbers, and without the joining of chunks.
+    /// The operations without their numbers.
     pub fn steps(&self) -> Vec<&str> {
         let word = |operation: &'_ String| operation.find(['(', '[']).unwrap_or(operation.len());
-        let words = self.operations.iter().map(|step| &step[..word(step)]);
-        words.filter(|word| *word != "assemble").collect()
+        let steps = self.operations.iter();
+        steps.map(|step| &step[..word(step)]).collect()
+    }
+
+    /// The steps that the same tensor of every layer goes through: whether it was split among ranks depends on where
+    /// their shares begin.
+    pub fn own_steps(&self) -> Vec<&str> {
+        let mut steps = self.steps();
+        steps.retain(|step| *step != "assemble");
+        steps
     }
 
     fn of(mapped: &MappedTensor, places: &HashMap<String, Place<'_>>) -> Self {
@@ -159,6 +176,9 @@ impl StoredReport {
         Self {
             file: array.file().path().display().to_string(),
             offset: array.known_layout().map(|layout| layout.offset),
+            item: array
+                .item()
+                .map(|Range { start, end }| ItemReport { start, end }),
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct Node<'a> {
 pub enum Kind<'a> {
     Module(Vec<Node<'a>>),
     Tensor {
-        /// The first of those that are alike.
+        /// One of those that are alike, assembled from chunks if any of them is.
         of: &'a TensorReport,
         /// Names in the checkpoint, of all of them.
         sources: Vec<&'a str>,
@@ -140,8 +140,17 @@ impl<'a> Node<'a> {
                 .iter_mut()
                 .zip(others)
                 .for_each(|(own, other)| own.absorb(other)),
-            (Kind::Tensor { sources, .. }, Kind::Tensor { sources: more, .. }) => {
+            (
+                Kind::Tensor { sources, of },
+                Kind::Tensor {
+                    sources: more,
+                    of: other,
+                },
+            ) => {
                 sources.extend(more);
+                if other.steps().len() > of.steps().len() {
+                    *of = other;
+                }
             }
             (Kind::Module(_), Kind::Tensor { .. }) | (Kind::Tensor { .. }, Kind::Module(_)) => {}
         }
@@ -153,7 +162,7 @@ impl Kind<'_> {
     fn signature(&self) -> String {
         match self {
             Self::Tensor { of, .. } => {
-                format!("{} {:?} {}", of.dtype, of.shape, of.steps().join(" "))
+                format!("{} {:?} {}", of.dtype, of.shape, of.own_steps().join(" "))
             }
             Self::Module(children) => {
                 let parts = children.iter();

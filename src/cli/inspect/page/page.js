@@ -253,8 +253,8 @@ function list(pairs) {
 }
 
 function provenance(tensor) {
-  const stored = tensor.stored.slice(0, LISTED).map(({ file, offset }) =>
-    ["bytes in", offset === null ? file : `${file} from ${offset}`]);
+  const stored = tensor.stored.slice(0, LISTED).map(({ file, offset, item }) =>
+    ["bytes in", offset === null ? `${file} in ${item.start}..${item.end}` : `${file} from ${offset}`]);
   const more = tensor.stored.length - stored.length;
   by("details").replaceChildren(element("h2", tensor.name), list([
     ["dtype", tensor.dtype],
