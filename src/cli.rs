@@ -68,7 +68,6 @@ enum Command {
     Umount(umount::Arguments),
     Status(status::Arguments),
     Completions(completions::Arguments),
-    #[command(hide = true)]
     Man(man::Arguments),
 }
 

@@ -131,6 +131,7 @@ pub fn check(options: &ViewOptions) -> Result<()> {
 /// The view of `source`; what is worth knowing about it goes to the log.
 pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
     let view = View::open(source, &options.into())?;
+    tracing::info!("{}", one_line(&said(source, &view)));
     for note in &view.notes {
         match note.is_warning {
             true => tracing::warn!("{}", one_line(&note.text)),
@@ -138,4 +139,10 @@ pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
         }
     }
     Ok(view)
+}
+
+fn said(source: &Path, view: &View) -> String {
+    let (source, system, family) = (source.display(), &view.system, &view.family);
+    let (count, bytes) = (view.tensors.len(), size::shown(view.bytes()));
+    format!("{source}: system {system}, family {family}, {count} tensors, {bytes}")
 }

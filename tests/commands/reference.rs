@@ -20,6 +20,11 @@ fn every_command_has_a_man_page_with_its_flags() {
         let text = fs::read_to_string(stage.other("man").join(format!("{page}.1"))).unwrap();
         assert!(text.contains(flag), "{page}");
     }
+    let page = fs::read_to_string(stage.other("man").join("ckptfs-mount.1")).unwrap();
+    let (_, synopsis) = page.split_once(".SH SYNOPSIS\n").unwrap();
+    let line = synopsis.lines().next().unwrap();
+    assert!(line.ends_with("[OPTIONS] <SOURCE> <MOUNTPOINT>"), "{line}");
+    assert!(page.contains("\\-\\-threads\\fR \\fI<N>"), "{page}");
 }
 
 #[test]
