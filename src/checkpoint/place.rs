@@ -31,8 +31,14 @@ const INNER: [&str; 8] = [
     "critic",
 ];
 
+/// Folders that hold an adapter, which is all there is where none of the others is: verl's, and torchtune's main branch's.
+const ADAPTERS: [&str; 2] = ["lora_adapter", "adapter_model"];
+
 /// Folders beside or above the weights in which verl keeps config and tokenizer files.
 const SIDES: [&str; 2] = ["huggingface", "hf_config_and_tokenizer"];
+
+/// How the folders begin in which Accelerate and Megatron Bridge keep an optimizer beside the weights.
+const OPTIMIZER: &str = "optimizer";
 
 /// Most folders between the one named and the weights.
 const DEPTH: usize = 3;
@@ -114,7 +120,10 @@ fn which(folder: Folder, several: &[String]) -> Error {
 fn none_in(folder: &Folder) -> Result<Error> {
     let names = folder.names()?;
     let index = names.iter().find(|name| name.ends_with(".index.json"));
-    let reason = match index {
+    let folders = folder.folders()?;
+    let optimizer = folders.iter().find(|name| name.starts_with(OPTIMIZER));
+    let reason = match index.or(optimizer) {
+        Some(optimizer) if index.is_none() => format!("holds {optimizer} and no weights beside it, as in pytorch_model_fsdp_0: {INCOMPLETE}"),
         Some(index) => format!("holds {index} and no shard that it names: {INCOMPLETE}"),
         None => "holds no checkpoint that is known; name the folder that has .metadata, *.safetensors, *.bin, *.pt, *.pth or mp_rank_*".to_owned(),
     };
@@ -143,7 +152,8 @@ struct Search<'a> {
 impl Search<'_> {
     fn look(&mut self, relative: &str, depth: usize) -> Result<()> {
         let folder = inner(self.root, relative)?;
-        if !self.seen.insert(folder.path().to_owned()) {
+        let name = relative.rsplit('/').next().unwrap_or(relative);
+        if name.starts_with(OPTIMIZER) || !self.seen.insert(folder.path().to_owned()) {
             return Ok(());
         }
         let layouts = layouts(&folder)?;
@@ -158,10 +168,15 @@ impl Search<'_> {
             return Ok(());
         }
         let is_inner = |name: &&str| depth > 0 && folder.path().join(name).is_dir();
-        INNER
-            .into_iter()
-            .filter(is_inner)
-            .try_for_each(|name| self.look(&join(relative, name), depth - 1))
+        let found = self.found.len();
+        for names in [&INNER[..], &ADAPTERS] {
+            let mut names = names.iter().copied().filter(is_inner);
+            names.try_for_each(|name| self.look(&join(relative, name), depth - 1))?;
+            if self.found.len() > found {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

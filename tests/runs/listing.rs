@@ -5,6 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use ckptfs::checkpoint::Run;
+use ckptfs::repo::VirtualFile;
+use safetensors::tensor::{Dtype, TensorView};
 
 use super::scene::*;
 use crate::common::programs::complaint;
@@ -68,6 +70,29 @@ fn the_folder_above_the_checkpoints_is_the_run_too() {
     scene.save("checkpoint/step-1");
     let run = Run::find(&scene.run()).unwrap().unwrap();
     assert_eq!(run.names().unwrap(), ["step-1"]);
+}
+
+#[test]
+fn a_step_that_holds_only_an_adapter_is_a_save() {
+    let scene = Scene::new();
+    for step in ["global_step_1", "global_step_2"] {
+        let folder = scene.step(step).join("actor/lora_adapter");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("adapter_config.json"), "{}").unwrap();
+        let tensor = TensorView::new(Dtype::U8, vec![1], &[7]).unwrap();
+        let name = "base_model.model.lm_head.lora_A.weight";
+        let file = folder.join("adapter_model.safetensors");
+        safetensors::serialize_to_file([(name, tensor)], None, &file).unwrap();
+    }
+    let run = Run::find(&scene.run()).unwrap().unwrap();
+    assert_eq!(run.names().unwrap(), ["global_step_1", "global_step_2"]);
+    let save = run.save("global_step_2").unwrap();
+    let shown = open(&run.place(&save, None).unwrap()).unwrap();
+    let alone = open(&scene.step("global_step_2/actor/lora_adapter")).unwrap();
+    let paths = |files: &[VirtualFile]| -> Vec<String> {
+        files.iter().map(|file| file.path().to_owned()).collect()
+    };
+    assert_eq!(paths(&shown), paths(&alone));
 }
 
 #[test]
