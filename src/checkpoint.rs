@@ -13,6 +13,7 @@ mod megatron_ranks;
 mod named;
 mod names;
 mod place;
+mod ranks;
 mod run;
 pub mod safetensors;
 mod save;
@@ -54,6 +55,8 @@ pub struct Checkpoint {
     /// Numbers of config.json that Megatron-LM's arguments tell, under config.json's names.
     pub stated: Map<String, Value>,
     pub notes: Vec<String>,
+    /// What several ranks hold of one tensor, though one of them would do.
+    pub copies: Vec<SourceTensor>,
 }
 
 /// The adapter of a LoRA training.
@@ -76,6 +79,7 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
     let folder = &place.weights;
     let mut notes = Vec::new();
     let mut stated = Map::new();
+    let mut copies = Vec::new();
     let tensors = match &place.layout {
         Layout::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
         Layout::Torch(files) => whole_files::torch_files(folder, files)?,
@@ -86,7 +90,11 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
             dcp(folder, &mut notes)?
         }
         Layout::HfSharded => dcp::hf_sharded(folder)?,
-        Layout::FsdpRanks => fsdp_ranks::read(folder)?,
+        Layout::FsdpRanks => {
+            let tensors;
+            fsdp_ranks::Ranks { tensors, copies } = fsdp_ranks::read(folder)?;
+            tensors
+        }
         Layout::TorchCheckpointing => {
             let reason = "was written by torch_checkpointing, torchtitan's second backend, whose layout is not read; save with the DCP backend";
             return Err(Error::checkpoint(folder.path(), reason));
@@ -111,6 +119,7 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
         side_files: side_files_of(&place)?,
         params: json_beside(&place.beside, "params.json")?,
         notes,
+        copies,
         layout: place.layout,
         beside: place.beside,
     })
@@ -177,6 +186,19 @@ impl Checkpoint {
         match &*self.own_adapter {
             [] => adapter_beside(&self.beside),
             own => Ok(own.to_vec()),
+        }
+    }
+
+    /// Whether the weights lie beside a file `mark`, or, where that ends in `_`, in a folder `markN`.
+    pub fn has_mark(&self, mark: &str) -> bool {
+        let is_numbered = |folder: &Folder| {
+            let name = folder.path().file_name().and_then(|name| name.to_str());
+            let number = name.and_then(|name| name.strip_prefix(mark));
+            number.is_some_and(|number| number.parse::<u64>().is_ok())
+        };
+        match mark.ends_with('_') {
+            true => self.beside.iter().any(is_numbered),
+            false => self.beside.iter().any(|folder| folder.exists(mark)),
         }
     }
 

@@ -125,7 +125,7 @@ fn a_missing_data_file_or_rank_is_named() {
         (
             "verl-fsdp2-w2",
             "model_world_size_2_rank_1.pt",
-            "rank 1 of 2",
+            "model_world_size_2_rank_1.pt",
         ),
     ] {
         let root = copy(fixture);

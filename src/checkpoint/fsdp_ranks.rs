@@ -6,17 +6,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::folder::Folder;
 use super::named::named;
-use super::torch_file::dtensor::assemble;
+use super::ranks;
+use super::torch_file::dtensor::{distinct, replicas, tiles};
 use super::torch_file::{TorchFile, Value};
-use crate::error::{Error, INCOMPLETE, Result};
-use crate::tensor::{SourceTensor, Tensor};
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, SourceTensor, Tensor, Tile};
 
 /// Most ranks. A larger number in a file name is no world size.
 const RANK_LIMIT: u64 = 1 << 16;
 
+/// What the files of all ranks hold together.
+#[derive(Debug, Default)]
+pub struct Ranks {
+    pub tensors: Vec<SourceTensor>,
+    /// Of the smallest tensor of which ranks hold copies, the copies of each part.
+    pub copies: Vec<SourceTensor>,
+}
+
 /// Every tensor, put together from the files of all ranks.
-pub fn read(folder: &Folder) -> Result<Vec<SourceTensor>> {
+pub fn read(folder: &Folder) -> Result<Ranks> {
     let names = rank_files(folder)?;
+    check_steps(folder, &names)?;
     let mut order = Vec::new();
     let mut ranks: HashMap<String, Vec<Value>> = HashMap::new();
     for name in &names {
@@ -30,16 +40,35 @@ pub fn read(folder: &Folder) -> Result<Vec<SourceTensor>> {
             values.push(value?);
         }
     }
-    let whole = |name: String| {
+    let mut read = Ranks::default();
+    for name in order {
         let values = ranks.remove(&name).unwrap_or_default();
-        let tensor =
-            join(values, names.len()).map_err(|error| named(error, folder.path(), &name))?;
-        Ok(SourceTensor::whole(name, tensor))
-    };
-    order.into_iter().map(whole).collect()
+        let held = on_all(values, names.len());
+        let (shape, tiles) = held.map_err(|error| named(error, folder.path(), &name))?;
+        read.keep_copies(&name, &tiles);
+        let tensor = Tensor::tiled(shape, distinct(tiles));
+        let tensor = tensor.map_err(|error| named(error, folder.path(), &name))?;
+        read.tensors.push(SourceTensor::whole(name, tensor));
+    }
+    Ok(read)
 }
 
-fn join(values: Vec<Value>, ranks: usize) -> Result<Tensor> {
+impl Ranks {
+    fn keep_copies(&mut self, name: &str, tiles: &[Tile]) {
+        let size = |copies: &[SourceTensor]| {
+            let parts = copies.iter().flat_map(|copy| &copy.parts);
+            parts.map(Tensor::bytes).sum::<u64>()
+        };
+        let copies = replicas(tiles).into_iter();
+        let copies: Vec<_> = copies.map(|parts| SourceTensor::new(name, parts)).collect();
+        let is_smaller = self.copies.is_empty() || size(&copies) < size(&self.copies);
+        if !copies.is_empty() && is_smaller {
+            self.copies = copies;
+        }
+    }
+}
+
+fn on_all(values: Vec<Value>, ranks: usize) -> Result<(Shape, Vec<Tile>)> {
     if values.len() != ranks {
         let reason = format!(
             "is in the files of {} of {ranks} ranks; they are not of one save",
@@ -47,7 +76,7 @@ fn join(values: Vec<Value>, ranks: usize) -> Result<Tensor> {
         );
         return Err(Error::Mapping(reason));
     }
-    assemble(values)
+    tiles(values)
 }
 
 /// The files of all ranks, in their order.
@@ -70,19 +99,42 @@ fn rank_files(folder: &Folder) -> Result<Vec<String>> {
     if world > RANK_LIMIT {
         return refuse(format!("names a world of {world} ranks"));
     }
-    let missing: Vec<String> = (0..world)
-        .filter(|rank| !ranks.contains(rank))
-        .map(|rank| rank.to_string())
-        .collect();
-    if !missing.is_empty() {
-        let missing = missing.join(", ");
-        return refuse(format!(
-            "the files of rank {missing} of {world} are missing: {INCOMPLETE}"
-        ));
+    let own = ranks
+        .iter()
+        .map(|rank| format!("model_world_size_{world}_rank_{rank}.pt"));
+    let own: Vec<String> = own.collect();
+    match ranks::missing(&own, world) {
+        Some(missing) => refuse(missing),
+        None => Ok(own),
     }
-    Ok((0..world)
-        .map(|rank| format!("model_world_size_{world}_rank_{rank}.pt"))
-        .collect())
+}
+
+/// Refuses files of two saves, where the learning rates of their ranks are of different steps.
+fn check_steps(folder: &Folder, names: &[String]) -> Result<()> {
+    let extra = names
+        .iter()
+        .map(|name| name.replacen("model_", "extra_state_", 1));
+    let steps = extra.filter_map(|name| Some((step(folder, &name)?, name)));
+    let steps: Vec<(u64, String)> = steps.collect();
+    let Some(((step, name), rest)) = steps.split_first() else {
+        return Ok(());
+    };
+    match rest.iter().find(|(other, _)| other != step) {
+        None => Ok(()),
+        Some((other, file)) => Err(Error::checkpoint(
+            folder.path(),
+            format!(
+                "{name} is of step {step} and {file} of step {other}: files of two saves are mixed; take all from one"
+            ),
+        )),
+    }
+}
+
+/// The step of the learning rate's schedule that a rank saved beside its weights. A file that tells none is nobody's business.
+fn step(folder: &Folder, name: &str) -> Option<u64> {
+    let file = folder.open_file(name).ok()?;
+    let file = TorchFile::open(file).ok()?;
+    file.get(&["lr_scheduler", "last_epoch"])?.as_u64()
 }
 
 fn parse(name: &str) -> Option<(u64, u64)> {
@@ -109,7 +161,7 @@ mod tests {
         )
     }
 
-    fn read_files(files: &[(&str, Vec<u8>)]) -> Result<Vec<SourceTensor>> {
+    fn read_files(files: &[(&str, Vec<u8>)]) -> Result<Ranks> {
         let root = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
             fs::write(root.path().join(name), bytes).unwrap();
@@ -126,23 +178,47 @@ mod tests {
 
     #[test]
     fn replicated_tensors_are_kept_once() {
-        let tensors = read_files(&[
+        let Ranks { tensors, copies } = read_files(&[
             (FIRST, rank("w", 3)),
             (SECOND, rank("w", 3)),
             ("optim_x.pt", vec![]),
         ])
         .unwrap();
+        assert_eq!(copies[0].parts.len(), 2);
         assert_eq!(tensors.len(), 1);
         assert_eq!(tensors[0].parts[0].shape().dims(), [3]);
     }
 
     #[test]
     fn missing_ranks_are_named() {
-        assert!(refusal(&[(SECOND, rank("w", 3))]).contains("rank 0 of 2"));
+        assert!(refusal(&[(SECOND, rank("w", 3))]).contains(FIRST));
         assert!(
             refusal(&[("model_world_size_99999999_rank_1.pt", rank("w", 3))]).contains("world of")
         );
         assert!(refusal(&[]).contains("model_world_size_W_rank_R.pt"));
+    }
+
+    #[test]
+    fn ranks_whose_schedules_are_of_different_steps_are_refused() {
+        let extra = |step| {
+            saved(
+                dict(&[("lr_scheduler", dict(&[("last_epoch", int(step))]))]),
+                &[],
+            )
+        };
+        let with = |step| {
+            read_files(&[
+                (FIRST, rank("w", 3)),
+                (SECOND, rank("w", 3)),
+                ("extra_state_world_size_2_rank_0.pt", extra(10)),
+                ("extra_state_world_size_2_rank_1.pt", extra(step)),
+            ])
+        };
+        assert!(with(10).is_ok());
+        let line = with(20).unwrap_err().to_string();
+        for word in ["rank_0.pt is of step 10", "rank_1.pt of step 20", "mixed"] {
+            assert!(line.contains(word), "{word} is not in {line}");
+        }
     }
 
     #[test]

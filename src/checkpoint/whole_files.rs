@@ -12,7 +12,7 @@ use super::names::{containers, is_weight};
 use super::safetensors::{HEADER_LIMIT, Strings};
 use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
-use super::{SourceTensor, named, safetensors};
+use super::{SourceTensor, named, ranks, safetensors};
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{SourceFile, Tensor};
 
@@ -61,8 +61,13 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
             part => parts.entry(name).or_default().push(part),
         }
     }
+    let world = parts.values().flatten().map(Value::world).max();
+    let missing = world.and_then(|world| ranks::missing(&files.names, world));
     for (name, values) in parts {
-        let tensor = assemble(values).map_err(|error| named::named(error, folder.path(), &name))?;
+        let tensor = assemble(values).map_err(|error| match &missing {
+            Some(missing) => Error::checkpoint(folder.path(), missing),
+            None => named::named(error, folder.path(), &name),
+        })?;
         seen.add_assembled(folder, name, tensor)?;
     }
     opened.check(folder, &seen)?;

@@ -95,11 +95,11 @@ cases! {
         refused(bent(|_| {}).with("__1_0.distcp", &item(4)[..99]), &["incomplete"]);
     }
 
-    67 a_rank_that_is_missing, "refused with its number" => {
+    67 a_rank_that_is_missing, "refused with the name of its file" => {
         let scene = ranks([shard(0), shard(0)], [4, 4], 8);
         shown(scene, &["\"w\""]);
         let scene = ranks([shard(0), shard(0)], [4, 4], 8).without("model_world_size_2_rank_1.pt");
-        refused(scene, &["rank 1 of 2", "missing"]);
+        refused(scene, &["model_world_size_2_rank_1.pt", "missing"]);
     }
 
     68 ranks_of_two_saves, "refused where the files tell: world sizes, shapes, names; a date is no proof, copying changes it" => {

@@ -43,12 +43,14 @@ pub fn sharded(args: Object<'_>, storages: &Storages) -> Result<ShardedTensor> {
     let state = args
         .item(3)
         .ok_or_else(|| broken("a ShardedTensor without a state"))?;
-    let size = state.item(1).and_then(|metadata| metadata.field("size"));
+    let field = |name: &str| state.item(1).and_then(|metadata| metadata.field(name));
+    let count = field("shards_metadata").map_or(0, |all| all.items().count());
     let shards = state
         .item(0)
         .ok_or_else(|| broken("a ShardedTensor without shards"))?;
     Ok(ShardedTensor {
-        shape: shape(size)?,
+        shape: shape(field("size"))?,
+        count: count as u64,
         shards: shards
             .items()
             .map(|own| shard(own, storages))

@@ -2,6 +2,8 @@
 //!
 //! Placements as torch 2.2.2 to 2.15.0 pickle them (`torch/distributed/tensor/placement_types.py`).
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor, Tile};
 
@@ -46,6 +48,8 @@ pub enum Placement {
 #[derive(Debug, Clone)]
 pub struct ShardedTensor {
     pub shape: Shape,
+    /// How many shards there are on all ranks.
+    pub count: u64,
     pub shards: Vec<Tile>,
 }
 
@@ -56,6 +60,15 @@ impl Value {
             Self::Plain(tensor) => tensor.shape(),
             Self::Distributed(part) => &part.shape,
             Self::Sharded(part) => &part.shape,
+        }
+    }
+
+    /// How many ranks at least hold parts of it.
+    pub fn world(&self) -> u64 {
+        match self {
+            Self::Plain(_) => 1,
+            Self::Distributed(part) => part.mesh.iter().copied().fold(1, u64::saturating_mul),
+            Self::Sharded(part) => part.count,
         }
     }
 }
@@ -151,6 +164,12 @@ impl DTensor {
 
 /// The whole tensor from what each rank holds of it. Replicas, which lie at the same offsets, are taken once.
 pub fn assemble(ranks: Vec<Value>) -> Result<Tensor> {
+    let (shape, tiles) = tiles(ranks)?;
+    Tensor::tiled(shape, distinct(tiles))
+}
+
+/// The shape of the whole, and what each rank holds at its place there.
+pub fn tiles(ranks: Vec<Value>) -> Result<(Shape, Vec<Tile>)> {
     let Some(shape) = ranks.first().map(|first| first.shape().clone()) else {
         return refuse("no rank holds it");
     };
@@ -174,7 +193,22 @@ pub fn assemble(ranks: Vec<Value>) -> Result<Tensor> {
             Value::Sharded(part) => tiles.extend(part.shards),
         }
     }
-    Tensor::tiled(shape, distinct(tiles))
+    Ok((shape, tiles))
+}
+
+/// What several ranks hold of one place.
+pub fn replicas(tiles: &[Tile]) -> Vec<Vec<Tensor>> {
+    let mut places: BTreeMap<&[u64], Vec<Tensor>> = BTreeMap::new();
+    for tile in tiles
+        .iter()
+        .filter(|tile| tile.tensor.shape().elements() > 0)
+    {
+        places
+            .entry(&tile.offsets)
+            .or_default()
+            .push(tile.tensor.clone());
+    }
+    places.into_values().filter(|all| all.len() > 1).collect()
 }
 
 /// The tiles without replicas. Of tiles without elements, one is left, since it may be all there is.
