@@ -110,12 +110,13 @@ DotProductAttention.__init__ = plain_attention
 
 # ---- the model on one rank --------------------------------------------------------------------------------------------------------
 
-def build(c, tp=1, pp=1, ep=1, etp=1, padded=None, tied=False, bias=False):
-    parallel_state.initialize_model_parallel(tp, pp, expert_model_parallel_size=ep, expert_tensor_parallel_size=etp)
+def build(c, tp=1, pp=1, ep=1, etp=1, padded=None, tied=False, bias=False, first=None, virtual=None):
+    """The chunks of the model on this rank: one, or one for each virtual stage. `first`: layers on the first stage, where stages are uneven."""
+    parallel_state.initialize_model_parallel(tp, pp, virtual, expert_model_parallel_size=ep, expert_tensor_parallel_size=etp)
     moe, mla, qk = c.get("num_experts") or c.get("num_local_experts") or c.get("n_routed_experts"), "kv_lora_rank" in c, c["model_type"].startswith("qwen3")
-    more = {}
+    more = {"num_layers_in_first_pipeline_stage": first, "virtual_pipeline_model_parallel_size": virtual}
     if moe:
-        more = dict(num_moe_experts=moe, moe_router_topk=c["num_experts_per_tok"], moe_ffn_hidden_size=c.get("moe_intermediate_size", c["intermediate_size"]), moe_token_dispatcher_type="allgather",
+        more.update(num_moe_experts=moe, moe_router_topk=c["num_experts_per_tok"], moe_ffn_hidden_size=c.get("moe_intermediate_size", c["intermediate_size"]), moe_token_dispatcher_type="allgather",
                     moe_grouped_gemm=False, add_bias_linear=False)
     if c.get("n_shared_experts"):
         more.update(moe_shared_expert_intermediate_size=c["moe_intermediate_size"] * c["n_shared_experts"], moe_router_enable_expert_bias=True, moe_router_score_function="sigmoid",
@@ -132,8 +133,11 @@ def build(c, tp=1, pp=1, ep=1, etp=1, padded=None, tied=False, bias=False):
         qk_layernorm=qk or mla, add_qkv_bias=bias, tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, expert_model_parallel_size=ep, expert_tensor_parallel_size=etp,
         pipeline_dtype=torch.get_default_dtype(), params_dtype=torch.get_default_dtype(), add_bias_linear=more.pop("add_bias_linear", False), **more)
     spec = get_gpt_decoder_block_spec(config, use_transformer_engine=False) if "moe_layer_freq" in more else get_gpt_layer_local_spec(moe, False, qk or mla, mla, normalization="RMSNorm")
-    return GPTModel(config, spec, padded or c["vocab_size"], 128, parallel_output=True, share_embeddings_and_output_weights=tied, position_embedding_type="none" if mla else "rope",
-                    pre_process=parallel_state.is_pipeline_first_stage(), post_process=parallel_state.is_pipeline_last_stage())
+    def chunk(stage):
+        where = dict(ignore_virtual=stage is None, vp_stage=stage)
+        return GPTModel(config, spec, padded or c["vocab_size"], 128, parallel_output=True, share_embeddings_and_output_weights=tied, position_embedding_type="none" if mla else "rope",
+                        pre_process=parallel_state.is_pipeline_first_stage(**where), post_process=parallel_state.is_pipeline_last_stage(**where), vp_stage=stage)
+    return [chunk(stage) for stage in (range(virtual) if virtual else [None])]
 
 
 def global_name(name, model):
@@ -175,9 +179,11 @@ def load(model, full, padded):
 def train_and_save(rank, save, c, full_file, options):
     torch.set_default_dtype(options.get("dtype", F32))
     parallel = {k: options.get(k, 1) for k in ("tp", "pp", "ep", "etp")}
-    model = build(c, **parallel, padded=options.get("padded"), tied=options.get("tied", False), bias=options.get("bias", False))
-    load(model, torch.load(full_file), options.get("padded"))
-    save(model)
+    more = {k: options.get(k) for k in ("padded", "first", "virtual")}
+    chunks = build(c, **parallel, **more, tied=options.get("tied", False), bias=options.get("bias", False))
+    for chunk in chunks:
+        load(chunk, torch.load(full_file), options.get("padded"))
+    save(*chunks)
 
 
 # ---- the ways to save -------------------------------------------------------------------------------------------------------------
@@ -195,11 +201,13 @@ TE_NAMES = (("mlp.linear_fc1.layer_norm_weight", "pre_mlp_layernorm.weight"), ("
 
 
 def torch_dist(folder, *, metadata=None, rename=(), optimizer=False, common=None):
-    def save(model):
+    def save(model, *chunks):
         if torch.distributed.get_rank() == 0:
             os.makedirs(folder, exist_ok=True)
         torch.distributed.barrier()
-        state = {"model": model.sharded_state_dict(metadata=metadata)}
+        state = {f"model{stage}": chunk.sharded_state_dict(metadata=metadata) for stage, chunk in enumerate([model, *chunks])}
+        if not chunks:
+            state = {"model": state["model0"]}
         def change(leaf):
             for old, new in rename:
                 leaf.key = leaf.key.replace(old, new)
@@ -286,7 +294,7 @@ def nested(state):
 
 def verl_answer(rank, c, folder, out, tied, padded, metadata, rename, bias):
     """The checkpoint loaded whole by megatron-core, converted by verl's own merger."""
-    model = build(c, padded=padded, tied=tied, bias=bias)
+    [model] = build(c, padded=padded, tied=tied, bias=bias)
     state = model.sharded_state_dict(metadata=metadata)
     def change(leaf):
         for old, new in rename:
@@ -399,6 +407,11 @@ def main(out):
     one(out, "verl-v0-qwen2-tp2-pp2", "qwen2", "v0", source=actor, dtype=BF16, options={"tp": 2, "pp": 2, "bias": True, "side": "hf_config_and_tokenizer"}, special="mp_rank_TT_PPP/model.pt, stage-local layer numbers, config in hf_config_and_tokenizer", num_hidden_layers=4, **even)
     lm = dict(system="megatron-lm", config_from="config")
     one(out, "lm-torchdist-llama-tp2-adam", "llama", "torch_dist", source="source/iter_0000010", options={"tp": 2, "padded": 320}, optimizer=True, special="torch_dist with optimizer keys and common.pt", **lm, **even)
+    uneven, virtual = {"pp": 2, "first": 1}, {"pp": 2, "virtual": 2}
+    one(out, "lm-torchdist-llama-uneven", "llama", "torch_dist", source="source/iter_0000010", options=uneven, special="torch_dist, layer axis, stages of 1 and 3 layers", num_hidden_layers=4, **lm)
+    one(out, "lm-torchdist-qwen3-uneven-numbered", "qwen3", "torch_dist", source="source/iter_0000010", options=uneven, metadata=numbered, dtype=BF16, special="torch_dist, numbered keys, stages of 1 and 2 layers", head_dim=32, **lm)
+    one(out, "lm-torchdist-qwen2-virtual", "qwen2", "torch_dist", source="source/iter_0000010", options={**virtual, "tp": 2, "bias": True}, special="torch_dist, layer axis, 2 virtual pipeline stages, TP2 x PP2", num_hidden_layers=4, **lm, **even)
+    one(out, "lm-torchdist-qwen3moe-virtual-numbered", "qwen3_moe", "torch_dist", source="source/iter_0000010", options=virtual, metadata=numbered, special="torch_dist, numbered keys, 2 virtual pipeline stages, experts", num_hidden_layers=4, **lm, **moe)
     one(out, "lm-torchdist-qwen3moe-ep2", "qwen3_moe", "torch_dist", source="source/iter_0000010", options={"ep": 2}, metadata=numbered, dtype=BF16, special="torch_dist, numbered keys, experts", **lm, **moe)
     one(out, "lm-legacy-llama-tp2", "llama", "local", source="source/iter_0000010", options={"tp": 2, "padded": 320}, special="iter_*/mp_rank_TT, local names", **lm, **even)
     one(out, "lm-legacy-llama-tp2-pp2-te", "llama", "te", source="source/iter_0000010", options={"tp": 2, "pp": 2}, special="iter_*/mp_rank_TT_PPP, Transformer Engine's names", num_hidden_layers=4, **lm, **even)
