@@ -3,6 +3,7 @@
 mod adapter;
 mod apply;
 mod config;
+mod contradiction;
 mod derive;
 mod expression;
 mod family;
@@ -18,7 +19,7 @@ mod template;
 mod units;
 
 pub use adapter::{adapter_systems, check_adapter};
-pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, pass_through};
+pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, is_whole, pass_through};
 pub use config::Config;
 pub use derive::Derivation;
 pub use family::Family;

@@ -22,6 +22,7 @@ use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Table
 use crate::repo::{self, Naming, VirtualFile, Weights};
 
 use config::ConfigFile;
+use names::families;
 pub use options::{DtypeChoice, Layout, MAX_SHARD_SIZE, Options};
 pub use tied::Tied;
 
@@ -99,14 +100,20 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let evidence = evidence(&checkpoint);
     let mut notes: Vec<Note> = checkpoint.notes.iter().cloned().map(Note::remark).collect();
     let (table, outcome, tied) = match family {
-        Some(family) => map(
-            &checkpoint,
-            &tables,
-            family,
-            &mut config,
-            options,
-            &mut notes,
-        )?,
+        Some(family) => {
+            let mapped = map(
+                &checkpoint,
+                &tables,
+                family,
+                &mut config,
+                options,
+                &mut notes,
+            );
+            mapped.map_err(|error| {
+                let (tensors, said) = (&checkpoint.tensors, config.family_said());
+                families::contradicted(&tables, family, tensors, &said).unwrap_or(error)
+            })?
+        }
         None => unlisted::map(&mut checkpoint, &tables, &config, &mut notes)?,
     };
     check_system(options, &checkpoint, &table, &tables)?;
@@ -182,22 +189,29 @@ fn map(
 ) -> Result<(String, Outcome, Option<Tied>)> {
     let systems: Vec<&System> = tables.systems_of(family).collect();
     let tensors = &checkpoint.tensors;
-    let (system, sources) = names::choose(&systems, family, tensors, options.system.as_deref())?
-        .ok_or_else(|| names::of_no_system(family, tensors))?;
+    let (system, sources) = names::choose(
+        &systems,
+        family,
+        tensors,
+        options.system.as_deref(),
+        checkpoint,
+    )?
+    .ok_or_else(|| names::of_no_system(family, tensors))?;
     config.infer(system, family, &sources)?;
     let applied = mapping::apply(system, family, config.values(), &sources);
     let mut outcome = applied.map_err(|error| config.explain(error))?;
     if !outcome.unknown.is_empty() {
-        return Err(names::unknown(system, family, &outcome.unknown));
+        return Err(config.explain(names::unknown(system, family, &outcome.unknown)));
     }
-    copies::check(&sources, &outcome.tensors, notes)?;
+    copies::check(checkpoint, &sources, &outcome.tensors, notes)?;
     config.complete(family, &outcome.tensors)?;
     let tied = tied::settle(family, config.values(), &mut outcome, notes)?;
-    let expected = mapping::expected(family, config.values(), outcome.tensors.len())?;
+    let expected = mapping::expected(family, config.values(), outcome.tensors.len());
+    let expected = expected.map_err(|error| config.explain(error))?;
     if let Some((found, promised)) = mapping::shortfall(&expected, &outcome.tensors) {
         checkpoint.layout.check_share(found, promised)?;
     }
-    let checked = mapping::check(family, &expected, outcome.tensors);
+    let checked = mapping::check(family, config.values(), &expected, outcome.tensors);
     outcome.tensors = checked.map_err(|error| config.explain(error))?;
     for dropped in &outcome.dropped {
         note_dropped(dropped, notes)?;

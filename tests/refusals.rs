@@ -175,7 +175,10 @@ fn params_that_contradict_the_tensors_are_refused() {
     let vocabulary = refused("\"vocab_size\": 130", "\"vocab_size\": 260");
     assert_names(&vocabulary, &["embed_tokens", "260", "params.json"]);
     let layers = refused("\"n_layers\": 2", "\"n_layers\": 3");
-    assert_names(&layers, &["missing: model.layers.2.", "params.json"]);
+    assert_names(
+        &layers,
+        &["num_hidden_layers is 3, the tensors have 2", "params.json"],
+    );
     let keys = refused("\"n_kv_heads\": 2", "\"n_kv_heads\": 1");
     assert_names(&keys, &["k_proj", "num_key_value_heads", "params.json"]);
     let width = refused("\"dim\": 32", "\"dim\": 64");

@@ -29,10 +29,13 @@ pub fn adapter_systems(tables: &Tables, family: &Family) -> Vec<System> {
         rules: adapter_rules(system, family),
         drop: Vec::new(),
         starts: Vec::new(),
-        asked: system.asked,
+        marks: Vec::new(),
         note: None,
     };
-    tables.systems_of(family).map(system).collect()
+    let systems = tables
+        .systems_of(family)
+        .filter(|system| system.marks.is_empty());
+    systems.map(system).collect()
 }
 
 fn adapter_rules(system: &System, family: &Family) -> Vec<Rule> {

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use smallvec::{SmallVec, smallvec};
 
 use super::config::{Config, ConfigScope};
-use super::family::Family;
+use super::family::{Family, FamilyTensor, Presence};
 use super::index::{Found, Index};
-use super::pattern::Bindings;
+use super::pattern::{Bindings, form_of};
 use super::production::{Claim, Production, join};
 use super::table::{Rule, System};
 use crate::checkpoint::safetensors::name_fault;
@@ -48,6 +48,32 @@ pub fn coverage(system: &System, family: &Family, names: &[Cow<'_, str>]) -> usi
     let index = Index::new(system, family);
     let known = |name: &&Cow<'_, str>| !matches!(index.find(name), Found::Nothing);
     names.iter().filter(known).count()
+}
+
+/// Whether the names are all of a model of this family, and of nothing else.
+pub fn is_whole(system: &System, family: &Family, names: &[Cow<'_, str>]) -> bool {
+    let index = Index::new(system, family);
+    let mut made: HashSet<String> = HashSet::default();
+    for name in names {
+        match index.find(name) {
+            Found::Nothing => return false,
+            Found::Dropped(_) => {}
+            Found::Itself => drop(made.insert(form_of(name).0)),
+            Found::Rules(rules) => {
+                let forms = rules
+                    .iter()
+                    .map(|(number, ..)| system.rules[*number].to.form());
+                made.extend(forms);
+            }
+        }
+    }
+    let is_made = |tensor: &FamilyTensor| made.contains(&tensor.name.form);
+    let needed = |tensor: &&FamilyTensor| matches!(tensor.presence, Presence::Always);
+    let counted = |variable: &String| {
+        let mut made = family.tensors.iter().filter(|tensor| is_made(tensor));
+        made.any(|tensor| tensor.name.variables().any(|own| own == variable))
+    };
+    family.tensors.iter().filter(needed).all(is_made) && family.variables.keys().all(counted)
 }
 
 /// Sends every tensor through the rules of `system`.

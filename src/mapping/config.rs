@@ -115,6 +115,32 @@ struct Limited<'a> {
 pub const OTHER: &str = "give the right config.json with --config-from";
 
 impl ConfigScope<'_> {
+    /// An expression and its value, behind which stand the keys of config.json that it is made of.
+    pub fn told(&self, expression: &Expression, value: u64) -> String {
+        match (expression.as_name(), self.keys(expression)) {
+            (None, keys) if !keys.is_empty() => format!("{expression} is {value} ({keys})"),
+            _ => format!("{expression} is {value}"),
+        }
+    }
+
+    /// The keys of config.json that an expression speaks of, with their values.
+    pub fn keys(&self, expression: &Expression) -> String {
+        let mut keys: Vec<String> = Vec::new();
+        let mut names = expression.names();
+        let mut left = MOST_DEFAULTS;
+        while let Some(name) = names.pop() {
+            match (self.config.get(name), self.defaults.get(name)) {
+                (Some(value), _) if number(value).is_some() => keys.push(format!("{name} {value}")),
+                (None, Some(default)) if left > 0 => names.extend(default.names()),
+                _ => {}
+            }
+            left = left.saturating_sub(1);
+        }
+        keys.sort();
+        keys.dedup();
+        keys.join(", ")
+    }
+
     fn look_up(&self, name: &str, left: &Cell<usize>) -> Result<i64, String> {
         if let Some(number) = self.bindings.get(name) {
             return i64::try_from(*number).map_err(|_| format!("{name} is {number}; {OTHER}"));

@@ -5,14 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A parsed expression. Numbers are integers; a condition holds when it is not 0.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Expression {
     text: String,
     root: Node,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Node {
     Number(i64),
     Name(String),
@@ -21,7 +21,7 @@ enum Node {
     Binary(Operator, Box<Node>, Box<Node>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Operator {
     Or,
     And,
@@ -82,6 +82,17 @@ impl Expression {
     pub fn as_name(&self) -> Option<&str> {
         match &self.root {
             Node::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The two names whose product is the whole expression, if it is one.
+    pub fn as_product(&self) -> Option<[&str; 2]> {
+        match &self.root {
+            Node::Binary(Operator::Multiply, left, right) => match (&**left, &**right) {
+                (Node::Name(left), Node::Name(right)) => Some([left, right]),
+                _ => None,
+            },
             _ => None,
         }
     }

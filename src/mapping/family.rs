@@ -27,6 +27,8 @@ pub struct Family {
     pub tensors: Vec<FamilyTensor>,
     /// Where this holds a tensor may be missing: layers that transformers neither loads nor writes.
     pub optional: Option<Expression>,
+    /// A tensor without which such layers are none of these.
+    pub mark: Option<Template>,
     /// Beginnings of names that are taken as they are: towers of a multimodal model.
     #[serde(default)]
     pub pass: Vec<String>,
@@ -97,6 +99,14 @@ pub struct FamilyTensor {
 }
 
 impl FamilyTensor {
+    /// Where a model has it, unless that is everywhere.
+    pub fn condition(&self) -> Option<&Expression> {
+        match &self.presence {
+            Presence::When(condition) => Some(condition),
+            Presence::Always | Presence::Optional => None,
+        }
+    }
+
     /// The expressions behind the shape, such as `vocab_size,hidden_size`.
     pub fn meaning(&self) -> String {
         let size =

@@ -98,10 +98,14 @@ impl<'f> Listing<'f, '_> {
             return Ok(());
         }
         let sizes = tensor.shape.iter().map(|size| evaluated(size, &scope));
+        let is_extra = self.is_extra(tensor, &scope)?;
+        let mark = self.family.mark.as_ref().filter(|_| is_extra);
+        let mark = mark.map(|mark| mark.fill(&scope)).transpose();
         all.push(Expected {
             name: tensor.template.fill(&scope).map_err(Error::Mapping)?,
             shape: sizes.collect::<Result<_>>()?,
-            required: !self.is_optional(tensor, &scope)?,
+            required: !is_extra && !matches!(tensor.presence, Presence::Optional),
+            mark: mark.map_err(Error::Mapping)?,
             of: tensor,
         });
         Ok(())
@@ -123,10 +127,10 @@ impl<'f> Listing<'f, '_> {
         )))
     }
 
-    fn is_optional(&self, tensor: &FamilyTensor, scope: &ConfigScope<'_>) -> Result<bool> {
-        match (&tensor.presence, &self.family.optional) {
-            (Presence::Optional, _) => Ok(true),
-            (_, Some(condition)) if self.applies(condition, tensor) => {
+    /// Whether the tensor is of a part that a checkpoint may leave out.
+    fn is_extra(&self, tensor: &FamilyTensor, scope: &ConfigScope<'_>) -> Result<bool> {
+        match &self.family.optional {
+            Some(condition) if self.applies(condition, tensor) => {
                 condition.holds(scope).map_err(Error::Mapping)
             }
             _ => Ok(false),

@@ -1,5 +1,7 @@
 //! Operations by name, as tables spell them: `unrope head_dim`, `narrow 0, 0, vocab_size`, `transpose`.
 
+use std::slice;
+
 use serde::Deserialize;
 
 use super::config::OTHER;
@@ -51,6 +53,20 @@ impl TryFrom<String> for Operation {
 }
 
 impl Operation {
+    pub fn keeps_shape(&self) -> bool {
+        matches!(self, Self::Unrope(_))
+    }
+
+    pub fn arguments(&self) -> &[Expression] {
+        match self {
+            Self::Transpose => &[],
+            Self::Unrope(head_dim) => slice::from_ref(head_dim),
+            Self::Permute(all) | Self::Reshape(all) => all,
+            Self::Narrow(all) => all,
+            Self::Blocks(all) => all,
+        }
+    }
+
     pub fn apply(&self, tensor: &Tensor, scope: &dyn Scope) -> Result<Tensor> {
         let sized = Sized { tensor, scope };
         let size = |expression: &Expression| -> Result<u64> {

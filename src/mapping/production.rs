@@ -1,5 +1,6 @@
 //! One rule at work: from the tensors that it names to those that it makes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -178,9 +179,23 @@ impl Production<'_> {
 }
 
 fn steps(operations: &[Operation], tensor: Tensor, scope: &ConfigScope) -> Result<Tensor> {
-    operations
-        .iter()
-        .try_fold(tensor, |tensor, operation| operation.apply(&tensor, scope))
+    operations.iter().try_fold(tensor, |tensor, operation| {
+        let applied = operation.apply(&tensor, scope);
+        applied.map_err(|error| blamed(error, operation, scope))
+    })
+}
+
+/// The error with what config.json says of the sizes that an operation takes.
+fn blamed(error: Error, operation: &Operation, scope: &ConfigScope) -> Error {
+    let keys = operation.arguments().iter().map(|size| scope.keys(size));
+    let keys: BTreeSet<String> = keys.filter(|keys| !keys.is_empty()).collect();
+    match keys.len() {
+        0 => error,
+        _ => {
+            let keys = Vec::from_iter(keys).join(", ");
+            Error::Mapping(format!("{error}, where config.json says {keys}"))
+        }
+    }
 }
 
 /// Tensor-parallel parts one after the other along `dim`; without it they must be copies of each other.

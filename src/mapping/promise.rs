@@ -1,13 +1,14 @@
 //! Whether the checkpoint keeps what config.json promises: names and shapes.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
 use super::apply::MappedTensor;
 use super::config::{Config, ConfigScope};
-use super::expression::Scope;
+use super::contradiction::Comparison;
+use super::expression::{Expression, Scope};
 use super::family::{Family, FamilyTensor};
 use super::pattern::Bindings;
 use crate::error::{Error, Result};
@@ -20,11 +21,13 @@ pub struct Expected<'a> {
     pub shape: Vec<Option<u64>>,
     /// Whether a checkpoint without it is wrong.
     pub required: bool,
+    /// Without this one it is not what its name says.
+    pub mark: Option<String>,
     pub(super) of: &'a FamilyTensor,
 }
 
 impl Expected<'_> {
-    fn fits(&self, dims: &[u64]) -> bool {
+    pub(super) fn fits(&self, dims: &[u64]) -> bool {
         dims.len() == self.shape.len()
             && dims
                 .iter()
@@ -54,19 +57,21 @@ impl Expected<'_> {
         }
     }
 
-    fn contradiction(&self, dims: &[u64]) -> String {
+    pub(super) fn contradiction(&self, dims: &[u64]) -> String {
+        let size = |size: &Option<u64>| size.map_or("_".to_owned(), |size| size.to_string());
+        let sizes: Vec<String> = self.shape.iter().map(size).collect();
         format!(
-            "{} is {dims:?}, config.json says {} ({})",
+            "{} is {dims:?}, config.json says [{}] ({})",
             self.name,
-            self.sizes(),
+            sizes.join(", "),
             self.of.meaning()
         )
     }
 
-    fn sizes(&self) -> String {
-        let size = |size: &Option<u64>| size.map_or("_".to_owned(), |size| size.to_string());
-        let sizes: Vec<String> = self.shape.iter().map(size).collect();
-        format!("[{}]", sizes.join(", "))
+    /// What each size of the shape is in config.json, its value there, and the one in `dims`.
+    pub(super) fn sizes(&self, dims: &[u64]) -> impl Iterator<Item = (&Expression, u64, u64)> {
+        let told = self.of.shape.iter().zip(&self.shape).zip(dims.to_vec());
+        told.filter_map(|((expression, said), found)| Some((expression.as_ref()?, (*said)?, found)))
     }
 }
 
@@ -89,35 +94,56 @@ pub fn is_tied(family: &Family, config: &Config) -> Result<bool> {
 /// One line with every kind of contradiction: missing tensors, unexpected ones, other shapes than config.json says.
 pub fn check(
     family: &Family,
+    config: &Config,
     expected: &[Expected<'_>],
     tensors: Vec<MappedTensor>,
 ) -> Result<Vec<MappedTensor>> {
     let (mut ordered, listed): (Vec<_>, Vec<_>) = tensors
         .into_iter()
         .partition(|tensor| family.passes(&tensor.name));
+    let passed = ordered.len();
     let mut found: HashMap<Arc<str>, MappedTensor> = listed
         .into_iter()
         .map(|tensor| (tensor.name.clone(), tensor))
         .collect();
-    let mut complaints = Complaints::default();
-    for promise in expected {
+    let marks = expected.iter().filter_map(|promise| promise.mark.clone());
+    let marks: HashSet<String> = marks.filter(|mark| found.contains_key(&**mark)).collect();
+    let may_be = |promise: &&Expected<'_>| {
+        promise
+            .mark
+            .as_ref()
+            .is_none_or(|mark| marks.contains(mark))
+    };
+    let unmarked = expected
+        .iter()
+        .filter(|promise| found.contains_key(&*promise.name));
+    let unmarked = unmarked.filter_map(|promise| promise.mark.as_deref());
+    let mut missing: Vec<&str> = unmarked.filter(|mark| !marks.contains(*mark)).collect();
+    missing.dedup();
+    let mut kept = Vec::new();
+    for promise in expected.iter().filter(may_be) {
         match found.remove(&*promise.name) {
-            None if promise.required => complaints.missing.push(promise.name.clone()),
-            None => {}
             Some(tensor) => {
-                let shape = tensor.tensor.shape().dims();
-                if !promise.fits(shape) {
-                    let (form, _) = super::pattern::form_of(&promise.name);
-                    let told = || promise.contradiction(shape);
-                    complaints.shapes.entry(form).or_insert_with(told);
-                }
+                kept.push(promise);
                 ordered.push(tensor);
             }
+            None if promise.required => missing.push(&*promise.name),
+            None => {}
         }
     }
-    complaints.unexpected = found.into_keys().map(|name| name.to_string()).collect();
-    complaints.unexpected.sort();
-    complaints.verdict().map(|()| ordered)
+    let mut unexpected: Vec<Arc<str>> = found.into_keys().collect();
+    unexpected.sort();
+    let shapes = ordered[passed..]
+        .iter()
+        .map(|tensor| tensor.tensor.shape().dims());
+    let comparison = Comparison {
+        family,
+        config,
+        kept: kept.into_iter().zip(shapes).collect(),
+        missing,
+        unexpected,
+    };
+    comparison.verdict().map(|()| ordered)
 }
 
 /// The one ratio, found to promised, in which half of the matrices and all tensors of another shape differ along one axis.
@@ -139,47 +165,4 @@ pub fn shortfall(expected: &[Expected], tensors: &[MappedTensor]) -> Option<(u64
     };
     let is_one = differing.len() >= matrices && ratios.all(|ratio| ratio.is_some_and(same));
     is_one.then_some(first)
-}
-
-#[derive(Default)]
-struct Complaints {
-    missing: Vec<String>,
-    unexpected: Vec<String>,
-    /// One for each form of name.
-    shapes: BTreeMap<String, String>,
-}
-
-impl Complaints {
-    fn verdict(self) -> Result<()> {
-        let shapes: Vec<String> = self.shapes.into_values().collect();
-        let all = [
-            listed("missing", &self.missing, ", "),
-            listed(
-                "not in the model that config.json describes",
-                &self.unexpected,
-                ", ",
-            ),
-            listed("config.json contradicts the tensors", &shapes, "; "),
-        ];
-        let all: Vec<String> = all.into_iter().flatten().collect();
-        if all.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Mapping(all.join("; ")))
-        }
-    }
-}
-
-/// The first few of `items`, and how many more there are.
-fn listed(what: &str, items: &[String], separator: &str) -> Option<String> {
-    const SHOWN: usize = 8;
-    if items.is_empty() {
-        return None;
-    }
-    let shown = items[..items.len().min(SHOWN)].join(separator);
-    let more = match items.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Some(format!("{what}: {shown}{more}"))
 }

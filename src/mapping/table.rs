@@ -60,9 +60,10 @@ pub struct System {
     /// Beginnings of names that stand for themselves, and what comes in their place.
     #[serde(default)]
     pub starts: Vec<(String, String)>,
-    /// Whether it is taken only where `--system` names it: its names are another's, and mean other tensors.
+    /// Files beside the weights, or beginnings of the numbered folder's name, ending in `_`, that only this system writes.
+    /// Its names are another's and mean other tensors: without these it is taken only where `--system` names it.
     #[serde(default)]
-    pub asked: bool,
+    pub marks: Vec<String>,
     /// What a user should know who has such names.
     pub note: Option<String>,
 }
@@ -78,10 +79,12 @@ impl System {
         restarted.unwrap_or_else(|| name.clone())
     }
 
-    /// The rules that only rename: the form of the new name, and a pattern of the old one.
+    /// The rules that keep shapes: the form of the new name, and a pattern of the old one.
     pub fn renames(&self) -> impl Iterator<Item = (String, &Pattern)> {
-        let plain =
-            |rule: &&Rule| rule.pre.is_empty() && rule.ops.is_empty() && rule.then.is_empty();
+        let plain = |rule: &&Rule| {
+            let ops = [&rule.pre, &rule.ops, &rule.then];
+            ops.into_iter().flatten().all(Operation::keeps_shape)
+        };
         self.rules.iter().filter(plain).flat_map(|rule| {
             let patterns = match &rule.from {
                 OneOrMany::One(names) => &*names.0,

@@ -86,8 +86,14 @@ fn map(
             tensor.origin, family.name
         ))
     };
-    let (system, sources) = names::choose(&systems, family, tensors, options.system.as_deref())?
-        .ok_or_else(|| refuse(&tensors[0]))?;
+    let (system, sources) = names::choose(
+        &systems,
+        family,
+        tensors,
+        options.system.as_deref(),
+        checkpoint,
+    )?
+    .ok_or_else(|| refuse(&tensors[0]))?;
     let outcome = mapping::apply(system, family, config.values(), &sources)?;
     if let Some(tensor) = outcome.unknown.first() {
         return Err(refuse(tensor));

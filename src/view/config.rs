@@ -55,7 +55,9 @@ impl<'a> ConfigFile<'a> {
             (None, None) => return Err(missing(options)),
         };
         this.check_model_type(options, tables)?;
+        let family = options.family.as_deref().filter(|_| this.is_untyped());
         let flags = [
+            ("model_type", family.map(Value::from)),
             ("num_attention_heads", options.heads.map(Value::from)),
             ("num_key_value_heads", options.kv_heads.map(Value::from)),
             ("tie_word_embeddings", options.tied.map(Value::from)),
@@ -74,6 +76,23 @@ impl<'a> ConfigFile<'a> {
 
     pub fn model_type(&self) -> &str {
         self.values.model_type().unwrap_or("unknown")
+    }
+
+    /// Whether nothing says what kind of model this is, which no reader of the directory could do without.
+    pub fn is_untyped(&self) -> bool {
+        self.values.model_type().is_none() && !self.values.is_quantized()
+    }
+
+    /// Who says which family this is.
+    pub fn family_said(&self) -> String {
+        let model_type = self.model_type();
+        match &self.origin {
+            Origin::File(file) => {
+                format!("{} says model_type is {model_type}", file.path().display())
+            }
+            Origin::Derived(..) => format!("params.json is one of a {model_type}"),
+            Origin::Stated => format!("the command line says --family {model_type}"),
+        }
     }
 
     /// The family that tables know, unless its weights are quantized and so have other names and shapes.
@@ -147,7 +166,7 @@ impl<'a> ConfigFile<'a> {
         sources: &[SourceTensor],
     ) -> Result<()> {
         if matches!(self.origin, Origin::Stated) {
-            for (key, value) in mapping::infer(system, family, sources)? {
+            for (key, value) in mapping::infer(system, family, &self.values, sources)? {
                 self.values.set(&key, value.into());
             }
         }
@@ -167,14 +186,19 @@ impl<'a> ConfigFile<'a> {
         Ok(())
     }
 
-    /// Says what a config.json is made from that nobody wrote.
+    /// Says which config.json an error speaks of.
     pub fn explain(&self, error: Error) -> Error {
-        match (&self.origin, error) {
-            (Origin::Derived(..), Error::Mapping(reason)) => Error::Mapping(format!(
-                "{reason}; here config.json is what params.json says"
-            )),
-            (_, error) => error,
-        }
+        let Error::Mapping(reason) = error else {
+            return error;
+        };
+        let which = match &self.origin {
+            Origin::File(file) => format!("is {} this model's?", file.path().display()),
+            Origin::Derived(..) => "here config.json is what params.json says".to_owned(),
+            Origin::Stated => {
+                "here --family, --heads and --kv-heads stand for config.json".to_owned()
+            }
+        };
+        Error::Mapping(format!("{reason}; {which}"))
     }
 
     /// The file to show. Made files are as old and as readable as the weights.
@@ -248,6 +272,7 @@ impl<'a> ConfigFile<'a> {
             None => {
                 self.taken.push(format!("{key} {value}"));
                 self.values.set(key, value);
+                self.changed = true;
                 Ok(())
             }
         }

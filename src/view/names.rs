@@ -1,12 +1,14 @@
 //! Which system's names a checkpoint has, below what wrappers and training loops put around them.
 
+pub mod families;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use foldhash::{HashSet, HashSetExt};
 
-use crate::checkpoint::{any_shared_roots, shared_roots, unwrapped};
+use crate::checkpoint::{Checkpoint, any_shared_roots, shared_roots, unwrapped};
 use crate::error::{Error, Result};
 use crate::mapping::{Family, MappedTensor, System, Tables, coverage, form_of};
 use crate::tensor::SourceTensor;
@@ -26,11 +28,20 @@ pub fn choose<'t>(
     family: &Family,
     tensors: &[SourceTensor],
     wanted: Option<&str>,
+    checkpoint: &Checkpoint,
 ) -> Result<Option<(&'t System, Vec<SourceTensor>)>> {
     let bare = tensors.iter().map(|tensor| unwrapped(&tensor.name));
     let bare: Vec<Cow<'_, str>> = bare.collect();
     let samples = one_of_each_form(&bare);
-    let mut candidates = weighed(systems, family, &samples, &spellings(&bare), wanted);
+    let is_wanted = |system: &&&System| wanted == Some(&system.name);
+    let may_be = |system: &&&System| {
+        system.marks.is_empty() || system.marks.iter().any(|mark| checkpoint.has_mark(mark))
+    };
+    let systems: Vec<&System> = match systems.iter().any(|system| is_wanted(&system)) {
+        true => systems.iter().filter(is_wanted).copied().collect(),
+        false => systems.iter().filter(may_be).copied().collect(),
+    };
+    let mut candidates = weighed(&systems, family, &samples, &spellings(&bare));
     let most = candidates.iter().map(|candidate| candidate.known).max();
     candidates.retain(|candidate| candidate.known > 0 && Some(candidate.known) == most);
     let Some(first) = candidates.first() else {
@@ -64,16 +75,12 @@ fn weighed<'t>(
     family: &Family,
     names: &[Cow<'_, str>],
     spellings: &[Spelling],
-    wanted: Option<&str>,
 ) -> Vec<Candidate<'t>> {
-    let is_wanted = |system: &&System| wanted == Some(&system.name);
-    let has_wanted = systems.iter().any(is_wanted);
-    let may_be = |system: &&System| is_wanted(system) || !has_wanted && !system.asked;
     let mut candidates = Vec::new();
     for spelling in spellings.iter().copied() {
         let names: Vec<Cow<'_, str>> = names.iter().map(|name| spelling.of(name)).collect();
         let may_stand_so = |system: &&System| system.identity || spelling != Spelling::InBase;
-        for system in systems.iter().copied().filter(may_be).filter(may_stand_so) {
+        for system in systems.iter().copied().filter(may_stand_so) {
             candidates.push(Candidate {
                 system,
                 spelling,
@@ -129,7 +136,7 @@ fn one_of_each_form<'a>(names: &'a [Cow<'_, str>]) -> Vec<Cow<'a, str>> {
 /// The error about weights that the system's table does not know.
 pub fn unknown(system: &System, family: &Family, tensors: &[SourceTensor]) -> Error {
     Error::Mapping(format!(
-        "system {} has no rule in family {} for {}: is the config.json this model's? If so, add a rule with --mapping FILE",
+        "system {} has no rule in family {} for {}: if they belong to it, add a rule with --mapping FILE",
         system.name,
         family.name,
         listed(tensors)

@@ -2,7 +2,7 @@
 
 use super::Note;
 use super::config::ConfigFile;
-use super::names::{self, Natural};
+use super::names::{self, Natural, families};
 use super::tied::{self, Tied};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -17,6 +17,11 @@ pub fn map(
     notes: &mut Vec<Note>,
 ) -> Result<(String, Outcome, Option<Tied>)> {
     let model_type = config.model_type();
+    if let Some(error) =
+        families::unsaid(tables, &checkpoint.tensors).filter(|_| config.is_untyped())
+    {
+        return Err(error);
+    }
     notes.push(Note::warning(match config.values().is_quantized() {
         true => {
             "config.json speaks of quantized weights: names pass as they are, unchecked".to_owned()

@@ -13,13 +13,13 @@ cases! {
     73 the_config_of_another_model, "refused with what does not fit" => {
         let llama = |old, new| Scene::real("hf-bin-sharded").edited("config.json", old, new);
         shown(Scene::real("hf-bin-sharded"), &["model.embed_tokens.weight"]);
-        refused(llama(r#""hidden_size": 32"#, r#""hidden_size": 64"#), &["[130, 64]", "[130, 32]"]);
-        refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 3"#), &["layers.2."]);
-        refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 1"#), &["layers.1."]);
+        refused(llama(r#""hidden_size": 32"#, r#""hidden_size": 64"#), &["hidden_size is 64", "embed_tokens.weight has 32"]);
+        refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 3"#), &["num_hidden_layers is 3", "layers.2."]);
+        refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 1"#), &["num_hidden_layers is 1", "layers.1."]);
         refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 9999999999999"#), &["num_hidden_layers"]);
         refused(llama(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": -2"#), &["num_hidden_layers is -2"]);
         refused(llama(r#""num_attention_heads": 2"#, r#""num_attention_heads": 0"#), &["source"]);
-        refused(llama(r#""model_type": "llama""#, r#""model_type": "gpt_oss""#), &["source"]);
+        refused(llama(r#""model_type": "llama""#, r#""model_type": "gpt_oss""#), &["model_type is gpt_oss", "llama"]);
     }
 
     74 code_beside_the_weights, "not shown; auto_map stays text that nobody follows unasked" => {

@@ -95,11 +95,19 @@ fn lists_that_are_gone_through_for_each_tensor_are_short() {
             "moe_intermediate_size":4,"intermediate_size":4}}"#
         )
     };
-    let scene = Scene::real("legacy-bin").with("config.json", config(1_000_000));
-    refused(scene, &["mlp_only_layers lists 1000000 numbers"]);
+    let one = |config: String| {
+        let tensors = named(&["model.layers.0.input_layernorm.weight"]);
+        Scene::empty()
+            .with("config.json", config)
+            .with("model.safetensors", tensors)
+    };
     refused(
-        Scene::real("legacy-bin").with("config.json", config(2_000)),
-        &["missing"],
+        one(config(1_000_000)),
+        &["mlp_only_layers lists 1000000 numbers"],
+    );
+    refused(
+        one(config(2_000)),
+        &["num_hidden_layers is 2048, the tensors have 1"],
     );
 }
 

@@ -31,7 +31,7 @@ def set_config(case, **changes):
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-@mistake("verl-fsdp2-w3", [["rank 1", "rank_1"]])
+@mistake("verl-fsdp2-w3", ["model_world_size_3_rank_1.pt"])
 def verl_missing_rank(case):
     next(case.glob("source/**/model_world_size_3_rank_1.pt")).unlink()
 
@@ -42,14 +42,29 @@ def verl_two_world_sizes(case):
         shutil.copy(file, file.with_name(file.name.replace("size_2", "size_4")))
 
 
-@mistake("verl-fsdp2-w2", [["layers", "num_hidden_layers"]])
+@mistake("verl-fsdp2-w2", ["num_hidden_layers is 4, the tensors have 3"])
 def verl_config_with_more_layers(case):
     set_config(case, num_hidden_layers=4)
 
 
-@mistake("verl-fsdp2-w2", ["vocab"])
+@mistake("verl-fsdp2-w2", ["vocab_size is 512, "])
 def verl_config_with_another_vocabulary(case):
     set_config(case, vocab_size=512)
+
+
+@mistake("verl-fsdp2-w2", ["model_type is qwen3", "named as those of", "llama"])
+def verl_config_of_another_family(case):
+    set_config(case, model_type="qwen3", architectures=["Qwen3ForCausalLM"])
+
+
+@mistake("verl-fsdp2-w2", ["no model_type", "llama", "--family"])
+def verl_config_without_a_family(case):
+    set_config(case, model_type=None)
+
+
+@mistake("verl-fsdp2-w2", ["rank_0.pt is of step", "extra_state_world_size_2_rank_1.pt of step", "mixed"])
+def verl_ranks_of_two_steps(case):
+    edit(next(case.glob("source/**/extra_state_world_size_2_rank_1.pt")), lambda state: state["lr_scheduler"].update(last_epoch=10))
 
 
 @mistake("verl-replicated-w3", ["model.norm.weight"])
@@ -70,6 +85,21 @@ def megatron_missing_file(case):
 @mistake("mcore-verl-v2-llama-tp2", [["num_key_value_heads", "key_value", "linear_qkv", "k_proj"]])
 def megatron_config_with_other_groups(case):
     set_config(case, num_key_value_heads=4, num_attention_heads=8, head_dim=12, hidden_size=96)
+
+
+@mistake("mcore-verl-v2-llama-tp2", ["vocab_size 999", "embedding.word_embeddings.weight"])
+def megatron_config_with_a_larger_vocabulary(case):
+    set_config(case, vocab_size=999)
+
+
+@mistake("mcore-verl-v2-llama-tp2", ["num_hidden_layers is 2, the tensors have 3"])
+def megatron_config_with_fewer_layers(case):
+    set_config(case, num_hidden_layers=2)
+
+
+@mistake("mcore-verl-v2-qwen3moe-tp2-ep2", ["model_type is llama", "qwen3_moe"])
+def megatron_config_of_another_family(case):
+    set_config(case, model_type="llama", architectures=["LlamaForCausalLM"])
 
 
 @mistake("mcore-lm-torchdist-llama-tp2-adam", ["--config-from"], config=None)
@@ -135,6 +165,11 @@ def torchtune_config_with_another_width(case):
     set_config(case, hidden_size=48, num_attention_heads=3)
 
 
+@mistake("tune061-tune-gemma2-f32", ["model_type is llama", "named as those of gemma2"])
+def torchtune_config_of_another_family(case):
+    set_config(case, model_type="llama", architectures=["LlamaForCausalLM"])
+
+
 @mistake("lingua-w2-adam-f32", [["n_layers", "layers"]])
 def lingua_params_with_more_layers(case):
     path = next(case.glob("source/**/params.json"))
@@ -184,6 +219,16 @@ def torchtitan_config_with_fewer_experts(case):
     set_config(case, num_experts=4)
 
 
+@mistake("titan030-deepseekv3-w2", ["num_hidden_layers 2", "eh_proj"])
+def torchtitan_config_with_fewer_layers(case):
+    set_config(case, num_hidden_layers=2, num_nextn_predict_layers=1)
+
+
+@mistake("titan030-qwen3moe-w2", ["model_type is mixtral", "qwen3_moe"])
+def torchtitan_config_of_another_family(case):
+    set_config(case, model_type="mixtral", architectures=["MixtralForCausalLM"])
+
+
 @mistake("titan030-llama3-w2-adam", ["--config-from"], config=None)
 def torchtitan_without_config(case):
     pass
@@ -194,7 +239,22 @@ def accelerate_missing_rank(case):
     (case / "source/pytorch_model_fsdp_0/__1_0.distcp").unlink()
 
 
-@mistake("pytorch-fsdp1-shardedtensor-w2", [["rank 1", "rank_1"]])
+@mistake("accelerate-fsdp2-w2", ["optimizer_0", "pytorch_model_fsdp_0", "incomplete"])
+def accelerate_without_the_model(case):
+    shutil.rmtree(case / "source/pytorch_model_fsdp_0")
+
+
+@mistake("accelerate-fsdp1-w2-rankfiles", ["1 of 2 ranks", "pytorch_model_fsdp_0_rank1.bin"])
+def accelerate_missing_rank_file(case):
+    (case / "source/pytorch_model_fsdp_0_rank1.bin").unlink()
+
+
+@mistake("accelerate-fsdp2-w3-rankfiles", ["1 of 3 ranks", "pytorch_model_fsdp_0_rank0.bin"])
+def accelerate_missing_first_rank_file(case):
+    (case / "source/pytorch_model_fsdp_0_rank0.bin").unlink()
+
+
+@mistake("pytorch-fsdp1-shardedtensor-w2", ["model_world_size_2_rank_1.pt"])
 def pytorch_missing_rank(case):
     next(case.glob("source/*_rank_1.pt")).unlink()
 
@@ -207,6 +267,11 @@ def transformers_config_with_more_experts(case):
 @mistake("tf-llama-bin-bf16", [["qwen3", "q_norm"]])
 def transformers_config_of_another_family(case):
     set_config(case, model_type="qwen3", architectures=["Qwen3ForCausalLM"])
+
+
+@mistake("lightning-llama-f32", ["vocab_size is 999, "])
+def lightning_config_with_another_vocabulary(case):
+    set_config(case, vocab_size=999)
 
 
 @mistake("lightning-llama-f32", ["--config-from"], config=None)
