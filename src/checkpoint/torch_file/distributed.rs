@@ -1,5 +1,7 @@
 //! DTensor and ShardedTensor, read from what each torch release pickles of them.
 
+use std::collections::HashSet;
+
 use super::dtensor::{DTensor, Placement, ShardedTensor, Value};
 use super::pickle::Object;
 use super::{Storages, rebuild};
@@ -24,6 +26,7 @@ pub fn dtensor(args: Object<'_>, storages: &Storages) -> Result<DTensor> {
     let placements = spec
         .field("placements")
         .ok_or_else(|| broken("a DTensor without placements"))?;
+    check_order(placements)?;
     Ok(DTensor {
         local: local_tensor(local, storages)?,
         shape: shape(size)?,
@@ -35,6 +38,27 @@ pub fn dtensor(args: Object<'_>, storages: &Storages) -> Result<DTensor> {
             .and_then(Object::as_sizes)
             .ok_or_else(|| broken("a DTensor of a rank outside its mesh"))?,
     })
+}
+
+/// Before torch 2.5 nothing tells FSDP over tensor parallelism, which splits from right to left, from the other order: both
+/// are two plain shards (pytorch #129229, #130760).
+fn check_order(placements: Object<'_>) -> Result<()> {
+    const BEFORE: &str = "torch.distributed._tensor";
+    let is_early = |own: Object<'_>| {
+        let class = own.callable().and_then(Object::global);
+        class.is_some_and(|(module, _)| module.starts_with(BEFORE))
+    };
+    let mut dims = HashSet::new();
+    for own in placements.items().filter(|own| is_early(*own)) {
+        if let Placement::Shard { dim } = placement(own)?
+            && !dims.insert(dim)
+        {
+            return Err(broken(format!(
+                "two shards of dimension {dim}, whose order nothing told before torch 2.5; save it with a later one"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// FSDP1's ShardedTensor from the same arguments. Its state is `(local shards, metadata, ...)` (torch 2.15.0
@@ -175,3 +199,6 @@ fn shape(object: Option<Object<'_>>) -> Result<Shape> {
 fn broken(reason: impl Into<String>) -> Error {
     Error::Mapping(reason.into())
 }
+
+#[cfg(test)]
+mod tests;
