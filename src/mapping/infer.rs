@@ -76,7 +76,7 @@ fn agree(values: &mut Values, key: &str, size: u64, name: &str) -> Result<()> {
     match known == size {
         true => Ok(()),
         false => Err(Error::Mapping(format!(
-            "{key} is {known} by other tensors and {size} by {name}"
+            "{key} is {known} by other tensors and {size} by {name}; pass --config-from DIR"
         ))),
     }
 }
