@@ -1,6 +1,6 @@
-"""Writes the table of docs/systems.md from what the last test run recorded.
+"""Writes the README's table of systems from what the last test run recorded.
 
-    table.py [PAGE]       replaces what stands between <!-- systems:begin --> and <!-- systems:end -->; without PAGE, prints
+    table.py [README]       replaces what stands between <!-- systems:begin --> and <!-- systems:end -->; without README, prints
 """
 import collections
 import json
@@ -40,12 +40,12 @@ def listed(texts):
     return "; ".join(dict.fromkeys(sorted(t.replace("|", "/") for t in texts if t)))
 
 
-def main(page=None):
+def main(readme=None):
     text = table(json.loads(RESULTS.read_text()))
-    if not page:
+    if not readme:
         print(text)
         return
-    path = pathlib.Path(page)
+    path = pathlib.Path(readme)
     before, rest = path.read_text().split(BEGIN)
     _, after = rest.split(END)
     path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
