@@ -2,4 +2,3 @@
 
 pub mod mounts;
 pub mod programs;
-pub mod remedy;
