@@ -69,6 +69,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {
+    if let Ok(false) = other.try_exists() {
+        let wanted = "name a Hugging Face folder or a checkpoint as --against";
+        return Err(Error::absent(other, wanted));
+    }
     let other = checkpoint::open(other, None).map_err(|error| match error {
         Error::Mapping(reason) => Error::checkpoint(other, reason),
         error => error,

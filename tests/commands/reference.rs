@@ -56,3 +56,26 @@ fn log_lines_are_json_on_request() {
             .contains("no table for family")
     );
 }
+
+#[test]
+fn a_path_that_leads_nowhere_is_told_with_its_argument() {
+    let stage = Stage::new();
+    for (arguments, argument) in [
+        (&["inspect", "nowhere"][..], "SOURCE"),
+        (
+            &["inspect", "source", "--config-from", "nowhere"],
+            "--config-from",
+        ),
+        (&["inspect", "source", "--mapping", "nowhere"], "--mapping"),
+        (&["verify", "source", "--against", "nowhere"], "--against"),
+    ] {
+        let output = stage.run(arguments);
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let said = complaint(&output);
+        assert!(
+            said.contains("nowhere: there is no such file or folder"),
+            "{said}"
+        );
+        assert!(said.contains(argument), "{said}");
+    }
+}
