@@ -8,7 +8,11 @@ const VERBS: [&str; 23] = [
 ];
 
 /// What names both sides, of which only the user knows the wrong one.
-const CONTRADICTIONS: [&str; 2] = ["config.json contradicts the tensors", "missing: model."];
+const CONTRADICTIONS: [&str; 3] = [
+    "config.json contradicts the tensors",
+    "missing: model.",
+    "not in the model that config.json describes",
+];
 
 /// Whether a clause of `line` tells the user to do something.
 pub fn says_what_to_do(line: &str) -> bool {
