@@ -19,7 +19,7 @@ const NEW: &str = "torch.distributed.tensor.placement_types";
 
 fn releases() -> Vec<Release> {
     let group = tuple(&[text("0"), sizes(&[0, 1]), text("0")]);
-    let groups = || ("_dim_group_infos", list(&[group.clone()]));
+    let groups = || ("_dim_group_infos", list(std::slice::from_ref(&group)));
     let names = || ("_dim_group_names", list(&[text("0")]));
     let ranks = || ("_flatten_mesh_list", sizes(&[0, 1]));
     let thread = || ("_thread_id", none());
