@@ -30,7 +30,7 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
     let point = point::resolve(path)?;
     let refuse = |reason: &str| Err(Error::mount(path, reason));
     match table::at(&point) {
-        None => return refuse("nothing is mounted here"),
+        None => return refuse("nothing is mounted here; ckptfs status lists what is"),
         Some(entry) if entry.kind != point::KIND => {
             return refuse(&format!(
                 "is a mount of another kind ({}); left alone",
