@@ -151,8 +151,12 @@ fn refuse_unrelated(folder: &Folder, names: &[String]) -> Result<()> {
     Err(Error::checkpoint(folder.path(), reason))
 }
 
-/// Files that count themselves, `-00002-of-00005`, must all be there.
+/// Files that count themselves, `-00002-of-00005`, must all be there, and those with numbers up to the last one.
 fn refuse_gaps(folder: &Folder, names: &[String]) -> Result<()> {
+    if let Some(missing) = gap(names) {
+        let reason = format!("{missing} is missing: {INCOMPLETE}");
+        return Err(Error::checkpoint(folder.path(), reason));
+    }
     let numbers: Vec<(u64, u64)> = names.iter().filter_map(|name| number_of(name)).collect();
     let Some((_, count)) = numbers.first() else {
         return Ok(());
@@ -164,6 +168,22 @@ fn refuse_gaps(folder: &Folder, names: &[String]) -> Result<()> {
             format!("file {missing} of {count} is missing: {INCOMPLETE}"),
         )),
     }
+}
+
+/// The first of torchtune's `hf_model_0003_0.pt` that is not there, where a later one is.
+fn gap(names: &[String]) -> Option<String> {
+    const START: &str = "hf_model_";
+    let numbered = |name: &String| {
+        let (number, _) = name.strip_prefix(START)?.split_once('_')?;
+        number.parse::<usize>().ok()
+    };
+    let last = names.iter().filter_map(numbered).max()?;
+    let end = names
+        .iter()
+        .find_map(|name| name.strip_prefix(START)?.split_once('_'))?
+        .1;
+    let mut wanted = (1..=last.min(names.len())).map(|number| format!("{START}{number:04}_{end}"));
+    wanted.find(|name| !names.contains(name))
 }
 
 /// 2 and 5 of `model-00002-of-00005.safetensors`.

@@ -144,7 +144,7 @@ def torchtune_missing_shard(case):
     next(case.glob("source/epoch_0/model-00002-*")).unlink()
 
 
-@mistake("tune031-hf-pt-f32", [["hf_model_0003_0.pt", "missing"]])
+@mistake("tune031-hf-pt-f32", ["hf_model_0003_0.pt is missing"])
 def torchtune_old_missing_shard(case):
     next(case.glob("source/hf_model_0003_0.pt")).unlink()
 
@@ -239,7 +239,7 @@ def accelerate_missing_rank(case):
     (case / "source/pytorch_model_fsdp_0/__1_0.distcp").unlink()
 
 
-@mistake("accelerate-fsdp2-w2", ["optimizer_0", "pytorch_model_fsdp_0", "incomplete"])
+@mistake("accelerate-fsdp2-w2", ["optimizer_0", "pytorch_model_fsdp_0", "incomplete"], source="source")
 def accelerate_without_the_model(case):
     shutil.rmtree(case / "source/pytorch_model_fsdp_0")
 
