@@ -37,9 +37,6 @@ const ADAPTERS: [&str; 2] = ["lora_adapter", "adapter_model"];
 /// Folders beside or above the weights in which verl keeps config and tokenizer files.
 const SIDES: [&str; 2] = ["huggingface", "hf_config_and_tokenizer"];
 
-/// How the folders begin in which Accelerate and Megatron Bridge keep an optimizer beside the weights.
-const OPTIMIZER: &str = "optimizer";
-
 /// Most folders between the one named and the weights.
 const DEPTH: usize = 3;
 
@@ -116,12 +113,17 @@ fn which(folder: Folder, several: &[String]) -> Error {
     Error::checkpoint(&path, reason)
 }
 
+/// Whether it is a folder in which Accelerate or Megatron Bridge keeps an optimizer beside the weights.
+pub fn is_optimizers(name: &str) -> bool {
+    name.starts_with("optimizer")
+}
+
 /// Why a folder without weights is no checkpoint.
 fn none_in(folder: &Folder) -> Result<Error> {
     let names = folder.names()?;
     let index = names.iter().find(|name| name.ends_with(".index.json"));
     let folders = folder.folders()?;
-    let optimizer = folders.iter().find(|name| name.starts_with(OPTIMIZER));
+    let optimizer = folders.iter().find(|name| is_optimizers(name));
     let reason = match index.or(optimizer) {
         Some(optimizer) if index.is_none() => format!("holds {optimizer} and no weights beside it, as in pytorch_model_fsdp_0: {INCOMPLETE}"),
         Some(index) => format!("holds {index} and no shard that it names: {INCOMPLETE}"),
@@ -153,7 +155,7 @@ impl Search<'_> {
     fn look(&mut self, relative: &str, depth: usize) -> Result<()> {
         let folder = inner(self.root, relative)?;
         let name = relative.rsplit('/').next().unwrap_or(relative);
-        if name.starts_with(OPTIMIZER) || !self.seen.insert(folder.path().to_owned()) {
+        if is_optimizers(name) || !self.seen.insert(folder.path().to_owned()) {
             return Ok(());
         }
         let layouts = layouts(&folder)?;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::ending::Endings;
 use super::folder::Folder;
 use super::lone::{is_lone, stem};
-use super::place::search;
+use super::place::{is_optimizers, search};
 use super::save::{self, Save};
 use crate::error::{Error, Result};
 
@@ -226,7 +226,7 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
 /// Whether there is nothing but numbered folders, in which no checkpoint has begun.
 fn holds_nothing(folder: &Folder) -> Result<bool> {
     let mut folders = folder.folders()?;
-    folders.retain(|name| numbered(name).is_none() && !is_temporary(name));
+    folders.retain(|name| is_optimizers(name) || numbered(name).is_none() && !is_temporary(name));
     Ok(folder.names()?.is_empty() && folders.is_empty() && search(folder, "")?.is_empty())
 }
 

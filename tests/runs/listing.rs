@@ -96,6 +96,16 @@ fn a_step_that_holds_only_an_adapter_is_a_save() {
 }
 
 #[test]
+fn an_optimizer_without_its_model_is_no_run_and_none_to_come() {
+    let scene = Scene::new();
+    scene.save("optimizer_0");
+    assert!(Run::find(&scene.run()).unwrap().is_none());
+    assert!(Run::awaited(&scene.run()).unwrap().is_none());
+    let line = open(&scene.run()).unwrap_err().to_string();
+    assert!(line.contains("holds optimizer_0 and no weights"), "{line}");
+}
+
+#[test]
 fn one_checkpoint_is_no_run() {
     let scene = Scene::of(&["step-1"]);
     assert!(Run::find(&scene.step("step-1")).unwrap().is_none());
