@@ -203,6 +203,37 @@ fn heads_that_do_not_fit_the_rows_are_refused() {
     );
 }
 
+/// Twice the heads at half the size have the same shapes, and other bytes.
+#[test]
+fn another_config_than_the_one_beside_the_weights_must_be_of_the_same_model() {
+    let config = |heads: u64| {
+        format!(
+            r#"{{"model_type": "llama", "hidden_size": 8, "num_attention_heads": {heads}, "num_key_value_heads": {},
+"head_dim": {}, "intermediate_size": 5, "num_hidden_layers": 1, "vocab_size": 10}}"#,
+            heads / 2,
+            12 / heads
+        )
+    };
+    let with = |heads: u64| {
+        let other = folder(&config(heads), &[]);
+        let options = Options {
+            config_from: Some(other.path().to_owned()),
+            ..Options::default()
+        };
+        View::open(folder(&config(2), &small(&[8, 12])).path(), &options)
+    };
+    assert!(with(2).is_ok());
+    let line = with(4).unwrap_err().to_string();
+    assert_names(
+        &line,
+        &[
+            "num_attention_heads is 4",
+            "the checkpoint itself says 2",
+            "--config-from",
+        ],
+    );
+}
+
 #[test]
 fn a_tensor_of_another_shape_than_the_rest_is_told_apart_from_a_wrong_config() {
     let config = r#"{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1,

@@ -45,7 +45,7 @@ impl<'a> ConfigFile<'a> {
         let mut this = match (file, &checkpoint.params) {
             (Some(file), _) => {
                 let this = Self::read(&file.file)?;
-                stated::check(&this.values, checkpoint, tables)?;
+                stated::check(&this.values, &file.file, checkpoint, tables)?;
                 this
             }
             (None, Some(params)) => Self::derive(params, tables)?,
@@ -215,19 +215,8 @@ impl<'a> ConfigFile<'a> {
     }
 
     fn read(file: &Arc<SourceFile>) -> Result<Self> {
-        if file.size() > SIZE_LIMIT {
-            let size = file.size();
-            let reason =
-                format!("has {size} bytes, too many for a config; give the right --config-from");
-            return Err(Error::checkpoint(file.path(), reason));
-        }
-        let mut bytes = vec![0; file.size() as usize];
-        file.read_exact_at(&mut bytes, 0)?;
-        let values = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::malformed(file.path(), format!("no JSON that is understood: {error}"))
-        })?;
         Ok(Self {
-            values: Config::new(values),
+            values: Config::new(read(file)?),
             origin: Origin::File(file.clone()),
             changed: false,
             taken: Vec::new(),
@@ -283,6 +272,21 @@ impl<'a> ConfigFile<'a> {
             self.values.set(key, value);
         }
     }
+}
+
+/// The values of a config.json.
+pub fn read(file: &Arc<SourceFile>) -> Result<Map<String, Value>> {
+    if file.size() > SIZE_LIMIT {
+        let size = file.size();
+        let reason =
+            format!("has {size} bytes, too many for a config; give the right --config-from");
+        return Err(Error::checkpoint(file.path(), reason));
+    }
+    let mut bytes = vec![0; file.size() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Error::malformed(file.path(), format!("no JSON that is understood: {error}"))
+    })
 }
 
 /// The error about a config.json that is nowhere, and flags that do not suffice in its place.

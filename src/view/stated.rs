@@ -1,10 +1,12 @@
-//! What a checkpoint itself tells of its config.json: params.json, and the arguments of the training.
+//! What a checkpoint itself tells of its config.json: the one beside it, params.json, and the arguments of the training.
 
 use serde_json::{Map, Value};
 
+use super::config;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{Config, Tables};
+use crate::tensor::SourceFile;
 
 /// What says which tensors there are, and how they are read.
 const WEIGHTS: [&str; 8] = [
@@ -23,8 +25,15 @@ const BESIDE: [&str; 1] = ["rope_theta"];
 
 /// # Errors
 /// When config.json contradicts what the checkpoint itself tells of its tensors. Shapes alone do not tell heads apart.
-pub fn check(config: &Config, checkpoint: &Checkpoint, tables: &Tables) -> Result<()> {
-    match &*contradictions(&WEIGHTS, config, &told(checkpoint, tables)) {
+pub fn check(
+    config: &Config,
+    file: &SourceFile,
+    checkpoint: &Checkpoint,
+    tables: &Tables,
+) -> Result<()> {
+    let mut told = told(checkpoint, tables);
+    told.extend(beside(file, checkpoint));
+    match &*contradictions(&WEIGHTS, config, &told) {
         [] => Ok(()),
         all => Err(Error::Mapping(format!(
             "config.json is of another model: {}; give the right --config-from, or none",
@@ -50,6 +59,19 @@ fn told(checkpoint: &Checkpoint, tables: &Tables) -> Map<String, Value> {
         told.extend(tables.stated(params));
     }
     told
+}
+
+/// What the config.json beside the weights says of them, where `file` stands in for it.
+fn beside(file: &SourceFile, checkpoint: &Checkpoint) -> Map<String, Value> {
+    let mut files = checkpoint.side_files.iter();
+    let own = files.find(|own| own.path == config::NAME && own.file.path() != file.path());
+    let own = own.and_then(|own| config::read(&own.file).ok());
+    let mut own = own.unwrap_or_default();
+    if let Some(Value::Object(text)) = own.remove("text_config") {
+        own.extend(text);
+    }
+    own.retain(|key, _| WEIGHTS.contains(&&**key));
+    own
 }
 
 fn contradictions(keys: &[&str], config: &Config, told: &Map<String, Value>) -> Vec<String> {
