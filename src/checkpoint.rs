@@ -33,7 +33,7 @@ pub use crate::tensor::SourceTensor;
 use folder::Folder;
 use layout::Files;
 pub use layout::Layout;
-pub use names::{any_shared_roots, shared_roots, unwrapped};
+pub use names::{any_shared_roots, is_root, shared_roots, unwrapped};
 use place::Place;
 pub use run::{LATEST, Run};
 pub use save::Save;

@@ -1,6 +1,7 @@
 //! A checkpoint as the Hugging Face directory that it becomes: read, mapped, checked, laid out.
 
 mod adapter;
+mod chosen;
 mod compare;
 mod config;
 mod copies;
@@ -189,7 +190,7 @@ fn map(
 ) -> Result<(String, Outcome, Option<Tied>)> {
     let systems: Vec<&System> = tables.systems_of(family).collect();
     let tensors = &checkpoint.tensors;
-    let (system, sources) = names::choose(
+    let chosen = chosen::choose(
         &systems,
         family,
         tensors,
@@ -197,6 +198,8 @@ fn map(
         checkpoint,
     )?
     .ok_or_else(|| names::of_no_system(family, tensors))?;
+    let (system, sources) = (chosen.system, chosen.tensors);
+    notes.extend(names::left_out(&chosen.beside));
     config.infer(system, family, &sources)?;
     let applied = mapping::apply(system, family, config.values(), &sources);
     let mut outcome = applied.map_err(|error| config.explain(error))?;

@@ -31,10 +31,12 @@ const WRAPPERS: [&str; 3] = [
 ];
 
 /// Names that a state may have above those of its weights.
-const ROOTS: [&str; 7] = [
+const ROOTS: [&str; 9] = [
     "model",
     "module",
+    "state",
     "state_dict",
+    "model_state",
     "model_state_dict",
     "_forward_module",
     "app",
@@ -63,7 +65,13 @@ pub fn is_weight(name: &str) -> bool {
     !chained(first)
         && !name
             .split('.')
-            .any(|component| TRAINING.contains(&component))
+            .any(|component| TRAINING.contains(&unnumbered(component)))
+}
+
+/// `optimizer` of `optimizer_0`, as Lightning calls the first of several.
+fn unnumbered(component: &str) -> &str {
+    let stem = component.trim_end_matches(|char: char| char.is_ascii_digit());
+    stem.strip_suffix('_').unwrap_or(component)
 }
 
 /// The name without what wrappers inserted.
@@ -98,9 +106,14 @@ pub fn containers(paths: &[&[String]]) -> usize {
     (0..).take_while(shared).count()
 }
 
+/// Whether a state may have this above the names of its weights.
+pub fn is_root(component: &str) -> bool {
+    ROOTS.contains(&component)
+}
+
 /// Roots that all of `names` share above their own names, shortest first, starting with none: those of training loops.
 pub fn shared_roots(names: &[&str]) -> Vec<String> {
-    roots(names, &|component| ROOTS.contains(&component))
+    roots(names, &is_root)
 }
 
 /// The same, whatever they are called: in Lightning the attribute that holds the model.
@@ -134,6 +147,7 @@ mod tests {
     fn optimizer_state_is_told_by_components_and_not_by_substrings() {
         assert!(!is_weight("optimizer.state.model.norm.weight.exp_avg"));
         assert!(!is_weight("optim.param_groups.0.lr"));
+        assert!(!is_weight("optimizer_0.state.model.norm.weight.exp_avg"));
         assert!(!is_weight("chained_0.optimizer_x"));
         assert!(is_weight("model.optimizer_gate.weight"));
     }

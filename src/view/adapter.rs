@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::config::ConfigFile;
-use super::names;
-use super::{DtypeChoice, Options, View, dtype, side_files};
+use super::{DtypeChoice, Options, View, chosen, dtype, side_files};
 use crate::checkpoint::{Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, System, Tables};
@@ -86,7 +85,7 @@ fn map(
             tensor.origin, family.name
         ))
     };
-    let (system, sources) = names::choose(
+    let chosen = chosen::choose(
         &systems,
         family,
         tensors,
@@ -94,7 +93,11 @@ fn map(
         checkpoint,
     )?
     .ok_or_else(|| refuse(&tensors[0]))?;
-    let outcome = mapping::apply(system, family, config.values(), &sources)?;
+    let system = chosen.system;
+    if let Some(tensor) = chosen.beside.first() {
+        return Err(refuse(tensor));
+    }
+    let outcome = mapping::apply(system, family, config.values(), &chosen.tensors)?;
     if let Some(tensor) = outcome.unknown.first() {
         return Err(refuse(tensor));
     }

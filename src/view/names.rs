@@ -1,14 +1,16 @@
-//! Which system's names a checkpoint has, below what wrappers and training loops put around them.
+//! Names below what wrappers and training loops put around them, their order, and errors that list them.
 
 pub mod families;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::{HashSet, HashSetExt};
 
-use crate::checkpoint::{Checkpoint, any_shared_roots, shared_roots, unwrapped};
+use super::Note;
+use crate::checkpoint::{is_root, shared_roots, unwrapped};
 use crate::error::{Error, Result};
 use crate::mapping::{Family, MappedTensor, System, Tables, coverage, form_of};
 use crate::tensor::SourceTensor;
@@ -19,78 +21,6 @@ pub const BASE_PREFIX: &str = "model.";
 /// How many names a message shows.
 const SHOWN: usize = 6;
 
-/// The system that knows most forms of names, and the tensors under the names that it knows. `None` when none knows any.
-///
-/// # Errors
-/// When two know all of them and only the user can tell which it was.
-pub fn choose<'t>(
-    systems: &[&'t System],
-    family: &Family,
-    tensors: &[SourceTensor],
-    wanted: Option<&str>,
-    checkpoint: &Checkpoint,
-) -> Result<Option<(&'t System, Vec<SourceTensor>)>> {
-    let bare = tensors.iter().map(|tensor| unwrapped(&tensor.name));
-    let bare: Vec<Cow<'_, str>> = bare.collect();
-    let samples = one_of_each_form(&bare);
-    let is_wanted = |system: &&&System| wanted == Some(&system.name);
-    let may_be = |system: &&&System| {
-        system.marks.is_empty() || system.marks.iter().any(|mark| checkpoint.has_mark(mark))
-    };
-    let systems: Vec<&System> = match systems.iter().any(|system| is_wanted(&system)) {
-        true => systems.iter().filter(is_wanted).copied().collect(),
-        false => systems.iter().filter(may_be).copied().collect(),
-    };
-    let mut candidates = weighed(&systems, family, &samples, &spellings(&bare));
-    let most = candidates.iter().map(|candidate| candidate.known).max();
-    candidates.retain(|candidate| candidate.known > 0 && Some(candidate.known) == most);
-    let Some(first) = candidates.first() else {
-        return Ok(None);
-    };
-    let (own, all) = (&first.system.name, first.known == samples.len());
-    let mut rivals = candidates.iter().map(|candidate| &candidate.system.name);
-    match rivals.find(|rival| *rival != own) {
-        Some(rival) if all => Err(Error::Mapping(format!(
-            "its names could be {own}'s or {rival}'s: pass --system {own} or --system {rival}"
-        ))),
-        _ => {
-            let names = bare.iter().map(|name| first.spelling.of(name));
-            let renamed = tensors.iter().cloned().zip(names);
-            let renamed = renamed.map(|(tensor, name)| tensor.renamed(name));
-            Ok(Some((first.system, renamed.collect())))
-        }
-    }
-}
-
-/// A system whose names a checkpoint's may be.
-struct Candidate<'t> {
-    system: &'t System,
-    spelling: Spelling,
-    /// How many of the names it has rules for.
-    known: usize,
-}
-
-fn weighed<'t>(
-    systems: &[&'t System],
-    family: &Family,
-    names: &[Cow<'_, str>],
-    spellings: &[Spelling],
-) -> Vec<Candidate<'t>> {
-    let mut candidates = Vec::new();
-    for spelling in spellings.iter().copied() {
-        let names: Vec<Cow<'_, str>> = names.iter().map(|name| spelling.of(name)).collect();
-        let may_stand_so = |system: &&System| system.identity || spelling != Spelling::InBase;
-        for system in systems.iter().copied().filter(may_stand_so) {
-            candidates.push(Candidate {
-                system,
-                spelling,
-                known: coverage(system, family, &names),
-            });
-        }
-    }
-    candidates
-}
-
 /// The error about names that no system has.
 pub fn of_no_system(family: &Family, tensors: &[SourceTensor]) -> Error {
     Error::Mapping(format!(
@@ -100,33 +30,8 @@ pub fn of_no_system(family: &Family, tensors: &[SourceTensor]) -> Error {
     ))
 }
 
-/// How names that a system knows stand in a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spelling {
-    /// Below a root of so many bytes.
-    Below(usize),
-    /// As a base model's own, which stand under a prefix in the models built on it; so AutoModel saves them.
-    InBase,
-}
-
-impl Spelling {
-    fn of<'a>(self, name: &'a str) -> Cow<'a, str> {
-        match self {
-            Self::Below(root) => name[root..].into(),
-            Self::InBase => format!("{BASE_PREFIX}{name}").into(),
-        }
-    }
-}
-
-fn spellings(names: &[Cow<'_, str>]) -> Vec<Spelling> {
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-    let roots = any_shared_roots(&names).into_iter();
-    let below = roots.map(|root| Spelling::Below(root.len()));
-    below.chain([Spelling::InBase]).collect()
-}
-
 /// One name of each form speaks for all layers.
-fn one_of_each_form<'a>(names: &'a [Cow<'_, str>]) -> Vec<Cow<'a, str>> {
+pub fn one_of_each_form<'a>(names: &'a [Cow<'_, str>]) -> Vec<Cow<'a, str>> {
     let mut forms = HashSet::new();
     let is_new = |name: &&Cow<'_, str>| forms.insert(form_of(name).0);
     let samples = names.iter().filter(is_new);
@@ -143,9 +48,9 @@ pub fn unknown(system: &System, family: &Family, tensors: &[SourceTensor]) -> Er
     ))
 }
 
-/// Names without wrappers and without a root that a training loop put above them all, told by the model's own parts
-/// that then stand first.
-pub fn own_names(mut tensors: Vec<SourceTensor>) -> Vec<SourceTensor> {
+/// Names without wrappers and without what a training loop put above them, told by the model's own parts that then stand
+/// first. Also what it keeps beside the model.
+pub fn own_names(mut tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor>) {
     for tensor in &mut tensors {
         let name = unwrapped(&tensor.name);
         if name.len() < tensor.name.len() {
@@ -153,21 +58,55 @@ pub fn own_names(mut tensors: Vec<SourceTensor>) -> Vec<SourceTensor> {
         }
     }
     let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
-    let is_root = |root: &&String| {
-        let own = |name: &&str| {
-            matches!(
-                name[root.len()..].split('.').next(),
-                Some("model" | "lm_head" | "transformer" | "score")
-            )
-        };
-        root.is_empty() || names.iter().any(own)
-    };
     let roots = shared_roots(&names);
-    let root = roots.iter().rfind(is_root).map_or(0, String::len);
-    match root {
-        0 => tensors,
-        root => renamed(&tensors, |name| name[root..].to_owned()),
+    let stands_above = |root: &&String| {
+        let mut below = names.iter().map(|name| &name[root.len()..]);
+        root.is_empty() || below.any(starts_with_own_part)
+    };
+    let root = roots.iter().rfind(stands_above).cloned();
+    let root = entry_of_model(&names).or(root).unwrap_or_default();
+    let (own, beside): (Vec<_>, Vec<_>) = tensors
+        .into_iter()
+        .partition(|tensor| tensor.name.starts_with(&root));
+    match root.len() {
+        0 => (own, beside),
+        root => (renamed(&own, |name| name[root..].to_owned()), beside),
     }
+}
+
+/// The prefix of the one entry of a state that holds the model's own parts and nothing else, where others stand beside it.
+fn entry_of_model(names: &[&str]) -> Option<String> {
+    let shared = shared_roots(names).pop().unwrap_or_default();
+    let below = names.iter().map(|name| &name[shared.len()..]);
+    let mut entries: BTreeMap<&str, bool> = BTreeMap::new();
+    for (key, rest) in below.filter_map(|name| name.split_once('.')) {
+        *entries.entry(key).or_insert(true) &= starts_with_own_part(rest);
+    }
+    let mut models = entries.iter().filter(|(key, own)| **own && is_root(key));
+    let (Some((key, _)), None) = (models.next(), models.next()) else {
+        return None;
+    };
+    let prefix = format!("{shared}{key}.");
+    let mut beside = names.iter().filter(|name| !name.starts_with(&prefix));
+    beside
+        .all(|name| !starts_with_own_part(&name[shared.len()..]))
+        .then_some(prefix)
+}
+
+fn starts_with_own_part(name: &str) -> bool {
+    let first = name.split('.').next();
+    matches!(first, Some("model" | "lm_head" | "transformer" | "score"))
+}
+
+/// A remark on tensors that are left out because they are none of the model's.
+pub fn left_out(beside: &[SourceTensor]) -> Option<Note> {
+    let text = || {
+        format!(
+            "left out, as it stands beside the model: {}",
+            listed(beside)
+        )
+    };
+    (!beside.is_empty()).then(|| Note::warning(text()))
 }
 
 /// Refuses names that a system gives to other families: no table says what this family makes of them.

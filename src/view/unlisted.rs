@@ -28,7 +28,8 @@ pub fn map(
         }
         false => format!("no table for family {model_type}: names pass as they are, unchecked"),
     }));
-    let tensors = names::own_names(std::mem::take(&mut checkpoint.tensors));
+    let (tensors, beside) = names::own_names(std::mem::take(&mut checkpoint.tensors));
+    notes.extend(names::left_out(&beside));
     names::refuse_foreign(tables, model_type, &tensors)?;
     let mut outcome = as_saved(tables, config.values(), tensors)?;
     if let Some(fused) = outcome.tensors.iter().find(|tensor| is_fused(&tensor.name)) {

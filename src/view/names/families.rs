@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{one_of_each_form, spellings};
+use super::one_of_each_form;
 use crate::checkpoint::unwrapped;
 use crate::error::Error;
 use crate::mapping::{Family, Tables, is_whole};
 use crate::tensor::SourceTensor;
+use crate::view::chosen::spellings;
 
 /// The error about a family that does not have these names where others do. `said` tells who says that it is this one.
 pub fn contradicted(

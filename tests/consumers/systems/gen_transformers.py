@@ -34,6 +34,13 @@ def write_dcp(state, folder):
     dcp.save({"model": state, "step": 7}, checkpoint_id=folder, no_dist=True)
 
 
+def write_dcp_lightning(state, folder):
+    """Lightning's folder of an FSDP run: optimizers are numbered. Beside them a loop's own tensors."""
+    moments = {"state": {name: {"exp_avg": torch.zeros_like(value)} for name, value in state.items()}}
+    dcp.save({"model": {"model." + name: value for name, value in state.items()}, "optimizer_0": moments, "ema": {"decay": torch.ones(1)}}, checkpoint_id=folder, no_dist=True)
+    torch.save({"epoch": 0, "state_dict": {}, "loops": {}}, folder / "meta.pt")
+
+
 def write_dcp_flat(state, folder):
     dcp.save(dict(state), checkpoint_id=folder, no_dist=True)
 
@@ -57,7 +64,7 @@ def compiled_blocks(state):
     return {k.replace(".self_attn.", "._orig_mod.self_attn.").replace(".mlp.", "._orig_mod.mlp."): v for k, v in state.items()}
 
 
-WRITERS = {"dcp": write_dcp, "dcpflat": write_dcp_flat, "bin": write_torch, "pt": write_pt}
+WRITERS = {"dcp": write_dcp, "dcplightning": write_dcp_lightning, "dcpflat": write_dcp_flat, "bin": write_torch, "pt": write_pt}
 
 
 def one(out, family, writer, dtype, rename=None, label="", **changes):
@@ -76,6 +83,7 @@ def main(out):
         one(out, family, "dcp", torch.float32)
         one(out, family, "bin", torch.bfloat16)
     one(out, "qwen3_moe", "dcpflat", torch.bfloat16)
+    one(out, "llama", "dcplightning", torch.float32, tie_word_embeddings=False)
     one(out, "mixtral", "pt", torch.float16)
     one(out, "qwen2", "pt", torch.float32, prefixed("module."), "-ddp")
     one(out, "llama", "pt", torch.float32, prefixed("_orig_mod."), "-compiled")
