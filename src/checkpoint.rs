@@ -4,6 +4,7 @@ mod consolidated;
 mod dcp;
 mod ending;
 pub mod folder;
+pub mod foreign;
 mod fsdp_ranks;
 mod layout;
 mod lone;

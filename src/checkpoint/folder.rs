@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::foreign;
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::SourceFile;
 
@@ -70,6 +71,13 @@ impl Folder {
         SourceFile::open(&self.locate(relative)?)
     }
 
+    /// How many bytes all files but `name` have together.
+    pub fn bytes_beside(&self, name: &str) -> Result<u64> {
+        let others = self.names()?.into_iter().filter(|other| other != name);
+        let sizes = others.filter_map(|other| fs::metadata(self.path.join(other)).ok());
+        Ok(sizes.fold(0, |sum, file| sum.saturating_add(file.len())))
+    }
+
     /// The whole of a file that has at most `limit` bytes.
     pub fn read_small(&self, relative: &str, limit: u64) -> Result<Vec<u8>> {
         let file = self.open_file(relative)?;
@@ -96,12 +104,8 @@ impl Folder {
     /// The document in a file that has at most `limit` bytes.
     pub fn json_within<T: DeserializeOwned>(&self, relative: &str, limit: u64) -> Result<T> {
         let bytes = self.read_small(relative, limit)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Error::malformed(
-                &self.path.join(relative),
-                format!("no JSON that is understood: {error}"),
-            )
-        })
+        serde_json::from_slice(&bytes)
+            .map_err(|error| foreign::no_json(&self.path.join(relative), &bytes, &error))
     }
 
     fn entries(&self, wanted: impl Fn(&DirEntry) -> bool) -> Result<Vec<String>> {

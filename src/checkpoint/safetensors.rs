@@ -10,17 +10,18 @@ use std::sync::Arc;
 use self::header::Entry;
 pub use self::header::Strings;
 use super::named::named;
+use crate::checkpoint::foreign;
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Shape, SourceFile, Tensor, contiguous};
 
 /// Most bytes of a header, as in safetensors 0.8.0, and of an index, which tells less of each tensor.
 pub const HEADER_LIMIT: u64 = 100_000_000;
+/// As much of a file as tells what else it is.
+const FRONT: u64 = 32;
 /// Most bytes of a tensor's name.
 const NAME_LIMIT: usize = 4096;
 /// The key of a header that is no tensor.
 const METADATA: &str = "__metadata__";
-/// What the length of a header is in a file that Git LFS has not fetched.
-const LFS: u64 = u64::from_le_bytes(*b"version ");
 
 /// What a file holds: tensors in the order of their bytes, each with its range in the file.
 #[derive(Debug)]
@@ -95,16 +96,19 @@ fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
     let refuse = |reason: String| Err(Error::malformed(file.path(), reason));
     let size = file.size();
     if size < 8 {
-        return refuse(format!("no safetensors file: it has {size} bytes"));
+        return refuse(format!(
+            "no safetensors file: it has {size} bytes; copy it again"
+        ));
     }
     let mut length = [0; 8];
     file.read_exact_at(&mut length, 0)?;
     let length = u64::from_le_bytes(length);
-    if length == LFS {
-        let reason = "is a Git LFS pointer; fetch the file itself with: git lfs pull";
-        return Err(Error::checkpoint(file.path(), reason));
-    }
     if length > HEADER_LIMIT || length > size - 8 {
+        let mut front = vec![0; FRONT.min(size) as usize];
+        file.read_exact_at(&mut front, 0)?;
+        if let Some(what) = foreign::kind(&front) {
+            return Err(Error::checkpoint(file.path(), what));
+        }
         return refuse(format!(
             "no safetensors file, or incomplete: a header of {length} bytes in a file of {size}"
         ));

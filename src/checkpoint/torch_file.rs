@@ -21,6 +21,7 @@ use self::pickle::{Object, Pickle};
 pub use self::rebuild::dtype;
 use self::section::Section;
 pub use self::walk::Found;
+use crate::checkpoint::foreign;
 use crate::error::{Error, Result};
 use crate::tensor::{SourceFile, Tensor};
 
@@ -104,7 +105,7 @@ impl TorchFile {
     /// Every tensor, by its path of keys and indices, that `keep` wants. One that cannot be served is an error in its
     /// place, so that an optimizer's oddities hinder no weight.
     pub fn tensors(&self, keep: &dyn Fn(&[String]) -> bool) -> Result<Vec<Found>> {
-        walk::tensors(self.root(), &self.storages, keep)
+        walk::tensors(&self.pickle, &self.storages, keep)
     }
 
     /// The one tensor that was saved.
@@ -129,39 +130,20 @@ pub fn check_sums(file: &Arc<SourceFile>) -> Result<bool> {
 
 /// What a file is that only has the name of a torch file.
 fn foreign(front: &[u8]) -> Option<&'static str> {
-    const KINDS: &[(usize, &[u8], &str)] = &[
-        (
-            0,
-            b"version https://git-lfs",
-            "is a Git LFS pointer; fetch the file itself with `git lfs pull`",
-        ),
-        (
-            0,
-            b"<",
-            "is a web page or XML, not a torch file; download it again",
-        ),
-        (0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it first"),
-        (0, b"\x1f\x8b", "is compressed with gzip; unpack it first"),
-        (
-            0,
-            b"\x28\xb5\x2f\xfd",
-            "is compressed with zstd; unpack it first",
-        ),
-        (
-            257,
-            b"ustar",
-            "is a tar archive, as torch 0.1 wrote; load it and save it again with torch.save",
-        ),
-    ];
-    let starts = |&&(at, magic, _): &&(usize, &[u8], &str)| {
-        front.get(at..).is_some_and(|rest| rest.starts_with(magic))
+    const TAR: &str =
+        "is a tar archive, as torch 0.1 wrote; load it and save it again with torch.save";
+    let is_tar = || {
+        front
+            .get(257..)
+            .is_some_and(|rest| rest.starts_with(b"ustar"))
     };
     match front.first() {
-        None => Some("is empty; copy it again, or take another save"),
         Some(0x80) => None,
-        Some(_) => KINDS.iter().find(starts).map(|kind| kind.2).or(Some(
-            "is no file of torch.save; name the file that it wrote",
-        )),
+        _ => foreign::kind(front)
+            .or_else(|| is_tar().then_some(TAR))
+            .or(Some(
+                "is no file of torch.save; name the file that it wrote",
+            )),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::options::Options;
 use super::stated;
+use crate::checkpoint::foreign;
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Derivation, Family, MappedTensor, System, Tables};
@@ -284,9 +285,7 @@ pub fn read(file: &Arc<SourceFile>) -> Result<Map<String, Value>> {
     }
     let mut bytes = vec![0; file.size() as usize];
     file.read_exact_at(&mut bytes, 0)?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Error::malformed(file.path(), format!("no JSON that is understood: {error}"))
-    })
+    serde_json::from_slice(&bytes).map_err(|error| foreign::no_json(file.path(), &bytes, &error))
 }
 
 /// The error about a config.json that is nowhere, and flags that do not suffice in its place.

@@ -1,6 +1,7 @@
 //! Pickles that would run code, lie about lengths or claim tensors that their storages do not hold.
 
 use super::make::pickle::*;
+use super::make::tensors::named as one_tensor;
 use super::make::zip::{Zip, torch};
 use super::scene::*;
 
@@ -20,6 +21,12 @@ fn weight(value: Value) -> Scene {
 
 fn touch(module: &str, function: &str) -> Value {
     call(global(module, function), &[text("touch ../canary canary")])
+}
+
+/// A list of twice the same list, which is a list of twice the same, and so on down to a tensor.
+fn doubling(levels: u8) -> Value {
+    let level = |memo| [&b"q"[..], &[memo], b"0](h", &[memo], b"h", &[memo], b"e"].concat();
+    (0..levels).fold(small(), |value, memo| [value, level(memo)].concat())
 }
 
 const INERT: &str = "nothing was executed";
@@ -94,11 +101,14 @@ cases! {
         refused(saved(b"j\xff\xff\xff\xff"), &["memo index 4294967295"]);
     }
 
-    10 lists_without_end, "refused: deeper than any checkpoint" => {
+    10 lists_without_end, "refused: deeper than any checkpoint, or in more places" => {
         let deep = [b")".to_vec(), vec![0x85; 1_000_000]].concat();
         refused(weight(deep), &["nests lists deeper than 64"]);
         refused(weight(b"]q\0h\0a".to_vec()), &["nests lists deeper than 64"]);
         refused(weight(b"}q\0X\x01\0\0\0ah\0s".to_vec()), &["nests lists deeper than 64"]);
+        for levels in [20, 40, 60] {
+            refused(weight(doubling(levels)), &["has lists in more places"]);
+        }
     }
 
     11 items_for_what_is_no_container, "refused, tensors included" => {
@@ -176,7 +186,14 @@ cases! {
         is(b"7z\xbc\xaf\x27\x1c\0\x04", &["7z archive"]);
         is(b"\x1f\x8b\x08\0", &["gzip"]);
         is(b"PK\x03\x04", &["zip"]);
-        refused(Scene::new().with("model.safetensors", lfs), &["LFS"]);
+        let named = |name: &str, bytes: &str, word: &str| {
+            let scene = Scene::new().with("model.safetensors", one_tensor(&["w"]));
+            refused(scene.with(name, bytes), &[name, word]);
+        };
+        for name in ["model.safetensors", "config.json", "model.safetensors.index.json"] {
+            named(name, lfs, "Git LFS pointer");
+            named(name, "<!DOCTYPE html><html>", "web page");
+        }
         let other = Zip::default().bent(|zip| zip.add("word/document.xml", b"<x/>"));
         is(&other.bytes(), &["not written by torch.save"]);
         is(&torch(&text("just text")), &["no weights"]);

@@ -55,6 +55,11 @@ impl Pickle {
         Object::new(self, self.root)
     }
 
+    /// How many places in containers and calls there are for values.
+    pub fn places(&self) -> usize {
+        self.arena.places()
+    }
+
     /// Module and name of every class and function that the pickle names.
     pub fn globals(&self) -> impl Iterator<Item = (&str, &str)> {
         let globals = self.arena.globals().iter();

@@ -3,22 +3,26 @@
 use std::collections::HashSet;
 
 use super::dtensor::Value;
-use super::pickle::Object;
+use super::pickle::{Object, Pickle};
 use super::{Storages, rebuild};
 use crate::checkpoint::named::{named, unnamed};
 use crate::error::{Error, Result};
 
 /// Most levels of dictionaries and lists. A list that contains itself has no end.
 const DEPTH_LIMIT: usize = 64;
-/// Most dictionaries, lists and objects that are looked at, however often lists share lists.
-const STEP_LIMIT: usize = 1 << 22;
+/// Most keys and indices that the paths of all dictionaries, lists and objects have together, for each place of a value
+/// that the pickle has, and in all. Few bytes may put lists into each other that share lists, so that no one can follow
+/// every path.
+const KEYS_PER_PLACE: usize = 16;
+const FEW_KEYS: usize = 1 << 12;
+const KEY_LIMIT: usize = 1 << 21;
 
 /// A tensor's path of keys and indices, and what is known of it.
 pub type Found = (Vec<String>, Result<Value>);
 
 /// The tensors under `root` whose path `keep` wants. One that cannot be served is an error in its place.
 pub fn tensors(
-    root: Object<'_>,
+    pickle: &Pickle,
     storages: &Storages,
     keep: &dyn Fn(&[String]) -> bool,
 ) -> Result<Vec<Found>> {
@@ -26,11 +30,11 @@ pub fn tensors(
         storages,
         keep,
         path: Vec::new(),
-        steps: 0,
+        keys_left: (FEW_KEYS + KEYS_PER_PLACE * pickle.places()).min(KEY_LIMIT),
         harmless: HashSet::new(),
         found: Vec::new(),
     };
-    walk.visit(root)?;
+    walk.visit(pickle.root())?;
     Ok(walk.found)
 }
 
@@ -38,7 +42,7 @@ struct Walk<'a, 'k> {
     storages: &'k Storages,
     keep: &'k dyn Fn(&[String]) -> bool,
     path: Vec<String>,
-    steps: usize,
+    keys_left: usize,
     /// Values known to refer to no storage.
     harmless: HashSet<Object<'a>>,
     found: Vec<Found>,
@@ -66,15 +70,26 @@ impl<'a> Walk<'a, '_> {
         if object.is_scalar() {
             return Ok(());
         }
-        self.steps += 1;
-        if self.path.len() > DEPTH_LIMIT || self.steps > STEP_LIMIT {
-            let reason = format!("nests lists deeper than {DEPTH_LIMIT} levels, or in themselves");
-            return Err(Error::malformed(self.storages.file().path(), reason));
-        }
         self.path.push(name());
+        self.spend_keys()?;
         self.visit(object)?;
         self.path.pop();
         Ok(())
+    }
+
+    /// Takes the keys of this path off those that are left.
+    fn spend_keys(&mut self) -> Result<()> {
+        let refuse = |reason| Err(Error::malformed(self.storages.file().path(), reason));
+        match self.keys_left.checked_sub(self.path.len()) {
+            _ if self.path.len() > DEPTH_LIMIT => refuse(format!(
+                "nests lists deeper than {DEPTH_LIMIT} levels, or in themselves"
+            )),
+            None => refuse("has lists in more places than any checkpoint".to_owned()),
+            Some(left) => {
+                self.keys_left = left;
+                Ok(())
+            }
+        }
     }
 
     fn leaf(&mut self, object: Object<'a>) -> Result<Option<Value>> {

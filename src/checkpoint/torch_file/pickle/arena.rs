@@ -121,6 +121,11 @@ impl Arena {
         self.nodes.len().max(self.items.len() / 2)
     }
 
+    /// How many items all containers have together.
+    pub fn places(&self) -> usize {
+        self.items.len()
+    }
+
     pub fn add(&mut self, node: Node) -> Id {
         match node {
             Node::None => return Id(0),
