@@ -207,6 +207,11 @@ fn tensor<'a>(name: &Arc<str>, entry: &Entry<'a>, items: &Items<'a>) -> Result<T
     Tensor::tiled(shape, distinct(tiles))
 }
 
+/// The bytes of the elements alone.
+fn least_bytes(dtype: Dtype, shape: &Shape) -> u64 {
+    shape.elements().saturating_mul(dtype.bits()) / 8
+}
+
 fn chunk_tensor(
     name: &Arc<str>,
     dtype: Dtype,
@@ -215,6 +220,12 @@ fn chunk_tensor(
     part: Part,
 ) -> Result<Tensor> {
     match part {
+        Part::Zip(section) if section.length() < least_bytes(dtype, &shape) => {
+            Err(Error::Mapping(format!(
+                "an item of {} bytes for a chunk of type {dtype} and shape {shape}: {INCOMPLETE}",
+                section.length()
+            )))
+        }
         Part::Zip(section) => {
             let file = section.file().clone();
             let chunk = Chunk {

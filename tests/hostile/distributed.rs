@@ -38,7 +38,7 @@ fn ranks(placements: [Value; 2], sizes: [i64; 2], whole: i64) -> Scene {
 cases! {
     60 a_foreign_name_in_the_metadata, "refused by name" => {
         shown(bent(|_| {}), &["\"w\"", "8"]);
-        for (module, name) in [("posix", "system"), ("builtins", "eval"), ("pip", "main"), ("numpy", "load"), ("torchx", "y")] {
+        for (module, name) in [("posix", "system"), ("builtins", "eval"), ("pip", "main"), ("numpy", "load"), ("torchx", "y"), ("torch", "load"), ("torch.hub", "load")] {
             let extra = [("x", call(global(module, name), &[text("touch ../canary")]))];
             let bytes = with_items(&[8], &chunks(), &items(&chunks()), &extra);
             refused(folder(bytes), &[&format!("names {module}.{name}"), "nothing was executed"]);
@@ -55,6 +55,9 @@ cases! {
     62 items_outside_of_their_files, "refused when opened, those of the optimizer too; so are two items over the same bytes" => {
         for (start, length) in [(1, 1 << 20), (1 << 40, 1), (i64::MAX, i64::MAX), (0, 1 << 62)] {
             refused(bent(|chunk| (chunk.start, chunk.length) = (start, length)), &["incomplete", "tensor w"]);
+        }
+        for length in [0, 1, 15] {
+            refused(bent(|chunk| chunk.length = length), &["tensor w", "bytes for a chunk", "incomplete"]);
         }
         for (start, length) in [(-1, 10), (0, -1)] {
             refused(bent(|chunk| (chunk.start, chunk.length) = (start, length)), &["without a place"]);
@@ -90,6 +93,8 @@ cases! {
         refused(bent(|_| {}).without("__1_0.distcp"), &["__1_0.distcp is missing", "incomplete"]);
         refused(bent(|_| {}).without(".metadata"), &["no .metadata", "incomplete"]);
         refused(bent(|_| {}).without(".metadata").with(".metadata.tmp", ""), &[".metadata.tmp", "interrupted"]);
+        refused(folder(b"version https://git-lfs.github.com/spec/v1\n".into()), &["Git LFS pointer"]);
+        refused(folder(vec![0; 9 << 20]), &["more than all the data that it tells of"]);
         let whole = metadata(&[8], &chunks());
         refused(folder(whole[..whole.len() - 9].into()), &["ends too early", "incomplete"]);
         refused(bent(|_| {}).with("__1_0.distcp", &item(4)[..99]), &["incomplete"]);

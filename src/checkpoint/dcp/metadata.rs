@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::folder::Folder;
+use crate::checkpoint::foreign;
 use crate::checkpoint::named::named;
 use crate::checkpoint::torch_file::dtype;
 use crate::checkpoint::torch_file::pickle::{Object, Pickle};
@@ -15,9 +16,11 @@ const NAME: &str = ".metadata";
 /// Most bytes and values. A model of a thousand tensors, with its optimizer, on a thousand ranks takes half of it.
 const SIZE_LIMIT: u64 = 1 << 30;
 const VALUE_LIMIT: usize = 1 << 26;
-/// Modules whose classes occur in `.metadata`.
-const MODULES: [&str; 9] = [
-    "torch",
+/// Most bytes of one that tells of less data than it has bytes itself. A chunk and its item are told in fewer bytes than
+/// torch.save takes for an item.
+const SMALL: u64 = 8 << 20;
+/// Packages whose classes occur in `.metadata`, beside torch.
+const PACKAGES: [&str; 8] = [
     "megatron",
     "pathlib",
     "collections",
@@ -26,6 +29,11 @@ const MODULES: [&str; 9] = [
     "copyreg",
     "enum",
     "_codecs",
+];
+
+/// How the names of torch's element types begin.
+const TYPES: [&str; 8] = [
+    "float", "bfloat", "int", "uint", "bool", "complex", "qu", "qint",
 ];
 
 pub struct Metadata {
@@ -56,12 +64,14 @@ impl Metadata {
             return Err(incomplete(folder)?);
         }
         let path = folder.path().join(NAME);
-        let pickle = Pickle::parse(&path, folder.read_small(NAME, SIZE_LIMIT)?, VALUE_LIMIT)?;
-        let foreign = |(module, _): &(&str, &str)| {
-            let top = module.split('.').next().unwrap_or(module);
-            !MODULES.contains(&top)
-        };
-        if let Some((module, name)) = pickle.globals().find(foreign) {
+        check_size(folder)?;
+        let bytes = folder.read_small(NAME, SIZE_LIMIT)?;
+        if let Some(what) = foreign::kind(&bytes) {
+            return Err(Error::checkpoint(&path, what));
+        }
+        let pickle = Pickle::parse(&path, bytes, VALUE_LIMIT)?;
+        let is_needless = |(module, name): &(&str, &str)| !is_needed(module, name);
+        if let Some((module, name)) = pickle.globals().find(is_needless) {
             let path = &format!("{module}.{name}");
             let path = path.escape_debug();
             let reason = format!("names {path}, which no DCP metadata needs; {UNTRUSTED}");
@@ -210,6 +220,27 @@ fn shape(sizes: Option<Object<'_>>) -> Result<Shape> {
             "shape {sizes:?} has too many dimensions or elements"
         ))
     })
+}
+
+/// Whether a `.metadata` may name this. Of torch itself that is how it writes the types, sizes and layouts of tensors.
+fn is_needed(module: &str, name: &str) -> bool {
+    match module.split_once('.') {
+        Some(("torch", inner)) => inner.starts_with("distributed.") || name == "_get_layout",
+        None if module == "torch" => {
+            ["Size", "device"].contains(&name) || TYPES.iter().any(|start| name.starts_with(start))
+        }
+        _ => PACKAGES.contains(&module.split('.').next().unwrap_or(module)),
+    }
+}
+
+/// Refuses what would take memory for nothing.
+fn check_size(folder: &Folder) -> Result<()> {
+    let size = folder.open_file(NAME)?.size();
+    if size <= SMALL || size <= folder.bytes_beside(NAME)? {
+        return Ok(());
+    }
+    let reason = format!("has {size} bytes, more than all the data that it tells of: {INCOMPLETE}");
+    Err(Error::checkpoint(&folder.path().join(NAME), reason))
 }
 
 /// Why a folder of chunks has no `.metadata`: the last thing that a save writes is missing.
