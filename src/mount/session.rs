@@ -109,8 +109,8 @@ impl Mounted {
         if let Some(Event::Ended) = self.event(Duration::ZERO) {
             return self.ended();
         }
-        if self.is_there() {
-            self.detach()?;
+        if let Some(place) = self.place() {
+            self.detach(&place)?;
         }
         self.has_ended = true;
         match self.event(GRACE) {
@@ -135,15 +135,15 @@ impl Mounted {
         }
     }
 
-    fn detach(&self) -> Result<()> {
-        let detached = detach_soon(&self.point, When::Unused).or_else(|error| {
+    fn detach(&self, place: &Path) -> Result<()> {
+        let detached = detach_soon(place, When::Unused).or_else(|error| {
             if error.kind() == io::ErrorKind::ResourceBusy {
                 tracing::warn!(
                     "{} is in use; served {GRACE:?} longer",
                     self.point.display()
                 );
             }
-            detach(&self.point, When::Lazily)
+            detach(place, When::Lazily)
         });
         detached.map_err(|error| self.fault(error.to_string()))
     }
@@ -152,15 +152,18 @@ impl Mounted {
     /// lies there dead.
     fn ended(mut self) -> Result<()> {
         self.has_ended = true;
-        match self.is_there() && !is_served(&self.point) {
-            true => self.detach(),
-            false => Ok(()),
+        match self.place() {
+            Some(place) if !is_served(&place) => self.detach(&place),
+            _ => Ok(()),
         }
     }
 
-    /// Whether the mount point is still ours, not free or another's.
-    fn is_there(&self) -> bool {
-        self.identity.is_none() || table::identity(&self.point) == self.identity
+    /// Where the view is mounted, if it still is.
+    fn place(&self) -> Option<PathBuf> {
+        match &self.identity {
+            Some(identity) => table::place(identity, &self.point),
+            None => Some(self.point.clone()),
+        }
     }
 
     fn fault(&self, reason: impl Into<String>) -> Error {
@@ -170,8 +173,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if !self.has_ended && self.is_there() {
-            detach(&self.point, When::Lazily).ok();
+        if let Some(place) = self.place().filter(|_| !self.has_ended) {
+            detach(&place, When::Lazily).ok();
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct Mount {
 /// The views of this process' namespace, of all users.
 pub fn mounts() -> Result<Vec<Mount>> {
     let table =
-        table::all().map_err(|error| Error::io(Path::new("/proc/self/mountinfo"), error))?;
+        table::all().map_err(|error| Error::io(Path::new("/proc/thread-self/mountinfo"), error))?;
     let views = table.into_iter().filter(|entry| entry.kind == point::KIND);
     Ok(views.map(mount).collect())
 }

@@ -1,4 +1,4 @@
-//! The table of mounts, as /proc/self/mountinfo shows it: asked without touching any filesystem.
+//! The table of mounts, as /proc/thread-self/mountinfo shows it: asked without touching any filesystem.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// A mount of this process' namespace.
+/// A mount of this thread's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// `major:minor` of the filesystem, its `st_dev`.
@@ -40,6 +40,24 @@ pub fn identity(point: &Path) -> Option<Identity> {
     Some(Identity { device, unique })
 }
 
+/// Where a mount lies that was made at `point`, should a directory above it have another name by now. `None` when it is
+/// gone.
+pub fn place(identity: &Identity, point: &Path) -> Option<PathBuf> {
+    let is_it = |point: &Path| match identity.unique {
+        Some(_) => unique(point) == identity.unique,
+        // Who cannot read the table, for want of descriptors, cannot know better.
+        None => all().is_err() || at(point).is_some_and(|entry| entry.device == identity.device),
+    };
+    if is_it(point) {
+        return Some(point.to_owned());
+    }
+    let same_device = |entry: &Entry| entry.device == identity.device;
+    let mut others = all().ok()?.into_iter().filter(same_device);
+    others
+        .find(|entry| identity.unique.is_some() && is_it(&entry.point))
+        .map(|entry| entry.point)
+}
+
 /// As `STATX_MNT_ID_UNIQUE` of statx(2) tells it. No filesystem is asked.
 fn unique(point: &Path) -> Option<u64> {
     let path = CString::new(point.as_os_str().as_bytes()).ok()?;
@@ -62,7 +80,7 @@ fn unique(point: &Path) -> Option<u64> {
 
 /// All mounts, in the order in which they were made.
 pub fn all() -> io::Result<Vec<Entry>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let table = std::fs::read("/proc/thread-self/mountinfo")?;
     let lines = table.split(|byte| *byte == b'\n');
     Ok(lines.filter_map(entry).collect())
 }

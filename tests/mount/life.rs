@@ -124,6 +124,22 @@ fn someone_else_may_unmount() {
 }
 
 #[test]
+fn a_view_in_a_directory_of_another_name_by_now_is_unmounted() {
+    need_fuse!();
+    let stage = Stage::new();
+    let outer = stage.other("outer");
+    fs::create_dir_all(outer.join("point")).unwrap();
+    let point = outer.join("point");
+    let options = Options::new(stage.source());
+    let view = mount(vec![inline("a", &[b"bytes"])], &point, &options).unwrap();
+    let moved = stage.other("moved");
+    fs::rename(&outer, &moved).unwrap();
+    assert_eq!(fs::read(moved.join("point/a")).unwrap(), b"bytes");
+    view.unmount().unwrap();
+    assert!(fs::read_dir(moved.join("point")).unwrap().next().is_none());
+}
+
+#[test]
 fn nohup_outlives_the_terminal() {
     need_fuse!();
     let stage = Stage::new();
