@@ -106,7 +106,7 @@ impl Home {
 impl Drop for Home {
     /// A session that failed may leave a mount in the directory to be removed.
     fn drop(&mut self) {
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let points = table.lines().filter_map(|line| line.split(' ').nth(4));
         for point in points.filter(|point| point.starts_with(self.0.path().to_str().unwrap())) {
             Command::new("umount").args(["-l", point]).status().ok();

@@ -9,7 +9,7 @@ use ckptfs::repo::{Attributes, Segment, VirtualFile};
 use ckptfs::tensor::SourceFile;
 use tempfile::TempDir;
 
-/// Ends the test, saying so, where the machine has no FUSE.
+/// Ends the test, saying so, where the machine has no FUSE. Else its mounts are its own.
 #[macro_export]
 macro_rules! need_fuse {
     () => {
@@ -21,10 +21,11 @@ macro_rules! need_fuse {
             eprintln!("SKIPPED {}: /dev/fuse: {error}", module_path!());
             return;
         }
+        $crate::common::programs::keep_mounts_apart();
     };
 }
 
-/// Ends the test, saying so, where it may not become another user.
+/// Ends the test, saying so, where it may not become another user. Else its mounts are its own.
 #[macro_export]
 macro_rules! need_root {
     () => {
@@ -32,6 +33,7 @@ macro_rules! need_root {
             eprintln!("SKIPPED {}: not root", module_path!());
             return;
         }
+        $crate::common::programs::keep_mounts_apart();
     };
 }
 

@@ -70,6 +70,13 @@ impl Stage {
         command.current_dir(self.root.path());
         command.args(["mount", "source", "point"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: between fork and exec prctl may be called; it takes numbers alone.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            })
+        };
         let mut child = command.spawn().unwrap();
         let mut ready = String::new();
         let stdout = child.stdout.as_mut().unwrap();
@@ -79,7 +86,7 @@ impl Stage {
     }
 
     pub fn is_mounted(&self) -> bool {
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         table.contains(self.point().to_str().unwrap())
     }
 
@@ -108,14 +115,12 @@ impl Stage {
 }
 
 impl Drop for Stage {
-    /// A test that failed may leave a mount in the directory to be removed.
+    /// A test that failed may leave mounts in the directory to be removed.
     fn drop(&mut self) {
-        if self.is_mounted() {
-            Command::new("umount")
-                .arg("-l")
-                .arg(self.point())
-                .status()
-                .ok();
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        for point in points.filter(|point| point.starts_with(self.root.path().to_str().unwrap())) {
+            Command::new("umount").args(["-l", point]).status().ok();
         }
     }
 }
@@ -162,6 +167,27 @@ impl Drop for Foreground {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Gives this thread, and all that it starts, mounts of their own, where it is root. What a test mounts goes with it then,
+/// even when it is killed.
+pub fn keep_mounts_apart() {
+    if !is_root() {
+        return;
+    }
+    let (none, root) = (std::ptr::null(), c"/".as_ptr());
+    // SAFETY: unshare takes numbers alone; mount reads one path, which ends in a zero byte.
+    let failed = unsafe {
+        libc::unshare(libc::CLONE_NEWNS)
+            | libc::mount(
+                none,
+                root,
+                none,
+                libc::MS_REC | libc::MS_PRIVATE,
+                none.cast(),
+            )
+    };
+    assert_eq!(failed, 0, "{}", std::io::Error::last_os_error());
 }
 
 pub fn is_root() -> bool {

@@ -162,6 +162,7 @@ impl Disk {
         };
         let mut config = Config::default();
         config.n_threads = Some(2);
+        config.mount_options = vec![MountOption::FSName("ckptfs-test-disk".to_owned())];
         let session = spawn_mount(files, point.path(), &config).unwrap();
         Self {
             _session: session,

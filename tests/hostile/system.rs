@@ -85,7 +85,7 @@ cases! {
         write(&folder.path().join("x"), b"#!/bin/sh\n", 0o7777);
         let view = View::of(vec![shifted("x", b"", &folder.path().join("x"))]);
         assert_eq!(fs::metadata(view.path("x")).unwrap().mode() & 0o7777, 0o444);
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let point = view.path("").to_str().unwrap().trim_end_matches('/').to_owned();
         let line = table.lines().find(|line| line.contains(&point)).unwrap();
         assert!(["nosuid", "nodev", "noexec", "ro,"].iter().all(|option| line.contains(option)), "{line}");
