@@ -110,9 +110,12 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
                 options,
                 &mut notes,
             );
-            mapped.map_err(|error| {
-                let (tensors, said) = (&checkpoint.tensors, config.family_said());
-                families::contradicted(&tables, family, tensors, &said).unwrap_or(error)
+            mapped.map_err(|error| match error {
+                Error::Mapping(_) => {
+                    let (tensors, said) = (&checkpoint.tensors, config.family_said());
+                    families::contradicted(&tables, family, tensors, &said).unwrap_or(error)
+                }
+                other => other,
             })?
         }
         None => unlisted::map(&mut checkpoint, &tables, &config, &mut notes)?,

@@ -222,7 +222,7 @@ fn chunk_tensor(
     match part {
         Part::Zip(section) if section.length() < least_bytes(dtype, &shape) => {
             Err(Error::Mapping(format!(
-                "an item of {} bytes for a chunk of type {dtype} and shape {shape}: {INCOMPLETE}",
+                "an item of {} bytes for a chunk of type {dtype} and shape {shape}, which is incomplete",
                 section.length()
             )))
         }

@@ -57,7 +57,7 @@ impl Ranks {
     fn keep_copies(&mut self, name: &str, tiles: &[Tile]) {
         let size = |copies: &[SourceTensor]| {
             let parts = copies.iter().flat_map(|copy| &copy.parts);
-            parts.map(Tensor::bytes).sum::<u64>()
+            parts.fold(0u64, |sum, part| sum.saturating_add(part.bytes()))
         };
         let copies = replicas(tiles).into_iter();
         let copies: Vec<_> = copies.map(|parts| SourceTensor::new(name, parts)).collect();
@@ -99,10 +99,12 @@ fn rank_files(folder: &Folder) -> Result<Vec<String>> {
     if world > RANK_LIMIT {
         return refuse(format!("names a world of {world} ranks"));
     }
-    let own = ranks
-        .iter()
-        .map(|rank| format!("model_world_size_{world}_rank_{rank}.pt"));
-    let own: Vec<String> = own.collect();
+    let name = |rank: &u64| format!("model_world_size_{world}_rank_{rank}.pt");
+    if let Some(beyond) = ranks.iter().find(|rank| **rank >= world) {
+        let name = name(beyond);
+        return refuse(format!("{name} is of no rank of {world}; move it away"));
+    }
+    let own: Vec<String> = ranks.iter().map(name).collect();
     match ranks::missing(&own, world) {
         Some(missing) => refuse(missing),
         None => Ok(own),

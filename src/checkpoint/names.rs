@@ -69,7 +69,7 @@ pub fn is_weight(name: &str) -> bool {
 }
 
 /// `optimizer` of `optimizer_0`, as Lightning calls the first of several.
-fn unnumbered(component: &str) -> &str {
+pub fn unnumbered(component: &str) -> &str {
     let stem = component.trim_end_matches(|char: char| char.is_ascii_digit());
     stem.strip_suffix('_').unwrap_or(component)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::folder::Folder;
 use super::layout::{Files, Layout, layouts};
 use super::lone::lone_files;
+use super::names;
 use super::run::{Run, is_temporary};
 use crate::error::{Error, INCOMPLETE, Result};
 
@@ -115,7 +116,7 @@ fn which(folder: Folder, several: &[String]) -> Error {
 
 /// Whether it is a folder in which Accelerate or Megatron Bridge keeps an optimizer beside the weights.
 pub fn is_optimizers(name: &str) -> bool {
-    name.starts_with("optimizer")
+    matches!(names::unnumbered(name), "optimizer" | "optim")
 }
 
 /// Why a folder without weights is no checkpoint.

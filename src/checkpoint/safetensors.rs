@@ -96,9 +96,7 @@ fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
     let refuse = |reason: String| Err(Error::malformed(file.path(), reason));
     let size = file.size();
     if size < 8 {
-        return refuse(format!(
-            "no safetensors file: it has {size} bytes; copy it again"
-        ));
+        return refuse(format!("no safetensors file: it has {size} bytes"));
     }
     let mut length = [0; 8];
     file.read_exact_at(&mut length, 0)?;

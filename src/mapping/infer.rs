@@ -108,7 +108,7 @@ fn divide(
             Ok(())
         }
         None => Err(Error::Mapping(format!(
-            "{key} {factor} does not fit {name}, whose {size} rows or columns are no multiple of it"
+            "{key} {factor} does not fit {name}, whose {size} rows or columns are no multiple of it; pass the right --heads and --kv-heads, or --config-from DIR"
         ))),
     }
 }

@@ -33,7 +33,11 @@ pub(super) fn pool() -> &'static Pool {
     &POOL
 }
 
-/// Descriptors kept open: three quarters of what the process may have, after raising the soft limit to the hard one.
+/// Descriptors that are left to the connection to the kernel, one for each of at most 16 threads, and to the rest.
+const OTHERS: usize = 32;
+
+/// Descriptors kept open: three quarters of what the process may have, after raising the soft limit to the hard one, less
+/// where the others need more.
 fn descriptor_limit() -> NonZeroUsize {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -50,5 +54,7 @@ fn descriptor_limit() -> NonZeroUsize {
             limit.rlim_cur
         }
     };
-    NonZeroUsize::new((allowed as usize / 4) * 3).unwrap_or(NonZeroUsize::MIN)
+    let allowed = allowed as usize;
+    let kept = (allowed / 4 * 3).min(allowed.saturating_sub(OTHERS));
+    NonZeroUsize::new(kept).unwrap_or(NonZeroUsize::MIN)
 }

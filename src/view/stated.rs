@@ -20,6 +20,9 @@ const WEIGHTS: [&str; 8] = [
     "num_local_experts",
 ];
 
+/// What of that no shape tells.
+const HEADS: [&str; 3] = ["num_attention_heads", "num_key_value_heads", "head_dim"];
+
 /// What a model computes with, whatever its tensors are.
 const BESIDE: [&str; 1] = ["rope_theta"];
 
@@ -31,9 +34,9 @@ pub fn check(
     checkpoint: &Checkpoint,
     tables: &Tables,
 ) -> Result<()> {
-    let mut told = told(checkpoint, tables);
-    told.extend(beside(file, checkpoint));
-    match &*contradictions(&WEIGHTS, config, &told) {
+    let mut all = beside(file, checkpoint);
+    all.extend(told(checkpoint, tables));
+    match &*contradictions(&WEIGHTS, config, &all) {
         [] => Ok(()),
         all => Err(Error::Mapping(format!(
             "config.json is of another model: {}; give the right --config-from, or none",
@@ -61,7 +64,7 @@ fn told(checkpoint: &Checkpoint, tables: &Tables) -> Map<String, Value> {
     told
 }
 
-/// What the config.json beside the weights says of them, where `file` stands in for it.
+/// What the config.json beside the weights says of heads, which no shape tells, where `file` stands in for it.
 fn beside(file: &SourceFile, checkpoint: &Checkpoint) -> Map<String, Value> {
     let mut files = checkpoint.side_files.iter();
     let own = files.find(|own| own.path == config::NAME && own.file.path() != file.path());
@@ -70,7 +73,7 @@ fn beside(file: &SourceFile, checkpoint: &Checkpoint) -> Map<String, Value> {
     if let Some(Value::Object(text)) = own.remove("text_config") {
         own.extend(text);
     }
-    own.retain(|key, _| WEIGHTS.contains(&&**key));
+    own.retain(|key, _| HEADS.contains(&&**key));
     own
 }
 

@@ -17,8 +17,8 @@ pub fn map(
     notes: &mut Vec<Note>,
 ) -> Result<(String, Outcome, Option<Tied>)> {
     let model_type = config.model_type();
-    if let Some(error) =
-        families::unsaid(tables, &checkpoint.tensors).filter(|_| config.is_untyped())
+    if config.is_untyped()
+        && let Some(error) = families::unsaid(tables, &checkpoint.tensors)
     {
         return Err(error);
     }

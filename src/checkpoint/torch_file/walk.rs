@@ -15,7 +15,7 @@ const DEPTH_LIMIT: usize = 64;
 /// every path.
 const KEYS_PER_PLACE: usize = 16;
 const FEW_KEYS: usize = 1 << 12;
-const KEY_LIMIT: usize = 1 << 21;
+const KEY_LIMIT: usize = 1 << 24;
 
 /// A tensor's path of keys and indices, and what is known of it.
 pub type Found = (Vec<String>, Result<Value>);
