@@ -54,12 +54,22 @@ fn ended(program: Foreground) {
 #[test]
 fn ten_thousand_shards_under_256_descriptors() {
     need_fuse!();
+    every_shard_is_read(10_000, 256);
+}
+
+#[test]
+fn forty_shards_under_28_descriptors() {
+    need_fuse!();
+    every_shard_is_read(40, 28);
+}
+
+fn every_shard_is_read(count: usize, descriptors: usize) {
     let stage = Stage::new();
-    shards(&stage, 10_000);
-    let program = stage.mount_by(limited(&["--nofile=256:256"]));
+    shards(&stage, count);
+    let program = stage.mount_by(limited(&[&format!("--nofile={descriptors}:{descriptors}")]));
     let bytes = fs::read(stage.weights()).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    for shard in 1..=10_000_usize {
+    for shard in 1..=count {
         assert_eq!(
             tensors.tensor(&format!("t{shard:05}")).unwrap().data(),
             [shard as u8; 8]
