@@ -7,9 +7,10 @@ mod npy;
 mod places;
 mod shards;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+
+use foldhash::{HashSet, HashSetExt};
 
 use crate::mapping::MappedTensor;
 use crate::tensor::SourceFile;

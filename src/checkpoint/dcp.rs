@@ -7,9 +7,10 @@ mod chunk;
 mod metadata;
 mod shards;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
 
 use self::chunk::Chunk;
 use self::metadata::{Entry, Item, Metadata};
@@ -19,7 +20,7 @@ use super::named::named;
 use super::torch_file::dtensor::distinct;
 use super::torch_file::section::Section;
 use crate::error::{Error, INCOMPLETE, Result};
-use crate::tensor::{Dtype, Shape, SourceFile, SourceTensor, Tensor, Tile};
+use crate::tensor::{Dims, Dtype, Shape, SourceFile, SourceTensor, Tensor, Tile};
 
 /// What a directory holds.
 #[derive(Debug)]
@@ -115,7 +116,7 @@ impl LeftAlone {
 }
 
 /// Chunks by tensor and offsets.
-type Items<'a> = HashMap<(&'a str, Vec<u64>), Part>;
+type Items<'a> = HashMap<(&'a str, Dims), Part>;
 
 /// Where the bytes of an item are.
 #[derive(Clone)]
@@ -198,7 +199,7 @@ fn tensor<'a>(name: &Arc<str>, entry: &Entry<'a>, items: &Items<'a>) -> Result<T
         }
         let key = (entry.name, offsets);
         let part = items.get(&key).cloned();
-        let offsets = key.1.into_boxed_slice();
+        let offsets = key.1;
         let part =
             part.ok_or_else(|| Error::Mapping(format!("no item holds its chunk at {offsets:?}")))?;
         let tensor = chunk_tensor(name, dtype, size, &offsets, part)?;
@@ -228,12 +229,8 @@ fn chunk_tensor(
         }
         Part::Zip(section) => {
             let file = section.file().clone();
-            let chunk = Chunk {
-                name: name.clone(),
-                dtype,
-                shape: shape.clone(),
-                section,
-            };
+            let name = name.clone();
+            let chunk = Chunk { name, section };
             Tensor::deferred(file, dtype, shape, Box::new(chunk))
         }
         Part::Safetensors(file, tiles) => match tiles.get(&**name) {

@@ -81,8 +81,9 @@ fn saved(name: &str) -> Option<(&str, &str)> {
 /// The module, its part, and PEFT's word for the part.
 fn part(name: &str) -> Option<(&str, &'static str, &'static str)> {
     let mut start = 0;
-    for component in name.split('.') {
-        if let Some((own, pefts)) = PARTS.iter().find(|(own, _)| *own == component) {
+    for component in name.as_bytes().split(|byte| *byte == b'.') {
+        let is_it = |(own, _): &&(&str, &str)| own.as_bytes() == component;
+        if let Some((own, pefts)) = PARTS.iter().find(is_it) {
             return Some((name.get(..start)?.trim_end_matches('.'), own, pefts));
         }
         start += component.len() + 1;

@@ -77,7 +77,9 @@ pub fn tensors(file: &Arc<SourceFile>) -> Result<Vec<(Arc<str>, Tensor)>> {
 /// Why no tensor can be called `name` in a safetensors file.
 pub fn name_fault(name: &str) -> Option<String> {
     let is_long = name.is_empty() || name.len() > NAME_LIMIT;
-    if is_long || name.contains(char::is_control) {
+    // Most names are of letters and dots alone, which is seen without decoding them.
+    let is_plain = name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_long || (!is_plain && name.contains(char::is_control)) {
         let fault = format!("a name must have 1 to {NAME_LIMIT} bytes and no control characters");
         return Some(fault);
     }

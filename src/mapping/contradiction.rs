@@ -1,7 +1,9 @@
 //! Where tensors and config.json disagree: key by key, what it says and what they have.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use super::config::{Config, ConfigScope};
 use super::expression::Expression;

@@ -1,6 +1,6 @@
 //! Which rule a name belongs to, found by the name's form.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::family::Family;
 use super::pattern::{Bindings, Pattern, form_of};

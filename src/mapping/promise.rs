@@ -1,9 +1,8 @@
 //! Whether the checkpoint keeps what config.json promises: names and shapes.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use super::apply::MappedTensor;
 use super::config::{Config, ConfigScope};

@@ -1,6 +1,6 @@
 //! Which tensors never part when a model is sharded.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::apply::MappedTensor;
 use super::family::Family;

@@ -1,7 +1,6 @@
 //! The header of a safetensors file, byte for byte as `safetensors.torch.save_file` writes it (safetensors 0.8.0).
 
 use std::cmp::Reverse;
-use std::fmt::Write;
 
 use crate::mapping::MappedTensor;
 
@@ -73,6 +72,5 @@ fn push_quoted(json: &mut String, text: &str) {
 }
 
 fn push_number(json: &mut String, number: u64) {
-    // Writing to a string cannot fail.
-    let _ = write!(json, "{number}");
+    json.push_str(itoa::Buffer::new().format(number));
 }

@@ -22,7 +22,8 @@ pub struct Layout {
 
 /// Finds a layout that only the file's own bytes tell, on the first read that needs it.
 pub trait Locate: Debug + Send + Sync {
-    fn locate(&self) -> Result<Layout>;
+    /// The array must have this type and shape.
+    fn locate(&self, dtype: Dtype, shape: &Shape) -> Result<Layout>;
 
     /// The bytes that hold the array and tell where it lies among them.
     fn item(&self) -> Range<u64>;
@@ -95,7 +96,7 @@ impl Stored {
     /// The layout, found and checked against `shape`, in stored units, if it was not before.
     pub(super) fn layout(&self, dtype: Dtype, shape: &Shape) -> Result<&Layout> {
         if let (None, Some(locate)) = (self.layout.get(), &self.locate) {
-            let layout = locate.locate()?;
+            let layout = locate.locate(dtype, shape)?;
             let units = units(dtype, shape)?;
             check(&self.file, unit_bytes(dtype), &units, &layout)?;
             self.layout.get_or_init(|| layout);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::dtype::Dtype;
 use super::file::SourceFile;
 use super::reshape::{Group, groups};
-use super::shape::Shape;
+use super::shape::{Dims, Shape};
 use super::stored::{Layout, Locate, Stored, unit_bytes};
 use super::tiling::Tiling;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ pub(super) enum Expression {
 /// A tensor placed inside a larger one, its first element at `offsets`.
 #[derive(Debug, Clone)]
 pub struct Tile {
-    pub offsets: Box<[u64]>,
+    pub offsets: Dims,
     pub tensor: Tensor,
 }
 
@@ -144,11 +144,11 @@ impl Tensor {
         dims[dim] = 0;
         let mut tiles = Vec::with_capacity(parts.len());
         for part in parts {
-            let mut offsets = vec![0; dims.len()];
+            let mut offsets = Dims::from_elem(0, dims.len());
             offsets[dim] = dims[dim];
             dims[dim] += part.shape().dims().get(dim).copied().unwrap_or(0);
             tiles.push(Tile {
-                offsets: offsets.into(),
+                offsets,
                 tensor: part.clone(),
             });
         }

@@ -13,21 +13,17 @@ use crate::tensor::{Dtype, Layout, Locate, Shape};
 #[derive(Debug)]
 pub struct Chunk {
     pub name: Arc<str>,
-    pub dtype: Dtype,
-    pub shape: Shape,
     pub section: Section,
 }
 
 impl Chunk {
-    fn layout(&self) -> Result<Layout> {
+    fn layout(&self, dtype: Dtype, shape: &Shape) -> Result<Layout> {
         let tensor = TorchFile::in_section(self.section.clone())?.tensor()?;
-        if (tensor.dtype(), tensor.shape()) != (self.dtype, &self.shape) {
+        if (tensor.dtype(), tensor.shape()) != (dtype, shape) {
             return Err(Error::Mapping(format!(
-                "a chunk of type {} and shape {}, where .metadata says {} and {}",
+                "a chunk of type {} and shape {}, where .metadata says {dtype} and {shape}",
                 tensor.dtype(),
                 tensor.shape(),
-                self.dtype,
-                self.shape
             )));
         }
         let mut layout = None;
@@ -37,8 +33,8 @@ impl Chunk {
 }
 
 impl Locate for Chunk {
-    fn locate(&self) -> Result<Layout> {
-        self.layout()
+    fn locate(&self, dtype: Dtype, shape: &Shape) -> Result<Layout> {
+        self.layout(dtype, shape)
             .map_err(|error| named(error, self.section.path(), &self.name))
     }
 

@@ -1,8 +1,9 @@
 //! `.metadata`: records of the tensors and of the items that hold their chunks, each read by the names of its fields, so
 //! that fields which come and go between releases do not matter.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+
+use foldhash::{HashSet, HashSetExt};
 
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::foreign;
@@ -10,7 +11,7 @@ use crate::checkpoint::named::named;
 use crate::checkpoint::torch_file::dtype;
 use crate::checkpoint::torch_file::pickle::{Object, Pickle};
 use crate::error::{Error, INCOMPLETE, Result, UNTRUSTED};
-use crate::tensor::{Dtype, Shape};
+use crate::tensor::{Dims, Dtype, Shape};
 
 const NAME: &str = ".metadata";
 /// Most bytes and values. A model of a thousand tensors, with its optimizer, on a thousand ranks takes half of it.
@@ -52,7 +53,7 @@ pub struct Entry<'a> {
 pub struct Item<'a> {
     pub name: &'a str,
     /// Of the chunk that the item is. Items that are no tensor have none.
-    pub offsets: Option<Vec<u64>>,
+    pub offsets: Option<Dims>,
     pub file: &'a str,
     pub start: u64,
     pub length: u64,
@@ -197,7 +198,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Offsets and shape of each chunk.
-    pub fn chunks(&self) -> impl Iterator<Item = Result<(Vec<u64>, Shape)>> + use<'a> {
+    pub fn chunks(&self) -> impl Iterator<Item = Result<(Dims, Shape)>> + use<'a> {
         let chunks = self
             .record
             .field("chunks")

@@ -13,14 +13,14 @@ use crate::checkpoint::named::named;
 use crate::checkpoint::safetensors::{self, Header};
 use crate::checkpoint::torch_file::dtensor::distinct;
 use crate::error::{Error, INCOMPLETE, Result};
-use crate::tensor::{Shape, SourceFile, SourceTensor, Tensor, Tile};
+use crate::tensor::{Dims, Shape, SourceFile, SourceTensor, Tensor, Tile};
 
 /// The key of a header's metadata that tells where each tensor of the file belongs in the whole.
 const SHARDING_INFO: &str = "DCP_SHARDING_INFO";
 
 #[derive(Deserialize)]
 struct Sharding {
-    saved_offsets: Vec<u64>,
+    saved_offsets: Dims,
 }
 
 /// `shard-XXXXX-model-YYYYY-of-ZZZZZ.safetensors`: rank, from one on, and part of the model.
@@ -83,9 +83,8 @@ pub fn tiles(file: &Arc<SourceFile>) -> Result<Vec<(Arc<str>, Tile)>> {
     let place = |(name, tensor): (Arc<str>, Tensor)| {
         let offsets = match sharding.get(&*name) {
             Some(sharding) => sharding.saved_offsets.clone(),
-            None => vec![0; tensor.shape().rank()],
+            None => Dims::from_elem(0, tensor.shape().rank()),
         };
-        let offsets = offsets.into();
         (name, Tile { offsets, tensor })
     };
     Ok(safetensors::tensors(file)?.into_iter().map(place).collect())

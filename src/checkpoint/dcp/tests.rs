@@ -226,25 +226,16 @@ fn foreign_classes_and_transforms_are_refused() {
 fn a_located_chunk_must_be_what_the_metadata_says() {
     let length = rows().len() as u64;
     let (_temporary, file) = file(&rows());
-    let chunk = |dtype, dims: &[u64]| Chunk {
+    let chunk = Chunk {
         name: "w".into(),
-        dtype,
-        shape: Shape::new(dims).unwrap(),
         section: Section::new(file.clone(), 0, length).unwrap(),
     };
     use crate::tensor::Locate;
-    assert_eq!(
-        *chunk(Dtype::F32, &[2, 2]).locate().unwrap().strides,
-        [2, 1]
-    );
-    assert!(
-        chunk(Dtype::F32, &[4])
-            .locate()
-            .unwrap_err()
-            .to_string()
-            .contains("tensor w")
-    );
-    assert!(chunk(Dtype::F16, &[2, 2]).locate().is_err());
+    let locate = |dtype, dims: &[u64]| chunk.locate(dtype, &Shape::new(dims).unwrap());
+    assert_eq!(*locate(Dtype::F32, &[2, 2]).unwrap().strides, [2, 1]);
+    let error = locate(Dtype::F32, &[4]).unwrap_err().to_string();
+    assert!(error.contains("tensor w"), "{error}");
+    assert!(locate(Dtype::F16, &[2, 2]).is_err());
 }
 
 pub fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {

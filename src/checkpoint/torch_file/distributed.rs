@@ -6,7 +6,7 @@ use super::dtensor::{DTensor, Placement, ShardedTensor, Value};
 use super::pickle::Object;
 use super::{Storages, rebuild};
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, Tensor, Tile};
+use crate::tensor::{Dims, Shape, Tensor, Tile};
 
 /// A DTensor from the arguments `(function, class, (class, dtype, size, ...), state)` of the call that rebuilds it.
 pub fn dtensor(args: Object<'_>, storages: &Storages) -> Result<DTensor> {
@@ -96,16 +96,13 @@ fn shard(object: Object<'_>, storages: &Storages) -> Result<Tile> {
         return Err(broken("a shard without offsets and sizes"));
     };
     let tensor = local_tensor(tensor, storages)?;
-    if tensor.shape().dims() != sizes {
+    if *tensor.shape().dims() != *sizes {
         return Err(broken(format!(
             "a shard of shape {} that should have {sizes:?}",
             tensor.shape()
         )));
     }
-    Ok(Tile {
-        offsets: offsets.into(),
-        tensor,
-    })
+    Ok(Tile { offsets, tensor })
 }
 
 fn local_tensor(object: Object<'_>, storages: &Storages) -> Result<Tensor> {
@@ -147,7 +144,7 @@ fn placement(object: Object<'_>) -> Result<Placement> {
 
 /// Until torch 2.10 the mesh is a tensor of ranks, whose shape is enough. Later it is a layout, with `shape` in 2.11
 /// and `axes` of layouts in 2.15.
-fn mesh_shape(mesh: Object<'_>) -> Result<Vec<u64>> {
+fn mesh_shape(mesh: Object<'_>) -> Result<Dims> {
     let ranks = mesh.field("mesh").and_then(|tensor| tensor.arg(2));
     let layout = mesh.field("_layout");
     let shape = layout.and_then(|layout| layout.field("shape"));
@@ -157,7 +154,7 @@ fn mesh_shape(mesh: Object<'_>) -> Result<Vec<u64>> {
     } else if let Some(shape) = shape.filter(|shape| shape.is_sequence()) {
         shape.items().map(extent).collect()
     } else if let Some(shape) = shape {
-        shape.as_u64().map(|extent| vec![extent])
+        shape.as_u64().map(|extent| Dims::from_elem(extent, 1))
     } else {
         axes.and_then(|axes| {
             axes.items()

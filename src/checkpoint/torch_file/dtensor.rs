@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::tensor::{Shape, Tensor, Tile};
+use crate::tensor::{Dims, Shape, Tensor, Tile};
 
 /// A tensor as one rank's file holds it.
 #[derive(Debug, Clone)]
@@ -22,10 +22,10 @@ pub struct DTensor {
     pub shape: Shape,
     /// One for each dimension of the mesh.
     pub placements: Vec<Placement>,
-    pub mesh: Vec<u64>,
+    pub mesh: Dims,
     pub mesh_dim_names: Vec<String>,
     /// The rank's place in the mesh.
-    pub coordinate: Vec<u64>,
+    pub coordinate: Dims,
 }
 
 /// How one dimension of the mesh divides a tensor.
@@ -76,7 +76,7 @@ impl Value {
 impl DTensor {
     /// The local tensor at its place in the whole.
     pub fn tile(&self) -> Result<Tile> {
-        let mut offsets = vec![0; self.shape.rank()];
+        let mut offsets = Dims::from_elem(0, self.shape.rank());
         let mut sizes = self.shape.dims().to_vec();
         for (dim, (offset, size)) in offsets.iter_mut().zip(&mut sizes).enumerate() {
             for axis in self.split_order(dim)? {
@@ -98,7 +98,7 @@ impl DTensor {
             ));
         }
         Ok(Tile {
-            offsets: offsets.into(),
+            offsets,
             tensor: self.local.clone(),
         })
     }
@@ -186,7 +186,7 @@ pub fn tiles(ranks: Vec<Value>) -> Result<(Shape, Vec<Tile>)> {
     for value in ranks {
         match value {
             Value::Plain(tensor) => tiles.push(Tile {
-                offsets: vec![0; shape.rank()].into(),
+                offsets: Dims::from_elem(0, shape.rank()),
                 tensor,
             }),
             Value::Distributed(part) => tiles.push(part.tile()?),

@@ -153,7 +153,7 @@ fn plain(call: Call<'_>, storages: &Storages) -> Result<Tensor> {
     let view = View {
         offset,
         shape,
-        stride: stride.into(),
+        stride,
     };
     view.tensor(storages.file().clone(), dtype, place)
 }

@@ -27,9 +27,9 @@ fn part(
         local: local(own),
         shape: Shape::new(whole).unwrap(),
         placements: placements.to_vec(),
-        mesh: mesh.to_vec(),
+        mesh: mesh.into(),
         mesh_dim_names: Vec::new(),
-        coordinate: coordinate.to_vec(),
+        coordinate: coordinate.into(),
     }
 }
 

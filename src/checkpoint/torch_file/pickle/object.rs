@@ -6,6 +6,7 @@ use std::slice;
 use super::Pickle;
 use super::arena::{Chain, Global, Id, Instance, NO_BATCH, Node};
 use super::globals::Kind;
+use crate::tensor::Dims;
 
 /// A Python value, as data.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +80,7 @@ impl<'a> Object<'a> {
     }
 
     /// A list or tuple of sizes, offsets or strides.
-    pub fn as_sizes(self) -> Option<Vec<u64>> {
+    pub fn as_sizes(self) -> Option<Dims> {
         self.is_sequence()
             .then(|| self.items().map(Self::as_u64).collect())?
     }

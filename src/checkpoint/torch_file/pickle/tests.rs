@@ -39,7 +39,7 @@ fn containers_grow_in_batches() {
     assert_eq!(pickle.root().get("a").and_then(Object::as_u64), Some(1));
     assert_eq!(
         pickle.root().get("b").and_then(Object::as_sizes),
-        Some(vec![2, 3, 4])
+        Some([2, 3, 4].as_slice().into())
     );
 }
 
