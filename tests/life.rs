@@ -63,6 +63,50 @@ fn forty_shards_under_28_descriptors() {
     every_shard_is_read(40, 28);
 }
 
+/// A mount that comes up serves, one that cannot is refused: none is left that nobody serves.
+fn mounts_or_is_refused(limit: &str, reason: &str) -> bool {
+    let stage = Stage::new();
+    let mut mount = limited(&[limit]);
+    mount.args(["mount", "--daemon", "--threads", "4", "source", "point"]);
+    let output = mount.current_dir(stage.other("")).output().unwrap();
+    if output.status.success() {
+        let source = stage.source().join("model.safetensors");
+        assert!(fs::read(stage.weights()).unwrap() == fs::read(source).unwrap());
+        assert!(stage.run(&["umount", "point"]).status.success());
+        return true;
+    }
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(complaint(&output).contains(reason), "{output:?}");
+    assert_eq!(fs::read_dir(stage.point()).unwrap().count(), 0);
+    false
+}
+
+#[test]
+fn too_few_descriptors_are_refused_before_the_mount() {
+    need_fuse!();
+    let mounts = |count| {
+        let limit = format!("--nofile={count}:{count}");
+        mounts_or_is_refused(&limit, "more file descriptors")
+    };
+    assert!(!mounts(8) && mounts(24));
+    for count in 9..24 {
+        mounts(count);
+    }
+}
+
+#[test]
+fn too_little_memory_for_the_threads_is_refused_before_the_mount() {
+    need_fuse!();
+    let mounts = |mib| {
+        let limit = format!("--as={}", mib << 20);
+        mounts_or_is_refused(&limit, "MiB more of addresses")
+    };
+    assert!(!mounts(48) && mounts(160));
+    for mib in (64..160).step_by(16) {
+        mounts(mib);
+    }
+}
+
 fn every_shard_is_read(count: usize, descriptors: usize) {
     let stage = Stage::new();
     shards(&stage, count);

@@ -11,9 +11,16 @@ const CONFIGURATION: &str = "/etc/fuse.conf";
 const CONTAINER: &str = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN";
 const HELPER_MISSING: &str = "without root, mounting needs the program fusermount3; install it, on Debian and Ubuntu with: apt install fuse3";
 
+/// Descriptors beside one for each thread: the first connection, a source file, and what is open for a moment.
+const DESCRIPTORS: usize = 6;
+
+/// What a thread takes: its stack, and the buffer in which fuser puts the largest request.
+const THREAD_BYTES: usize = (2 + 17) << 20;
+
 /// Refuses where a mount cannot succeed, saying what to do.
-pub fn check(allow_other: bool) -> Result<()> {
+pub fn check(allow_other: bool, threads: usize) -> Result<()> {
     open_device().map_err(|error| Error::mount(Path::new(DEVICE), device_fault(&error)))?;
+    check_limits(threads).map_err(|reason| Error::mount(Path::new(DEVICE), reason))?;
     if is_root() {
         return Ok(());
     }
@@ -26,6 +33,20 @@ pub fn check(allow_other: bool) -> Result<()> {
         return Err(Error::mount(Path::new(CONFIGURATION), reason));
     }
     Ok(())
+}
+
+/// What a thread lacks after the mount appeared would leave a view that nobody serves.
+fn check_limits(threads: usize) -> std::result::Result<(), String> {
+    let descriptors = threads + DESCRIPTORS;
+    let opened: io::Result<Vec<File>> = (0..descriptors).map(|_| File::open("/dev/null")).collect();
+    opened.map_err(|error| {
+        format!("{threads} threads need {descriptors} more file descriptors ({error}); allow more with: ulimit -n, or pass a smaller --threads")
+    })?;
+    let bytes = threads.saturating_mul(THREAD_BYTES);
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| {
+        let mib = bytes >> 20;
+        format!("{threads} threads need {mib} MiB more of addresses; allow more with: ulimit -v, or pass a smaller --threads")
+    })
 }
 
 /// Whether each thread can have a device of its own.

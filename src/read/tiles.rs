@@ -136,50 +136,62 @@ impl<'a> Production<'a> {
         (width, height.clamp(1, rectangle.rows))
     }
 
-    /// Reads the rectangle row after row and casts it.
+    /// Reads the rectangle row after row.
     fn read_tile(&self, part: &Rectangle, from: u64, tile: &mut Tile) -> Result<()> {
         let unit = self.nest.unit();
         let is_dense = part.row_step == part.columns || part.rows == 1;
         let padding = if is_dense { 0 } else { PADDING / unit };
         tile.pitch = part.columns + padding;
-        let (read, produced) = if self.nest.dtype == self.dtype {
-            (&mut tile.produced, None)
-        } else {
-            (&mut tile.read, Some(&mut tile.produced))
-        };
         let rows = Rows {
             offset: self.nest.source + from * unit,
             length: (part.columns * unit) as usize,
             step: part.row_step * unit,
         };
         let pitch = tile.pitch * unit;
-        let bytes = grown(read, part.rows * pitch);
-        self.nest
-            .stored
-            .file()
-            .read_rows(rows, bytes, pitch as usize)?;
-        if let Some(produced) = produced {
-            let target = grown(produced, part.rows * tile.pitch * self.out_unit());
-            cast(self.nest.dtype, bytes, self.dtype, target);
-        }
-        Ok(())
+        let bytes = grown(&mut tile.read, part.rows * pitch);
+        let file = self.nest.stored.file();
+        file.read_rows(rows, bytes, pitch as usize)
     }
 
-    fn place_tile(&self, part: &Rectangle, to: u64, tile: &Tile, reply: &mut [u8]) {
-        let start = self.destination + ((self.nest.destination + to) * self.out_unit()) as usize;
+    /// Casts the elements of a tile and sends each to its place in the reply.
+    fn place_tile(&self, part: &Rectangle, to: u64, tile: &mut Tile, reply: &mut [u8]) {
+        let unit = self.out_unit();
+        let start = self.destination + ((self.nest.destination + to) * unit) as usize;
         let reply = &mut reply[start..];
+        let read = &tile.read[..(part.rows * tile.pitch * self.nest.unit()) as usize];
+        if self.nest.dtype == self.dtype {
+            return self.place(part, tile.pitch, read, reply);
+        }
+        if part.column_target == 1 && part.columns > 1 {
+            let (row, pitch) = (
+                part.columns * self.nest.unit(),
+                tile.pitch * self.nest.unit(),
+            );
+            for (number, from) in (0..part.rows).zip(read.chunks(pitch as usize)) {
+                let to = (number * part.row_target * unit) as usize;
+                let target = &mut reply[to..][..(part.columns * unit) as usize];
+                cast(self.nest.dtype, &from[..row as usize], self.dtype, target);
+            }
+            return;
+        }
+        let produced = grown(&mut tile.produced, part.rows * tile.pitch * unit);
+        cast(self.nest.dtype, read, self.dtype, produced);
+        self.place(part, tile.pitch, produced, reply);
+    }
+
+    fn place(&self, part: &Rectangle, pitch: u64, elements: &[u8], reply: &mut [u8]) {
         let grid = Grid {
             rows: part.rows as usize,
             columns: part.columns as usize,
-            pitch: tile.pitch as usize,
+            pitch: pitch as usize,
             row_target: part.row_target as usize,
             column_target: part.column_target as usize,
         };
         match self.out_unit() {
-            1 => place::<1>(&grid, &tile.produced, reply),
-            2 => place::<2>(&grid, &tile.produced, reply),
-            4 => place::<4>(&grid, &tile.produced, reply),
-            _ => place::<8>(&grid, &tile.produced, reply),
+            1 => place::<1>(&grid, elements, reply),
+            2 => place::<2>(&grid, elements, reply),
+            4 => place::<4>(&grid, elements, reply),
+            _ => place::<8>(&grid, elements, reply),
         }
     }
 
