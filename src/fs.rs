@@ -24,13 +24,12 @@ pub use run::{Open, RunTree};
 pub use tree::{Entry, Kind, Stat, Tree, Usage};
 
 use crate::error::Result;
-use crate::read::Reply;
 use crate::repo::VirtualFile;
 use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
 
 /// How the bytes of a file are produced: [`crate::read::read`], or what a test puts in its place.
-pub type Read = for<'a> fn(&'a VirtualFile, u64, usize, &'a mut Vec<u8>) -> Result<&'a [u8]>;
+pub type Read = for<'a> fn(&VirtualFile, u64, usize, &'a mut Vec<u8>) -> Result<&'a [u8]>;
 
 /// What a handler answers.
 type Answer<T> = std::result::Result<T, Errno>;
@@ -146,18 +145,11 @@ impl Shared {
         self.inodes.file(inode.0).ok_or(Errno::EISDIR)
     }
 
-    /// What can wait until the reply is on its way.
-    fn follow_up(&self, file: &VirtualFile, reply: Reply) {
-        if let Err(error) = crate::read::follow_up(file, reply) {
-            self.failed(file, reply.offset, Errno::EIO, &error);
-        }
-    }
-
     /// Exactly the bytes asked for, fewer only at the end of the file: the kernel takes a short answer for the end and
-    /// shrinks the file. The bytes may lie in a map of a source: only their number is looked at.
+    /// shrinks the file.
     fn bytes<'a>(
         &self,
-        file: &'a VirtualFile,
+        file: &VirtualFile,
         offset: u64,
         size: u32,
         scratch: &'a mut Vec<u8>,

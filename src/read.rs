@@ -22,14 +22,13 @@ use tiles::Production;
 pub use blocks::set_cache_size;
 pub use passthrough::passthrough_source;
 
-/// Shortest contiguous run that is handed on as a map of the source instead of being copied.
-const MAPPED_FROM: usize = 16 << 10;
-
-/// The bytes `offset .. offset + size` of `file`, fewer only at its end. They lie either in `scratch`, which grows as
-/// needed, or in a map of a source file. The caller must hand them to the kernel without touching them: pages of a
-/// source that was truncated meanwhile are not readable.
+/// The bytes `offset .. offset + size` of `file`, fewer only at its end, in `scratch`, which grows as needed. Every source is
+/// looked at after its bytes were read: they are those that it was opened with.
+///
+/// A map of the source handed to the kernel would save a copy, which lies in the processor's cache and costs little; but the
+/// kernel copies it after any check, so that a source rewritten in place could be shown half old and half new.
 pub fn read<'a>(
-    file: &'a VirtualFile,
+    file: &VirtualFile,
     offset: u64,
     size: usize,
     scratch: &'a mut Vec<u8>,
@@ -42,9 +41,6 @@ pub fn read<'a>(
     let mut plan = Plan::new(file, offset, end)?;
     for (file, range, _) in plan.spans() {
         file.note_cached(range);
-    }
-    if let Some(bytes) = plan.mapped(length)? {
-        return Ok(bytes);
     }
     if scratch.len() < length {
         scratch.resize(length, 0);
@@ -96,22 +92,19 @@ impl Reply {
 }
 
 /// What can wait until a reply is on its way: reading ahead of a sequential reader where the source is slow, and giving
-/// back the page cache of a source whose bytes the kernel keeps.
-///
-/// # Errors
-/// When a source is no longer what it was: the kernel copies a map after its last check, so that the reply may be of both.
-pub fn follow_up(file: &VirtualFile, reply: Reply) -> Result<()> {
+/// back the page cache of a source whose bytes the kernel keeps. Best effort.
+pub fn follow_up(file: &VirtualFile, reply: Reply) {
     let mut plan = Plan::default();
     let end = reply.offset.saturating_add(reply.length as u64);
-    plan.add_file(file, reply.offset, end)?;
+    if plan.add_file(file, reply.offset, end).is_err() {
+        return;
+    }
     for (file, range, bytes) in plan.spans() {
-        file.checked_handle()?;
         file.read_ahead_of(&range, reply.is_slow());
         if reply.is_kept {
             file.give_back(range, bytes);
         }
     }
-    Ok(())
 }
 
 /// What one request consists of. Destinations are byte offsets into the reply, and together cover it exactly once.
@@ -209,16 +202,6 @@ impl<'a> Plan<'a> {
     fn spans(&mut self) -> impl Iterator<Item = (&'a SourceFile, Range<u64>, u64)> {
         let productions = self.productions.iter().map(Production::span);
         scatter::spans(&mut self.copies).chain(productions)
-    }
-
-    /// The whole reply as it lies in one source file, if it does.
-    fn mapped(&self, length: usize) -> Result<Option<&'a [u8]>> {
-        match &*self.copies {
-            [copy] if copy.length == length && length >= MAPPED_FROM => {
-                copy.file.mapped(copy.source, length)
-            }
-            _ => Ok(None),
-        }
     }
 
     fn execute(self, reply: &mut [u8]) -> Result<()> {

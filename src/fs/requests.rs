@@ -11,7 +11,7 @@ use fuser::*;
 
 use super::inodes::FOREVER;
 use super::{CheckpointFs, Entry, Shared, attributes, tree};
-use crate::read::Reply;
+use crate::read::{Reply, follow_up};
 
 const GENERATION: Generation = Generation(0);
 
@@ -30,7 +30,7 @@ const BACKGROUND: u16 = 64;
 const PAGE: u32 = 4096;
 
 thread_local! {
-    /// Where this thread puts bytes together. It grows to the largest request, 1 MiB.
+    /// Where this thread puts bytes together. It grows to the largest request.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -183,7 +183,7 @@ impl Filesystem for CheckpointFs {
             is_kept: flags.0 & libc::O_DIRECT == 0,
         };
         let follow_up = || {
-            shared.follow_up(&file, reply);
+            follow_up(&file, reply);
             Ok(())
         };
         shared.guarded(follow_up).ok();

@@ -6,10 +6,8 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use memmap2::{Mmap, UncheckedAdvice};
 
 use super::descriptors::pool;
 use super::residency::Residency;
@@ -22,7 +20,6 @@ pub struct SourceFile {
     id: u64,
     path: PathBuf,
     stamp: Stamp,
-    map: OnceLock<Option<Mmap>>,
     residency: Residency,
 }
 
@@ -44,7 +41,6 @@ impl SourceFile {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             path: path.to_owned(),
             stamp: Stamp::of(&metadata),
-            map: OnceLock::new(),
             residency: Residency::default(),
         });
         pool().put(this.id, Arc::new(file));
@@ -153,37 +149,8 @@ impl SourceFile {
             return;
         };
         for window in self.residency.count(&file, self.size(), range, bytes) {
-            self.unmap(&window);
             advise(&file, window, libc::POSIX_FADV_DONTNEED);
         }
-    }
-
-    /// Mapped pages stay in the page cache.
-    fn unmap(&self, range: &Range<u64>) {
-        if let Some(Some(map)) = self.map.get() {
-            let (start, length) = (range.start as usize, (range.end - range.start) as usize);
-            // SAFETY: the map is of a file and read-only: its pages come back as they were when the kernel needs them.
-            unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) }.ok();
-        }
-    }
-
-    /// `length` bytes as they lie in the file, for the kernel alone: a truncated source makes the pages unreadable, and
-    /// touching them from user code would kill the process.
-    pub fn mapped(&self, offset: u64, length: usize) -> Result<Option<&[u8]>> {
-        READS.fetch_add(1, Ordering::Relaxed);
-        let file = self.checked_handle()?;
-        // SAFETY: the map is private to this file and read by no user code; only its address is handed to writev(2),
-        // which answers EFAULT where the file was truncated.
-        let map = self
-            .map
-            .get_or_init(|| unsafe { Mmap::map(&*file) }.ok())
-            .as_ref();
-        let start = usize::try_from(offset).ok();
-        Ok(map.zip(start).and_then(|(map, start)| {
-            start
-                .checked_add(length)
-                .and_then(|end| map.get(start..end))
-        }))
     }
 
     /// A descriptor of the file, checked to be the one that was opened first.

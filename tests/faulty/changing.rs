@@ -158,30 +158,28 @@ fn appended() {
 }
 
 #[test]
-fn a_write_between_the_check_and_the_kernels_copy_is_found_out() {
+fn a_read_that_a_write_overtakes_is_old_or_an_error() {
+    let (old, new) = (noise(SIZE, 25), noise(SIZE, 26));
     let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("weights");
-    write(&source, &noise(SIZE, 25), 0o644);
-    let (file, mut scratch) = (shifted("weights", b"", &source), Vec::new());
-    let length = ckptfs::read::read(&file, 0, 1 << 20, &mut scratch)
-        .unwrap()
-        .len();
-    let reply = ckptfs::read::Reply {
-        offset: 0,
-        length,
-        took: Duration::ZERO,
-        is_kept: false,
-    };
-    assert!(scratch.is_empty() && ckptfs::read::follow_up(&file, reply).is_ok());
-    // Times of files are as coarse as the kernel's clock.
-    thread::sleep(Duration::from_millis(20));
-    let rewritten = File::options().write(true).open(&source).unwrap();
-    rewritten.write_all_at(b"other", 9000).unwrap();
-    let error = ckptfs::read::follow_up(&file, reply).unwrap_err();
-    assert!(
-        error.to_string().contains("changed since it was mounted"),
-        "{error}"
-    );
+    for round in 0..60 {
+        let source = folder.path().join(round.to_string());
+        write(&source, &old, 0o644);
+        let file = shifted("weights", b"", &source);
+        // Times of files are as coarse as the kernel's clock.
+        thread::sleep(Duration::from_millis(5));
+        let rewritten = File::options().write(true).open(&source).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_micros(50 * round));
+                rewritten.write_all_at(&new, 0).unwrap();
+            });
+            let mut scratch = Vec::new();
+            while let Ok(bytes) = ckptfs::read::read(&file, 0, SIZE, &mut scratch) {
+                assert!(bytes == old, "a mixture in round {round}");
+            }
+        });
+        fs::remove_file(&source).unwrap();
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::need_fuse;
 
 /// Fails in a way that the path of the file names, else reads.
 fn faulty<'a>(
-    file: &'a VirtualFile,
+    file: &VirtualFile,
     offset: u64,
     size: usize,
     scratch: &'a mut Vec<u8>,
@@ -120,7 +120,7 @@ fn a_replaced_or_deleted_source_goes_on() {
 static SLOW: AtomicBool = AtomicBool::new(true);
 
 fn slow<'a>(
-    file: &'a VirtualFile,
+    file: &VirtualFile,
     offset: u64,
     size: usize,
     scratch: &'a mut Vec<u8>,
