@@ -44,6 +44,8 @@ pub struct Side {
     pub tensors: &'static [&'static str],
     /// Whether the source lies on a disk that takes its time.
     pub slow: bool,
+    /// Whether the page cache holds the source in single pages, as it holds what FUSE shows.
+    pub paged: bool,
 }
 
 pub struct Case {
@@ -69,6 +71,7 @@ const fn plain(source: Source, reader: Reader) -> Side {
         flags: &[],
         tensors: &[],
         slow: false,
+        paged: false,
     }
 }
 
@@ -122,6 +125,15 @@ fn whole_files() -> Vec<Case> {
         slow: true,
         ..side
     };
+    let paged = case(
+        "renamed, against a plain file that is cached in single pages",
+        MountHot,
+        Side {
+            paged: true,
+            ..plain(Source::Renamed, Sequential)
+        },
+        through(Source::Renamed, Sequential),
+    );
     let untouched = |caches| {
         let side = Side {
             flags: &["--passthrough"],
@@ -139,6 +151,7 @@ fn whole_files() -> Vec<Case> {
         renamed(Cold, Mapped),
         renamed(MountHot, Sequential),
         renamed(MountInUse, Sequential),
+        paged,
         renamed(MountHot, Mapped),
         renamed(SourceHot, Sequential),
         mounted(SourceHot, Sequential, Two),
@@ -233,6 +246,7 @@ impl Case {
                     memory::fill(dir);
                 }
             }
+            _ if side.paged => reading::page_by_page(&source),
             hot => {
                 for _ in 0..hot.reads().max(1) {
                     Reader::Sequential.read(&reading::shards(&source));

@@ -10,6 +10,7 @@ mod memory;
 mod mounted;
 mod reading;
 mod slow;
+mod startup;
 mod table;
 
 use std::path::PathBuf;
@@ -68,4 +69,5 @@ fn main() {
             table::print(&case.run(&options, folder.path()));
         }
     }
+    startup::run(&options, folder.path());
 }

@@ -42,12 +42,13 @@ pub fn mounted(reader: Reader, ranges: &[Range], mount: &Mounted, source: &Path)
     }
 }
 
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 pub fn medians(passes: &[Pass]) -> Pass {
-    let median = |field: fn(&Pass) -> f64| {
-        let mut values: Vec<f64> = passes.iter().map(field).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let median = |field: fn(&Pass) -> f64| median(passes.iter().map(field).collect());
     Pass {
         bytes_per_second: median(|pass| pass.bytes_per_second),
         cpu: median(|pass| pass.cpu),

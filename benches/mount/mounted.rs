@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 pub struct Mounted {
     daemon: Child,
@@ -16,7 +18,9 @@ impl Mounted {
         fs::create_dir_all(&point).expect("a mount point");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
         command.arg("mount").args(flags).args([source, &point]);
-        let mut daemon = command.stdout(Stdio::piped()).spawn().expect("the daemon");
+        // It warns of made-up models.
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut daemon = command.spawn().expect("the daemon");
         let mut line = String::new();
         let output = daemon.stdout.take().expect("its output");
         BufReader::new(output).read_line(&mut line).expect("a line");
@@ -40,6 +44,12 @@ impl Mounted {
     /// Anonymous memory, in bytes.
     pub fn anonymous(&self) -> u64 {
         field(&self.proc("status"), "RssAnon:") << 10
+    }
+
+    /// The same once what opening took was given back, just after the mount answers.
+    pub fn settled_anonymous(&self) -> u64 {
+        thread::sleep(Duration::from_millis(300));
+        self.anonymous()
     }
 
     fn proc(&self, name: &str) -> String {

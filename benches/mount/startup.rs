@@ -1,0 +1,86 @@
+//! From the command to the mount that answers, for files of many tensors, beside the format's own reader of the same header.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use safetensors::SafeTensors;
+
+use super::Options;
+use super::measure::median;
+use super::mounted::Mounted;
+
+const COUNTS: [usize; 2] = [100_000, 1_000_000];
+/// Bytes of a tensor.
+const BYTES: usize = 8;
+
+/// What it takes for `count` tensors.
+struct Start {
+    count: usize,
+    /// Seconds: of the mount, and of the format's own reader.
+    mount: f64,
+    reader: f64,
+    /// The daemon's own bytes for each tensor.
+    memory: f64,
+}
+
+pub fn run(options: &Options, dir: &Path) {
+    let name = |count| format!("start-up, {count} tensors");
+    let wanted = COUNTS
+        .iter()
+        .filter(|count| name(**count).contains(&options.only));
+    for count in wanted {
+        let start = measure(*count, options.rounds, dir);
+        println!(
+            "{}: mounted after {:.3} s, {:.1} times what safetensors takes to read the header ({:.3} s), {:.0} bytes of memory a tensor",
+            name(start.count),
+            start.mount,
+            start.mount / start.reader,
+            start.reader,
+            start.memory,
+        );
+    }
+}
+
+fn measure(count: usize, rounds: usize, dir: &Path) -> Start {
+    let (source, header) = write(count, dir);
+    let (mut mounts, mut readers, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let start = Instant::now();
+        SafeTensors::read_metadata(&header).expect("a header");
+        readers.push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let mount = Mounted::start(&source, &[]);
+        mounts.push(start.elapsed().as_secs_f64());
+        memory.push(mount.settled_anonymous() as f64 / count as f64);
+    }
+    Start {
+        count,
+        mount: median(mounts),
+        reader: median(readers),
+        memory: median(memory),
+    }
+}
+
+/// A folder with one file of so many tensors, and the front of that file.
+fn write(count: usize, dir: &Path) -> (PathBuf, Vec<u8>) {
+    let folder = dir.join(format!("start-{count}"));
+    fs::create_dir_all(&folder).expect("a folder");
+    let entry = |i: usize| {
+        let (layer, expert, start) = (i / 1000, i % 1000, i * BYTES);
+        let end = start + BYTES;
+        format!(
+            r#""layers.{layer}.{expert}.w":{{"dtype":"F32","shape":[2],"data_offsets":[{start},{end}]}}"#
+        )
+    };
+    let entries: Vec<String> = (0..count).map(entry).collect();
+    let json = format!("{{{}}}", entries.join(","));
+    let front = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
+    let mut file = File::create(folder.join("model.safetensors")).expect("a file");
+    file.write_all(&front).expect("a header");
+    file.set_len((front.len() + count * BYTES) as u64)
+        .expect("its data");
+    fs::write(folder.join("config.json"), r#"{"model_type": "free"}"#).expect("config.json");
+    (folder, front)
+}
