@@ -1,7 +1,6 @@
 //! From the command to the mount that answers, for files of many tensors, beside the format's own reader of the same header.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -44,11 +43,11 @@ pub fn run(options: &Options, dir: &Path) {
 }
 
 fn measure(count: usize, rounds: usize, dir: &Path) -> Start {
-    let (source, header) = write(count, dir);
+    let (source, bytes) = write(count, dir);
     let (mut mounts, mut readers, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let start = Instant::now();
-        SafeTensors::read_metadata(&header).expect("a header");
+        SafeTensors::read_metadata(&bytes).expect("a header");
         readers.push(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let mount = Mounted::start(&source, &[]);
@@ -63,7 +62,7 @@ fn measure(count: usize, rounds: usize, dir: &Path) -> Start {
     }
 }
 
-/// A folder with one file of so many tensors, and the front of that file.
+/// A folder with one file of so many tensors, and the bytes of that file.
 fn write(count: usize, dir: &Path) -> (PathBuf, Vec<u8>) {
     let folder = dir.join(format!("start-{count}"));
     fs::create_dir_all(&folder).expect("a folder");
@@ -76,11 +75,10 @@ fn write(count: usize, dir: &Path) -> (PathBuf, Vec<u8>) {
     };
     let entries: Vec<String> = (0..count).map(entry).collect();
     let json = format!("{{{}}}", entries.join(","));
-    let front = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
-    let mut file = File::create(folder.join("model.safetensors")).expect("a file");
-    file.write_all(&front).expect("a header");
-    file.set_len((front.len() + count * BYTES) as u64)
-        .expect("its data");
+    let length = (json.len() as u64).to_le_bytes();
+    let data = vec![0; count * BYTES];
+    let bytes = [&length, json.as_bytes(), &data].concat();
+    fs::write(folder.join("model.safetensors"), &bytes).expect("a file");
     fs::write(folder.join("config.json"), r#"{"model_type": "free"}"#).expect("config.json");
-    (folder, front)
+    (folder, bytes)
 }
