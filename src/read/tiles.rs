@@ -126,9 +126,12 @@ impl<'a> Production<'a> {
     fn tile_sides(&self, rectangle: &Rectangle) -> (u64, u64) {
         let unit = self.nest.unit();
         let is_dense = rectangle.rows == 1 || rectangle.row_step == rectangle.columns;
-        let widest = if is_dense { RUN_BYTES } else { ROW_BYTES };
+        // Rows that stay rows are not cut.
+        let stays = rectangle.column_target == 1 && rectangle.columns * unit >= ROW_BYTES;
+        let is_long = is_dense || stays;
+        let widest = if is_long { RUN_BYTES } else { ROW_BYTES };
         let width = rectangle.columns.min(widest / unit).max(1);
-        let height = if is_dense {
+        let height = if is_long {
             RUN_BYTES / (width * unit)
         } else {
             ROWS
