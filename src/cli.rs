@@ -136,6 +136,8 @@ fn start_log(format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(wanted.unwrap_or_else(|_| EnvFilter::new("warn,ckptfs::stats=info")))
         .with_writer(io::stderr)
+        // A line that cannot be written is lost: to say so on standard error would panic where that is what cannot be written.
+        .log_internal_errors(false)
         .with_ansi(false);
     match format {
         LogFormat::Text => log.init(),

@@ -83,12 +83,17 @@ impl CheckpointFs {
     }
 }
 
+/// What `act` gives, unless it panics.
+fn caught<T>(act: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(act)).ok()
+}
+
 impl Shared {
-    /// Runs one request. A panic must not take the thread, and with it the mount, down.
+    /// Runs one request. A panic must not take the thread, and with it the mount, down; neither may one while it is logged.
     fn guarded<T>(&self, answer: impl FnOnce() -> Answer<T>) -> Answer<T> {
-        catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+        caught(answer).unwrap_or_else(|| {
             self.counters.failed();
-            self.errors.record("a request failed by a bug in ckptfs");
+            caught(|| self.errors.record("a request failed by a bug in ckptfs"));
             Err(Errno::EIO)
         })
     }

@@ -97,8 +97,12 @@ fn repair(point: &Path, kind: &str) -> String {
     format!("{command} {}", quoted(point))
 }
 
+/// A question that waits while the process dies is answered by ECONNABORTED.
 fn is_dead(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOTCONN)
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOTCONN | libc::ECONNABORTED)
+    )
 }
 
 fn apart(point: &Path, source: &Path) -> Result<()> {

@@ -148,12 +148,13 @@ impl Mounted {
         detached.map_err(|error| self.fault(error.to_string()))
     }
 
-    /// The mount is gone, and its device may be another's already, unless the kernel has cut the connection alone: then it
-    /// lies there dead.
+    /// The mount is gone, and its device may be another's already, unless the connection alone was cut: then it lies there
+    /// dead.
     fn ended(mut self) -> Result<()> {
         self.has_ended = true;
+        let is_certain = self.identity.as_ref().is_some_and(Identity::is_unique);
         match self.place() {
-            Some(place) if !is_served(&place) => self.detach(&place),
+            Some(place) if is_certain || !is_served(&place) => self.detach(&place),
             _ => Ok(()),
         }
     }

@@ -33,6 +33,13 @@ pub struct Identity {
     unique: Option<u64>,
 }
 
+impl Identity {
+    /// Whether no other mount will ever have it.
+    pub fn is_unique(&self) -> bool {
+        self.unique.is_some()
+    }
+}
+
 /// Of the uppermost mount on `point`. `None` also where the table cannot be read.
 pub fn identity(point: &Path) -> Option<Identity> {
     let device = at(point)?.device;
