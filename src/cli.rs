@@ -17,6 +17,7 @@ mod inspect;
 mod man;
 mod mount;
 mod options;
+mod output;
 mod progress;
 mod size;
 mod status;
@@ -33,7 +34,7 @@ Exit status:
   0  success
   1  the checkpoint is refused, or verify found a fault or a difference
   2  wrong usage
-  3  the mount point, FUSE or an export's destination cannot be used
+  3  the mount point, FUSE, an export's destination or standard output cannot be used
   4  a source file cannot be read
 
 RUST_LOG=info or RUST_LOG=debug shows more on standard error.";

@@ -1,6 +1,5 @@
 //! `ckptfs export`.
 
-use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +8,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
-use super::{size, view};
+use super::{output, size, view};
 use crate::checkpoint::Run;
 use crate::export::{Exported, Options, export};
 use crate::fs::one_line;
@@ -55,7 +54,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let exported = export(view.files, &source, destination, &options, &Bar::default())?;
     let said = said(&exported, start.elapsed().as_secs_f64());
     let line = format!("{}: {said}", destination.display());
-    writeln!(io::stdout(), "{}", one_line(&line))?;
+    output::print(&format!("{}\n", one_line(&line)))?;
     Ok(ExitCode::SUCCESS)
 }
 

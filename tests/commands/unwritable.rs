@@ -1,12 +1,24 @@
-//! Standard error that takes nothing, as on a full disk.
+//! Standard output and standard error that take nothing, as on a full disk.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "../common/remedy.rs"]
+mod remedy;
+
+use self::remedy::says_what_to_do;
 use crate::common::programs::*;
 use crate::need_fuse;
+
+fn full() -> Stdio {
+    File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap()
+        .into()
+}
 
 /// The program with a log that nobody can write.
 fn without_log() -> Command {
@@ -69,4 +81,42 @@ fn a_warning_that_cannot_be_written_decides_nothing() {
     let output = inspect.current_dir(stage.other("")).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(output.stdout, said.stdout);
+}
+
+fn with_full_output(stage: &Stage, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+    command.current_dir(stage.other("")).args(arguments);
+    command.stdout(full()).output().unwrap()
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_named_with_status_three() {
+    let stage = Stage::new();
+    for arguments in [
+        &["inspect", "source"][..],
+        &["inspect", "source", "--html", "page.html"],
+        &["verify", "source"],
+        &["export", "source", "exported"],
+        &["status"],
+        &["completions", "bash"],
+    ] {
+        let output = with_full_output(&stage, arguments);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        let said = complaint(&output);
+        assert!(said.starts_with("ckptfs: standard output: "), "{said}");
+        assert!(says_what_to_do(&said), "{said}");
+    }
+}
+
+#[test]
+fn a_mount_that_cannot_be_announced_is_taken_away() {
+    need_fuse!();
+    let stage = Stage::new();
+    for more in [&[][..], &["--daemon"]] {
+        let arguments = [&["mount", "source", "point"][..], more].concat();
+        let output = with_full_output(&stage, &arguments);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(complaint(&output).contains("standard output"));
+        assert!(!stage.is_mounted());
+    }
 }
