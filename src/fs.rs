@@ -16,6 +16,7 @@ mod passthrough;
 mod requests;
 mod run;
 mod tree;
+mod waiting;
 
 pub use counters::Counters;
 pub use errors::{one_line, plain_json};
@@ -28,6 +29,7 @@ use crate::read::Reply;
 use crate::repo::VirtualFile;
 use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
+use waiting::Waiting;
 
 /// How the bytes of a file are produced: [`crate::read::read`], or what a test puts in its place.
 pub type Read = for<'a> fn(&'a VirtualFile, u64, usize, &'a mut Vec<u8>) -> Result<&'a [u8]>;
@@ -51,6 +53,7 @@ struct Shared {
     errors: ErrorLog,
     counters: Arc<Counters>,
     passthrough: Passthrough,
+    waiting: Waiting,
 }
 
 impl CheckpointFs {
@@ -63,6 +66,7 @@ impl CheckpointFs {
             errors: ErrorLog::default(),
             counters: Arc::default(),
             passthrough: Passthrough::new(passthrough),
+            waiting: Waiting::default(),
         };
         Self {
             shared: Arc::new(shared),
