@@ -12,7 +12,7 @@ use fuser::{Config, MountOption, Session, SessionACL};
 
 use super::point::is_served;
 use super::signals::StopSignals;
-use super::table::{self, Identity};
+use super::table::{self, Identity, NAME_PREFIX};
 use super::unmount::{When, detach, detach_soon};
 use super::{Options, read_ahead, requirements};
 use crate::error::{Error, Result};
@@ -20,9 +20,6 @@ use crate::fs::{CheckpointFs, Counters};
 
 /// How long the readers of a mount that is told to end may still be served.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// What the name of a mount's device begins with.
-pub const NAME_PREFIX: &str = "ckptfs#";
 
 /// What happens to a mounted view.
 #[derive(Debug)]
