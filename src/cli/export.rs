@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
 use super::{output, size, view};
-use crate::checkpoint::Run;
 use crate::export::{Exported, Options, export};
 use crate::fs::one_line;
 use crate::parallel;
@@ -43,7 +42,7 @@ enum Reflink {
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     arguments.view.keeps_shards = arguments.reflink == Reflink::Auto;
-    let source = Run::pinned(&arguments.source)?;
+    let source = view::pinned(&arguments.source)?;
     let view = view::open(&source, &arguments.view)?;
     let options = Options {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),

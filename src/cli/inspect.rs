@@ -43,7 +43,7 @@ pub struct Arguments {
 }
 
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
-    arguments.source = Run::pinned(&arguments.source)?;
+    arguments.source = view::pinned(&arguments.source)?;
     if arguments.tensor.is_none()
         && arguments.html.is_none()
         && let Some(run) = Run::find(&arguments.source)?

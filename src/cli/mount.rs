@@ -60,7 +60,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
         .then(|| daemon::Background::enter(arguments.log_file.as_deref()))
         .transpose()?;
     arguments.make_absolute()?;
-    arguments.source = Run::pinned(&arguments.source)?;
+    arguments.source = view::pinned(&arguments.source)?;
     let options = arguments.options();
     crate::mount::check(&arguments.mountpoint, &options)?;
     let shown = Shown::at(&arguments)?;

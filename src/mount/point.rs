@@ -14,9 +14,51 @@ use crate::error::{Error, Result};
 /// How long a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long all questions about a mount point or a source may take.
+const LONG_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The canonical path of `path` if it is an empty directory, no mount point, and apart from `source`. What a ckptfs that died
 /// left on it is taken away.
 pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
+    let (asked, apart_from) = (path.to_owned(), source.to_owned());
+    answer(LONG_PATIENCE, move || free(&asked, &apart_from)).unwrap_or_else(|| {
+        let reason =
+            "does not answer; let the process that serves it go on, or name another directory";
+        Err(Error::mount(path, reason))
+    })
+}
+
+/// Refuses a source in a view whose process does not answer.
+pub fn check_source(source: &Path) -> Result<()> {
+    let failed = |error: io::Error| Error::io(source, error);
+    let path = std::path::absolute(source).map_err(failed)?;
+    let is_silent = |entry: &table::Entry| {
+        let point = entry.point.clone();
+        answer(LONG_PATIENCE, move || fs::read_dir(point).is_ok()).is_none()
+    };
+    let mut entries = table::all().unwrap_or_default().into_iter();
+    match entries
+        .find(|entry| entry.is_view() && path.starts_with(&entry.point) && is_silent(entry))
+    {
+        None => Ok(()),
+        Some(_) => {
+            let reason = "lies in a view that does not answer; let the process that serves it go on, or name another checkpoint";
+            Err(failed(io::Error::new(io::ErrorKind::TimedOut, reason)))
+        }
+    }
+}
+
+/// What `ask` gives, unless it takes longer: who asks a filesystem whose process is stopped waits without end.
+fn answer<T: Send + 'static>(
+    patience: Duration,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || sender.send(ask()));
+    answer.recv_timeout(patience).ok()
+}
+
+fn free(path: &Path, source: &Path) -> Result<PathBuf> {
     clear(path)?;
     directory(path)?;
     let point = fs::canonicalize(path).map_err(|error| Error::mount(path, error.to_string()))?;
@@ -103,13 +145,12 @@ fn occupied(point: &Path, entry: &table::Entry) -> String {
 
 /// Whether a process still answers for a mount. One that lets nobody in, or is stopped, is taken to have one.
 pub fn is_served(point: &Path) -> bool {
-    let (sender, answer) = mpsc::channel();
     let point = point.to_owned();
-    thread::spawn(move || {
+    let ask = move || {
         let first = fs::read_dir(point).and_then(|mut names| names.next().transpose());
-        sender.send(!first.is_err_and(|error| is_dead(&error)))
-    });
-    answer.recv_timeout(PATIENCE).unwrap_or(true)
+        !first.is_err_and(|error| is_dead(&error))
+    };
+    answer(PATIENCE, ask).unwrap_or(true)
 }
 
 fn dead(point: &Path, entry: &table::Entry) -> String {

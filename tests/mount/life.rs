@@ -179,6 +179,46 @@ fn what_a_kill_leaves_is_taken_away_by_the_next_mount() {
 }
 
 #[test]
+fn a_stopped_program_holds_no_mount_up() {
+    need_fuse!();
+    let stage = Stage::new();
+    fs::create_dir(stage.other("elsewhere")).unwrap();
+    let program = stage.mount();
+    fs::metadata(stage.weights()).unwrap();
+    program.signal(libc::SIGSTOP);
+    // A thread that has taken a request already would keep who asks until it goes on.
+    within(|| program.is_stopped().then_some(()));
+    let mount = |source: &str, point: &str| {
+        let start = Instant::now();
+        let mut command = Command::new("timeout");
+        command.args([
+            "-s",
+            "KILL",
+            "15",
+            env!("CARGO_BIN_EXE_ckptfs"),
+            "mount",
+            source,
+            point,
+        ]);
+        let output = command.current_dir(stage.other("")).output().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(10));
+        (output.status.code(), complaint(&output))
+    };
+    let (code, said) = mount("source", "point");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains("a view is mounted here already") || said.contains("does not answer"),
+        "{said}"
+    );
+    let (code, said) = mount("point", "elsewhere");
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("in a view that does not answer"), "{said}");
+    program.signal(libc::SIGCONT);
+    program.signal(libc::SIGTERM);
+    assert_eq!(program.wait().0, Some(0));
+}
+
+#[test]
 fn a_dead_mount_of_another_program_is_left_alone() {
     need_fuse!();
     need_root!();
