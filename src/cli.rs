@@ -17,6 +17,7 @@ mod inspect;
 mod man;
 mod mount;
 mod options;
+mod output;
 mod progress;
 mod size;
 mod status;
@@ -33,7 +34,7 @@ Exit status:
   0  success
   1  the checkpoint is refused, or verify found a fault or a difference
   2  wrong usage
-  3  the mount point, FUSE or an export's destination cannot be used
+  3  the mount point, FUSE, an export's destination or standard output cannot be used
   4  a source file cannot be read
 
 RUST_LOG=info or RUST_LOG=debug shows more on standard error.";
@@ -136,6 +137,8 @@ fn start_log(format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(wanted.unwrap_or_else(|_| EnvFilter::new("warn,ckptfs::stats=info")))
         .with_writer(io::stderr)
+        // A line that cannot be written is lost: to say so on standard error would panic where that is what cannot be written.
+        .log_internal_errors(false)
         .with_ansi(false);
     match format {
         LogFormat::Text => log.init(),

@@ -45,7 +45,7 @@ pub enum Error {
     /// The mount point or FUSE itself cannot be used.
     #[error("{}: {reason}", path.display())]
     Mount { path: PathBuf, reason: String },
-    /// Where an export goes cannot be written.
+    /// Where an export goes, or standard output, cannot be written.
     #[error("{}: {reason}", path.display())]
     Target { path: PathBuf, reason: String },
 }
@@ -125,8 +125,8 @@ impl Error {
         }
     }
 
-    /// The exit status of the command line: 1 the checkpoint is refused, 3 the mount point, FUSE or an export's
-    /// destination cannot be used, 4 a source file cannot be read. (0 is success; 2, wrong usage, is clap's.)
+    /// The exit status of the command line: 1 the checkpoint is refused, 3 the mount point, FUSE, an export's
+    /// destination or standard output cannot be used, 4 a source file cannot be read. (0 is success; 2, wrong usage, is clap's.)
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Malformed { .. }

@@ -16,6 +16,7 @@ mod passthrough;
 mod requests;
 mod run;
 mod tree;
+mod waiting;
 
 pub use counters::Counters;
 pub use errors::{one_line, plain_json};
@@ -27,6 +28,7 @@ use crate::error::Result;
 use crate::repo::VirtualFile;
 use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
+use waiting::Waiting;
 
 /// How the bytes of a file are produced: [`crate::read::read`], or what a test puts in its place.
 pub type Read = for<'a> fn(&VirtualFile, u64, usize, &'a mut Vec<u8>) -> Result<&'a [u8]>;
@@ -50,6 +52,7 @@ struct Shared {
     errors: ErrorLog,
     counters: Arc<Counters>,
     passthrough: Passthrough,
+    waiting: Waiting,
 }
 
 impl CheckpointFs {
@@ -62,6 +65,7 @@ impl CheckpointFs {
             errors: ErrorLog::default(),
             counters: Arc::default(),
             passthrough: Passthrough::new(passthrough),
+            waiting: Waiting::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -82,12 +86,17 @@ impl CheckpointFs {
     }
 }
 
+/// What `act` gives, unless it panics.
+fn caught<T>(act: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(act)).ok()
+}
+
 impl Shared {
-    /// Runs one request. A panic must not take the thread, and with it the mount, down.
+    /// Runs one request. A panic must not take the thread, and with it the mount, down; neither may one while it is logged.
     fn guarded<T>(&self, answer: impl FnOnce() -> Answer<T>) -> Answer<T> {
-        catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+        caught(answer).unwrap_or_else(|| {
             self.counters.failed();
-            self.errors.record("a request failed by a bug in ckptfs");
+            caught(|| self.errors.record("a request failed by a bug in ckptfs"));
             Err(Errno::EIO)
         })
     }

@@ -5,7 +5,11 @@
 //! ```text
 //! checkpoint -> tensor -> mapping -> repo -> read -> fs -> mount, export, verify -> cli
 //! ```
-#![deny(clippy::undocumented_unsafe_blocks)]
+#![deny(
+    clippy::undocumented_unsafe_blocks,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 pub mod checkpoint;
 pub mod cli;

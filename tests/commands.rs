@@ -23,5 +23,7 @@ mod status;
 mod surroundings;
 #[path = "commands/troubleshooting.rs"]
 mod troubleshooting;
+#[path = "commands/unwritable.rs"]
+mod unwritable;
 #[path = "commands/verify.rs"]
 mod verify;

@@ -1,12 +1,11 @@
 //! `ckptfs completions`.
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
-use super::CommandLine;
+use super::{CommandLine, output};
 
 /// Print what makes a shell complete the options: ckptfs completions bash
 #[derive(Debug, Args)]
@@ -23,6 +22,6 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         "ckptfs",
         &mut text,
     );
-    io::Write::write_all(&mut io::stdout(), &text)?;
+    output::print(&String::from_utf8(text)?)?;
     Ok(ExitCode::SUCCESS)
 }

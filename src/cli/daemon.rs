@@ -1,12 +1,15 @@
 //! `--daemon`: the same command line again in a process of its own, which this one waits for until the mount answers.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::Context;
+
+use super::output;
+use crate::mount::{When, unmount};
 
 /// Set in the environment of the background process.
 const BACKGROUND: &str = "CKPTFS_BACKGROUND";
@@ -19,8 +22,8 @@ pub fn is_background() -> bool {
 }
 
 /// Starts the background process. Its standard output is a pipe that carries the readiness line, and its standard error
-/// stays ours until then: whatever stops it is said as without --daemon.
-pub fn launch() -> anyhow::Result<ExitCode> {
+/// stays ours until then: whatever stops it is said as without --daemon. What cannot be said to be mounted is not.
+pub fn launch(mountpoint: &Path) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("the program's own file")?;
     let child = Command::new(program)
         .args(std::env::args_os().skip(1))
@@ -29,10 +32,10 @@ pub fn launch() -> anyhow::Result<ExitCode> {
         .stdout(Stdio::piped())
         .spawn()
         .context("the background process")?;
-    wait_until_ready(child)
+    wait_until_ready(child, mountpoint)
 }
 
-fn wait_until_ready(mut child: Child) -> anyhow::Result<ExitCode> {
+fn wait_until_ready(mut child: Child, mountpoint: &Path) -> anyhow::Result<ExitCode> {
     let mut ready = String::new();
     if let Some(pipe) = child.stdout.take() {
         BufReader::new(pipe).read_line(&mut ready)?;
@@ -44,7 +47,9 @@ fn wait_until_ready(mut child: Child) -> anyhow::Result<ExitCode> {
             code.filter(|code| *code != 0).unwrap_or(DIED),
         ));
     }
-    io::stdout().write_all(ready.as_bytes())?;
+    output::announce(&ready).inspect_err(|_| {
+        unmount(mountpoint, When::Lazily).ok();
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,7 +12,6 @@ use anyhow::bail;
 use clap::Args;
 
 use super::view;
-use crate::checkpoint::Run;
 use crate::mount::Options;
 use child::Signals;
 use place::Place;
@@ -38,7 +37,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             "the command names no {{}}; put it where the path of the mount belongs, as in -- ls {{}}"
         );
     }
-    let source = Run::pinned(&arguments.source)?;
+    let source = view::pinned(&arguments.source)?;
     let view = view::open(&source, &arguments.view)?;
     let signals = Signals::take()?;
     let place = Place::make(&source)?;

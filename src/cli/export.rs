@@ -1,6 +1,5 @@
 //! `ckptfs export`.
 
-use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,8 +8,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
-use super::{size, view};
-use crate::checkpoint::Run;
+use super::{output, size, view};
 use crate::export::{Exported, Options, export};
 use crate::fs::one_line;
 use crate::parallel;
@@ -44,7 +42,7 @@ enum Reflink {
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     arguments.view.keeps_shards = arguments.reflink == Reflink::Auto;
-    let source = Run::pinned(&arguments.source)?;
+    let source = view::pinned(&arguments.source)?;
     let view = view::open(&source, &arguments.view)?;
     let options = Options {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
@@ -55,7 +53,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let exported = export(view.files, &source, destination, &options, &Bar::default())?;
     let said = said(&exported, start.elapsed().as_secs_f64());
     let line = format!("{}: {said}", destination.display());
-    writeln!(io::stdout(), "{}", one_line(&line))?;
+    output::print(&format!("{}\n", one_line(&line)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,14 +9,14 @@ mod tree;
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::view;
+use super::{output, view};
 use crate::checkpoint::Run;
 use crate::error::Error;
 use crate::fs::plain_json;
@@ -43,7 +43,7 @@ pub struct Arguments {
 }
 
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
-    arguments.source = Run::pinned(&arguments.source)?;
+    arguments.source = view::pinned(&arguments.source)?;
     if arguments.tensor.is_none()
         && arguments.html.is_none()
         && let Some(run) = Run::find(&arguments.source)?
@@ -75,18 +75,13 @@ fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
     let page = page::page(&source.display().to_string(), &Report::of(view)?)?;
     let write = || File::create_new(file)?.write_all(page.as_bytes());
     write().map_err(|error| Error::unwritable(file, &error))?;
-    writeln!(io::stdout(), "{}", file.display())?;
-    Ok(())
+    Ok(output::print(&format!("{}\n", file.display()))?)
 }
 
-/// A reader that has seen enough, such as `head`, is no error.
 pub fn print(report: &(impl Display + Serialize), json: bool) -> anyhow::Result<()> {
     let text = match json {
         true => format!("{}\n", plain_json(&serde_json::to_string_pretty(report)?)),
         false => report.to_string(),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    Ok(output::print(&text)?)
 }

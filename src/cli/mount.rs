@@ -1,14 +1,14 @@
 //! `ckptfs mount`.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{allocator, daemon, size, systemd, view};
+use super::{allocator, daemon, output, size, systemd, view};
 use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::fs::one_line;
@@ -53,14 +53,14 @@ pub struct Arguments {
 
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     if arguments.daemon && !daemon::is_background() {
-        return daemon::launch();
+        return daemon::launch(&arguments.mountpoint);
     }
     let background = arguments
         .daemon
         .then(|| daemon::Background::enter(arguments.log_file.as_deref()))
         .transpose()?;
     arguments.make_absolute()?;
-    arguments.source = Run::pinned(&arguments.source)?;
+    arguments.source = view::pinned(&arguments.source)?;
     let options = arguments.options();
     crate::mount::check(&arguments.mountpoint, &options)?;
     let shown = Shown::at(&arguments)?;
@@ -68,7 +68,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     crate::read::set_cache_size(arguments.cache_size);
     let signals = StopSignals::take()?;
     let mounted = shown.mount(&arguments, &options)?;
-    writeln!(io::stdout(), "{}", one_line(&ready))?;
+    output::announce(&format!("{}\n", one_line(&ready)))?;
     systemd::ready();
     background.map_or(Ok(()), daemon::Background::detach)?;
     allocator::give_back();

@@ -11,7 +11,7 @@ use clap::Args;
 use super::inspect::print;
 use super::progress::Bar;
 use super::view;
-use crate::checkpoint::{self, Run};
+use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::tensor::Tensor;
@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let view = view::open(&Run::pinned(&arguments.source)?, &arguments.view)?;
+    let view = view::open(&view::pinned(&arguments.source)?, &arguments.view)?;
     let bar = Bar::default();
     let reading = Reading {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),

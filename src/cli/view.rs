@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::size;
+use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::fs::one_line;
+use crate::mount;
 use crate::repo::Split;
 use crate::tensor;
 use crate::view::{DtypeChoice, Layout, MAX_SHARD_SIZE, Options, View};
@@ -101,6 +103,12 @@ impl ViewOptions {
             None => Split::AtMost(MAX_SHARD_SIZE),
         }
     }
+}
+
+/// The checkpoint or run that `source` names; of `RUN/latest` the save that it leads to now.
+pub fn pinned(source: &Path) -> Result<PathBuf> {
+    mount::check_source(source)?;
+    Run::pinned(source)
 }
 
 impl From<&ViewOptions> for Options {

@@ -95,7 +95,10 @@ pub fn plain_json(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for char in text.chars() {
         match steers(char) && char != '\n' {
-            true => plain.push_str(&format!("\\u{:04x}", u32::from(char))),
+            true => {
+                let units = char.encode_utf16(&mut [0; 2]).to_vec();
+                plain.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+            }
             false => plain.push(char),
         }
     }
@@ -114,10 +117,20 @@ fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Control characters and those that reorder or split the text around them.
-fn steers(char: char) -> bool {
+/// Control characters, those that reorder or split the text around them, and those that nobody sees.
+pub fn steers(char: char) -> bool {
     char.is_control()
-        || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            char,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{2064}'
+                | '\u{2066}'..='\u{2069}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]
@@ -153,8 +166,28 @@ mod tests {
     }
 
     #[test]
+    fn nothing_in_a_line_is_invisible() {
+        for char in [
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            let escaped = char.escape_default().to_string();
+            assert_eq!(one_line(&format!("a{char}b")), format!("a{escaped}b"));
+        }
+    }
+
+    #[test]
     fn json_means_the_same_and_steers_no_terminal() {
-        let names = serde_json::json!(["a\u{9b}31m\u{7f}", "\u{1b}[m\n", "é \u{202e}x"]);
+        let names = serde_json::json!([
+            "a\u{9b}31m\u{7f}",
+            "\u{1b}[m\n",
+            "é \u{202e}x",
+            "\u{e0041}\u{feff}"
+        ]);
         let text = plain_json(&serde_json::to_string_pretty(&names).unwrap());
         assert!(
             !text.contains(|char| steers(char) && char != '\n'),

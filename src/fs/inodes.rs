@@ -35,9 +35,9 @@ pub trait Inodes: Debug + Send + Sync {
         FOREVER
     }
 
-    /// Whether answers about `inode` need no checkpoint to be opened first.
-    fn is_open(&self, _inode: u64) -> bool {
-        true
+    /// The checkpoint that must be opened before there is an answer about `inode`, if any.
+    fn unopened(&self, _inode: u64) -> Option<u32> {
+        None
     }
 
     /// The kernel learned of the inode by other means than [`Inodes::lookup`].

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::thread;
 use std::time::{Instant, SystemTime};
 
 use fuser::*;
 
 use super::inodes::FOREVER;
+use super::waiting::Waiting;
 use super::{CheckpointFs, Entry, Shared, attributes, tree};
 use crate::read::{Reply, follow_up};
 
@@ -67,15 +67,12 @@ macro_rules! always {
 }
 
 impl CheckpointFs {
-    /// Answers at once, or, where a checkpoint must be opened first, on a thread of its own: a slow one holds up no other.
+    /// Answers at once, or, where a checkpoint must be opened first, on another thread: a slow one holds up no other.
     fn answer(&self, inode: INodeNo, answer: impl FnOnce(&Shared) + Send + 'static) {
-        if self.shared.inodes.is_open(inode.0) {
+        let Some(checkpoint) = self.shared.inodes.unopened(inode.0) else {
             return answer(&self.shared);
-        }
-        let shared = self.shared.clone();
-        let started = thread::Builder::new().spawn(move || answer(&shared));
-        if let Err(error) = started {
-            // The reply went with the thread, and answers EIO.
+        };
+        if let Err(error) = Waiting::add(&self.shared, checkpoint, Box::new(answer)) {
             self.shared.errors.record(error);
         }
     }

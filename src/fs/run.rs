@@ -243,9 +243,9 @@ impl Inodes for RunTree {
         }
     }
 
-    fn is_open(&self, inode: u64) -> bool {
-        let (number, _) = split(inode);
-        number == TOP || self.slot(number).is_none_or(|slot| slot.is_open())
+    fn unopened(&self, inode: u64) -> Option<u32> {
+        let slot = self.slot(split(inode).0)?;
+        (!slot.is_open()).then_some(slot.number)
     }
 
     fn shown(&self, inode: u64) {

@@ -235,7 +235,18 @@ mod tests {
     #[test]
     fn impossible_and_colliding_paths_are_refused() {
         for path in [
-            "", "/a", "a/", "a//b", "..", "a/../b", "./a", "a\nb", "a\0", "\u{9b}x",
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "..",
+            "a/../b",
+            "./a",
+            "a\nb",
+            "a\0",
+            "\u{9b}x",
+            "a\u{200b}",
+            "\u{202e}a",
         ] {
             assert!(tree(&[path]).is_err(), "{path:?}");
         }

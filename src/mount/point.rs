@@ -8,16 +8,58 @@ use std::thread;
 use std::time::Duration;
 
 use super::table;
+use super::unmount::{When, detach};
 use crate::error::{Error, Result};
-
-/// Type under which the table of mounts shows our mounts.
-pub const KIND: &str = "fuse.ckptfs";
 
 /// How long a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The canonical path of `path` if it is an empty directory, no mount point, and apart from `source`.
+/// How long all questions about a mount point or a source may take.
+const LONG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The canonical path of `path` if it is an empty directory, no mount point, and apart from `source`. What a ckptfs that died
+/// left on it is taken away.
 pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
+    let (asked, apart_from) = (path.to_owned(), source.to_owned());
+    answer(LONG_PATIENCE, move || free(&asked, &apart_from)).unwrap_or_else(|| {
+        let reason =
+            "does not answer; let the process that serves it go on, or name another directory";
+        Err(Error::mount(path, reason))
+    })
+}
+
+/// Refuses a source in a view whose process does not answer.
+pub fn check_source(source: &Path) -> Result<()> {
+    let failed = |error: io::Error| Error::io(source, error);
+    let path = std::path::absolute(source).map_err(failed)?;
+    let is_silent = |entry: &table::Entry| {
+        let point = entry.point.clone();
+        answer(LONG_PATIENCE, move || fs::read_dir(point).is_ok()).is_none()
+    };
+    let mut entries = table::all().unwrap_or_default().into_iter();
+    match entries
+        .find(|entry| entry.is_view() && path.starts_with(&entry.point) && is_silent(entry))
+    {
+        None => Ok(()),
+        Some(_) => {
+            let reason = "lies in a view that does not answer; let the process that serves it go on, or name another checkpoint";
+            Err(failed(io::Error::new(io::ErrorKind::TimedOut, reason)))
+        }
+    }
+}
+
+/// What `ask` gives, unless it takes longer: who asks a filesystem whose process is stopped waits without end.
+fn answer<T: Send + 'static>(
+    patience: Duration,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || sender.send(ask()));
+    answer.recv_timeout(patience).ok()
+}
+
+fn free(path: &Path, source: &Path) -> Result<PathBuf> {
+    clear(path)?;
     directory(path)?;
     let point = fs::canonicalize(path).map_err(|error| Error::mount(path, error.to_string()))?;
     match table::at(&point) {
@@ -42,6 +84,32 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     })
 }
 
+/// Takes views away whose processes died, also of several that lie on each other.
+fn clear(path: &Path) -> Result<()> {
+    if path.is_symlink() {
+        return Ok(());
+    }
+    // What has no canonical path is refused by those who look further.
+    while let Ok(point) = resolve(path)
+        && let Some(entry) = table::at(&point)
+        && entry.is_view()
+        && !is_served(&point)
+    {
+        detach(&point, When::Lazily).map_err(|error| {
+            let reason = format!(
+                "{}, which may not be done here: {error}",
+                dead(&point, &entry)
+            );
+            Error::mount(path, reason)
+        })?;
+        tracing::warn!(
+            "{}: a mount whose process died was left here and is taken away",
+            point.display()
+        );
+    }
+    Ok(())
+}
+
 fn directory(path: &Path) -> Result<()> {
     let reason = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Ok(()),
@@ -52,7 +120,12 @@ fn directory(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             format!("does not exist; make it with: mkdir {}", quoted(path))
         }
-        Err(error) if is_dead(&error) => dead(path, KIND),
+        Err(error) if is_dead(&error) => {
+            match resolve(path).ok().and_then(|point| table::at(&point)) {
+                Some(entry) => dead(path, &entry),
+                None => error.to_string(),
+            }
+        }
         Err(error) => error.to_string(),
     };
     Err(Error::mount(path, reason))
@@ -60,45 +133,45 @@ fn directory(path: &Path) -> Result<()> {
 
 fn occupied(point: &Path, entry: &table::Entry) -> String {
     if entry.kind.starts_with("fuse") && !is_served(point) {
-        return dead(point, &entry.kind);
+        return dead(point, entry);
     }
-    match entry.kind.as_str() {
-        KIND => format!(
-            "a view is mounted here already; to unmount it: {}",
-            repair(point, KIND)
-        ),
-        kind => format!(
-            "is the mount point of another filesystem ({kind}); name an empty directory inside it"
-        ),
+    if entry.is_view() {
+        let repair = repair(point, entry);
+        return format!("a view is mounted here already; to unmount it: {repair}");
     }
+    let kind = &entry.kind;
+    format!("is the mount point of another filesystem ({kind}); name an empty directory inside it")
 }
 
 /// Whether a process still answers for a mount. One that lets nobody in, or is stopped, is taken to have one.
 pub fn is_served(point: &Path) -> bool {
-    let (sender, answer) = mpsc::channel();
     let point = point.to_owned();
-    thread::spawn(move || {
+    let ask = move || {
         let first = fs::read_dir(point).and_then(|mut names| names.next().transpose());
-        sender.send(!first.is_err_and(|error| is_dead(&error)))
-    });
-    answer.recv_timeout(PATIENCE).unwrap_or(true)
+        !first.is_err_and(|error| is_dead(&error))
+    };
+    answer(PATIENCE, ask).unwrap_or(true)
 }
 
-fn dead(point: &Path, kind: &str) -> String {
-    let repair = repair(point, kind);
+fn dead(point: &Path, entry: &table::Entry) -> String {
+    let repair = repair(point, entry);
     format!("a mount whose process died is left here; to remove it: {repair}")
 }
 
-fn repair(point: &Path, kind: &str) -> String {
-    let command = match kind {
-        KIND => "ckptfs umount",
-        _ => "fusermount3 -u",
+fn repair(point: &Path, entry: &table::Entry) -> String {
+    let command = match entry.is_view() {
+        true => "ckptfs umount",
+        false => "fusermount3 -u",
     };
     format!("{command} {}", quoted(point))
 }
 
+/// A question that waits while the process dies is answered by ECONNABORTED.
 fn is_dead(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOTCONN)
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOTCONN | libc::ECONNABORTED)
+    )
 }
 
 fn apart(point: &Path, source: &Path) -> Result<()> {

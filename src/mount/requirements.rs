@@ -57,6 +57,9 @@ pub fn device_can_be_cloned() -> bool {
 /// What a helper that is there and may not be run is about.
 const HELPER_DENIED: &str = "the program fusermount3 may not be run by this user; as root: chmod 4755 $(command -v fusermount3), or put the user into its group";
 
+/// What the helper says of a mount point that is not the user's.
+const POINT_DENIED: &str = "without root, a view is mounted only where this user may write; name an empty directory of this user";
+
 /// The program that mounts and unmounts for users who are not root.
 pub fn helper() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -70,13 +73,15 @@ pub fn helper() -> Option<PathBuf> {
 /// What a refused mount says to the user, who has passed [`check`].
 pub fn mount_fault(error: &io::Error) -> String {
     let helper_missing = error.kind() == io::ErrorKind::NotFound;
-    match helper_missing || error.to_string().contains("not permitted") {
+    let said = error.to_string();
+    match helper_missing || said.contains("not permitted") {
         true if is_root() => format!("mounting is not permitted, even to root; {CONTAINER}"),
         true if helper_missing => HELPER_MISSING.to_owned(),
         _ if error.kind() == io::ErrorKind::PermissionDenied && !is_root() => {
             HELPER_DENIED.to_owned()
         }
-        _ => error.to_string().trim_end().to_owned(),
+        _ if said.contains("no write access to mountpoint") => POINT_DENIED.to_owned(),
+        _ => said.trim_end().to_owned(),
     }
 }
 

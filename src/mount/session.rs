@@ -12,7 +12,7 @@ use fuser::{Config, MountOption, Session, SessionACL};
 
 use super::point::is_served;
 use super::signals::StopSignals;
-use super::table::{self, Identity};
+use super::table::{self, Identity, NAME_PREFIX};
 use super::unmount::{When, detach, detach_soon};
 use super::{Options, read_ahead, requirements};
 use crate::error::{Error, Result};
@@ -24,9 +24,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Most bytes of a request. A direct read of 1 MiB is so answered by two threads at once, of which the kernel copies one reply
 /// after the other; and a thread's reply stays in its processor's cache.
 const MOST: usize = 512 << 10;
-
-/// What the name of a mount's device begins with.
-pub const NAME_PREFIX: &str = "ckptfs#";
 
 /// What happens to a mounted view.
 #[derive(Debug)]
@@ -152,12 +149,13 @@ impl Mounted {
         detached.map_err(|error| self.fault(error.to_string()))
     }
 
-    /// The mount is gone, and its device may be another's already, unless the kernel has cut the connection alone: then it
-    /// lies there dead.
+    /// The mount is gone, and its device may be another's already, unless the connection alone was cut: then it lies there
+    /// dead.
     fn ended(mut self) -> Result<()> {
         self.has_ended = true;
+        let is_certain = self.identity.as_ref().is_some_and(Identity::is_unique);
         match self.place() {
-            Some(place) if !is_served(&place) => self.detach(&place),
+            Some(place) if is_certain || !is_served(&place) => self.detach(&place),
             _ => Ok(()),
         }
     }

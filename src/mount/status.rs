@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::session::NAME_PREFIX;
+use super::table::NAME_PREFIX;
 use super::{point, table};
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ pub struct Mount {
 pub fn mounts() -> Result<Vec<Mount>> {
     let table =
         table::all().map_err(|error| Error::io(Path::new("/proc/thread-self/mountinfo"), error))?;
-    let views = table.into_iter().filter(|entry| entry.kind == point::KIND);
+    let views = table.into_iter().filter(table::Entry::is_view);
     Ok(views.map(mount).collect())
 }
 

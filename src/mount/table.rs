@@ -18,6 +18,20 @@ pub struct Entry {
     pub source: String,
 }
 
+/// Type under which the table shows our mounts.
+pub const KIND: &str = "fuse.ckptfs";
+
+/// What the name of a view's device begins with.
+pub const NAME_PREFIX: &str = "ckptfs#";
+
+impl Entry {
+    /// Whether a ckptfs mounted it: told by its type, or by its name where the subtype was not kept.
+    pub fn is_view(&self) -> bool {
+        let is_fuse = self.kind.starts_with("fuse");
+        self.kind == KIND || is_fuse && self.source.starts_with(NAME_PREFIX)
+    }
+}
+
 /// What is mounted on `point`: of several the uppermost. `None` also where the table cannot be read.
 pub fn at(point: &Path) -> Option<Entry> {
     let mut entries = all().ok()?.into_iter().rev();
@@ -31,6 +45,13 @@ pub struct Identity {
     pub device: String,
     /// Never given again, and known since Linux 6.8.
     unique: Option<u64>,
+}
+
+impl Identity {
+    /// Whether no other mount will ever have it.
+    pub fn is_unique(&self) -> bool {
+        self.unique.is_some()
+    }
 }
 
 /// Of the uppermost mount on `point`. `None` also where the table cannot be read.

@@ -31,7 +31,7 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
     let refuse = |reason: &str| Err(Error::mount(path, reason));
     match table::at(&point) {
         None => return refuse("nothing is mounted here; ckptfs status lists what is"),
-        Some(entry) if entry.kind != point::KIND => {
+        Some(entry) if !entry.is_view() => {
             return refuse(&format!(
                 "is a mount of another kind ({}); left alone",
                 entry.kind
@@ -105,7 +105,7 @@ fn ask_helper(point: &Path, when: When) -> io::Result<()> {
 
 fn wait_until_gone(point: &Path) -> Result<()> {
     let start = Instant::now();
-    while table::at(point).is_some_and(|entry| entry.kind == point::KIND) {
+    while table::at(point).is_some_and(|entry| entry.is_view()) {
         if start.elapsed() > PATIENCE {
             return Err(Error::mount(
                 point,

@@ -1,7 +1,9 @@
 //! How a mount ends: by signals, by others, by force.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use ckptfs::mount::{Options, When, mount, unmount};
 
 use crate::common::mounts::inline;
 use crate::common::programs::*;
-use crate::need_fuse;
+use crate::{need_fuse, need_root};
 
 #[test]
 fn every_stop_signal_unmounts() {
@@ -154,26 +156,100 @@ fn nohup_outlives_the_terminal() {
 }
 
 #[test]
-fn what_a_kill_leaves_is_named_and_removed() {
+fn what_a_kill_leaves_is_taken_away_by_the_next_mount() {
     need_fuse!();
     let stage = Stage::new();
+    let reader = || File::open(stage.weights()).unwrap();
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let program = stage.mount();
+        readers.push(reader());
+        program.signal(libc::SIGKILL);
+        program.wait();
+    }
+    let program = stage.mount();
+    let source = fs::read(stage.source().join("model.safetensors")).unwrap();
+    assert!(fs::read(stage.weights()).unwrap() == source);
+    program.signal(libc::SIGTERM);
+    let (status, said) = program.wait();
+    assert_eq!(status, Some(0));
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("process died was left here"), "{said}");
+    assert!(!stage.is_mounted());
+}
+
+#[test]
+fn a_stopped_program_holds_no_mount_up() {
+    need_fuse!();
+    let stage = Stage::new();
+    fs::create_dir(stage.other("elsewhere")).unwrap();
     let program = stage.mount();
     fs::metadata(stage.weights()).unwrap();
-    program.signal(libc::SIGKILL);
-    program.wait();
-    let again = stage.run(&["mount", "source", "point"]);
-    assert_eq!(again.status.code(), Some(3));
-    let said = complaint(&again);
-    let command = said.trim_end().split_once("to remove it: ").unwrap().1;
-    let arguments: Vec<_> = command.split(' ').skip(1).collect();
+    program.signal(libc::SIGSTOP);
+    // A thread that has taken a request already would keep who asks until it goes on.
+    within(|| program.is_stopped().then_some(()));
+    let mount = |source: &str, point: &str| {
+        let start = Instant::now();
+        let mut command = Command::new("timeout");
+        command.args([
+            "-s",
+            "KILL",
+            "15",
+            env!("CARGO_BIN_EXE_ckptfs"),
+            "mount",
+            source,
+            point,
+        ]);
+        let output = command.current_dir(stage.other("")).output().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(10));
+        (output.status.code(), complaint(&output))
+    };
+    let (code, said) = mount("source", "point");
+    assert_eq!(code, Some(3), "{said}");
     assert!(
-        said.contains("process died") && command.starts_with("ckptfs umount /"),
+        said.contains("a view is mounted here already") || said.contains("does not answer"),
         "{said}"
     );
-    assert_eq!(stage.run(&arguments).status.code(), Some(0));
-    let program = stage.mount();
+    let (code, said) = mount("point", "elsewhere");
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("in a view that does not answer"), "{said}");
+    program.signal(libc::SIGCONT);
     program.signal(libc::SIGTERM);
     assert_eq!(program.wait().0, Some(0));
+}
+
+#[test]
+fn a_dead_mount_of_another_program_is_left_alone() {
+    need_fuse!();
+    need_root!();
+    let stage = Stage::new();
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .unwrap();
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0",
+        device.as_raw_fd()
+    );
+    let [kind, target, options] = ["fuse.other", stage.point().to_str().unwrap(), &options]
+        .map(|text| CString::new(text).unwrap());
+    // SAFETY: every pointer is to a string that ends in a zero byte and outlives the call.
+    let failed = unsafe {
+        libc::mount(
+            c"other".as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            0,
+            options.as_ptr().cast(),
+        )
+    };
+    assert_eq!(failed, 0, "{}", std::io::Error::last_os_error());
+    drop(device);
+    let output = stage.run(&["mount", "source", "point"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(complaint(&output).contains("process died is left here; to remove it: fusermount3 -u"));
+    assert!(stage.is_mounted());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -123,6 +124,42 @@ fn a_slow_save_holds_up_no_other() {
         slow.into_iter()
             .for_each(|look| assert_eq!(look.join().unwrap(), 5));
     });
+    assert_eq!(shown.opened(), 2);
+}
+
+/// Threads of this process.
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[test]
+fn many_who_wait_for_a_slow_save_take_few_threads() {
+    need_fuse!();
+    const READERS: usize = 300;
+    let scene = Scene::of(&["step-1", "step-2"]);
+    let gate = Arc::new(Mutex::new(()));
+    let (closed, at_gate) = (gate.lock().unwrap(), gate.clone());
+    let shown = scene.mount_with(move |path| {
+        if path.ends_with("step-2") {
+            drop(at_gate.lock());
+        }
+        open(path)
+    });
+    assert!(!shown.weights("step-1").is_empty());
+    let before = threads();
+    let mut readers = Command::new("sh");
+    let stats = format!("for name in $(seq {READERS}); do stat $0/$name 2>/dev/null & done; wait");
+    readers.args(["-c", &stats]).arg(shown.path("step-2"));
+    let mut readers = readers.spawn().unwrap();
+    within(|| (shown.opened() > 1).then_some(()));
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(100));
+        assert!(!shown.weights("step-1").is_empty());
+        let more = threads().saturating_sub(before);
+        assert!(more < READERS / 3, "{more} threads more");
+    }
+    drop(closed);
+    assert!(within(|| readers.try_wait().unwrap()).success());
     assert_eq!(shown.opened(), 2);
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Directory, NAME_MAX, Node, ROOT, Tree, index};
 use crate::error::{Error, Result};
+use crate::fs::errors::steers;
 use crate::repo::{Attributes, VirtualFile};
 
 impl Default for Tree {
@@ -126,6 +127,7 @@ fn fault(name: &str) -> Option<&'static str> {
         "." | ".." => Some("the path has a component . or .."),
         _ if name.len() > NAME_MAX => Some("the path has a component of more than 255 bytes"),
         _ if name.chars().any(char::is_control) => Some("the path has a control character"),
+        _ if name.chars().any(steers) => Some("the path has a character that nobody sees"),
         _ => None,
     }
 }
