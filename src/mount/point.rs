@@ -54,7 +54,8 @@ fn answer<T: Send + 'static>(
     ask: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (sender, answer) = mpsc::channel();
-    thread::spawn(move || sender.send(ask()));
+    let asking = move || sender.send(ask());
+    thread::Builder::new().spawn(asking).ok()?;
     answer.recv_timeout(patience).ok()
 }
 

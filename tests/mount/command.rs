@@ -1,11 +1,13 @@
 //! The subcommands: what they say, and the status that they end with.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::common::programs::*;
-use crate::need_fuse;
+use crate::{need_fuse, need_root};
 
 #[test]
 fn a_daemon_is_ready_when_its_command_returns() {
@@ -92,6 +94,29 @@ fn bad_mount_points_are_refused_in_one_line() {
     assert!(said("point").contains("ckptfs umount"));
     program.signal(libc::SIGTERM);
     assert_eq!(program.wait().0, Some(0));
+}
+
+#[test]
+fn a_mount_point_of_another_user_is_refused_with_what_to_do() {
+    need_fuse!();
+    need_root!();
+    let stage = Stage::new();
+    fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(stage.copy_of_program());
+    command
+        .args(["mount", "source", "point"])
+        .uid(65_534)
+        .gid(65_534);
+    let output = command.current_dir(stage.other("")).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = complaint(&output);
+    // Without rights to the device or a helper there is an earlier reason.
+    let words = [
+        "only where this user may write; name an empty directory",
+        "/dev/fuse",
+        "fusermount3 ",
+    ];
+    assert!(words.iter().any(|word| said.contains(word)), "{said}");
 }
 
 #[test]
