@@ -13,7 +13,7 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 use super::descriptors::pool;
 use super::residency::Residency;
-use super::stamp::Stamp;
+use super::stamp::{Baseline, Stamp};
 use crate::error::{Error, Result};
 
 /// One regular file of the source.
@@ -22,6 +22,7 @@ pub struct SourceFile {
     id: u64,
     path: PathBuf,
     stamp: Stamp,
+    baseline: Baseline,
     map: OnceLock<Option<Mmap>>,
     residency: Residency,
 }
@@ -39,11 +40,13 @@ impl SourceFile {
     pub fn open(path: &Path) -> Result<Arc<Self>> {
         let file = open_regular(path)?;
         let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
+        let stamp = Stamp::of(&metadata);
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let this = Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             path: path.to_owned(),
-            stamp: Stamp::of(&metadata),
+            stamp,
+            baseline: Baseline::new(stamp),
             map: OnceLock::new(),
             residency: Residency::default(),
         });
@@ -205,10 +208,15 @@ impl SourceFile {
     }
 
     fn check(&self, file: &File) -> Result<()> {
-        let metadata = file
-            .metadata()
-            .map_err(|error| Error::io(&self.path, error))?;
-        match self.stamp.difference(&Stamp::of(&metadata)) {
+        let look = || match file.metadata() {
+            Ok(metadata) => Ok(Stamp::of(&metadata)),
+            Err(error) => Err(Error::io(&self.path, error)),
+        };
+        // Nearly always nothing has changed, and nobody waits for another.
+        if look()? == self.stamp {
+            return Ok(());
+        }
+        match self.baseline.hold(look)? {
             None => Ok(()),
             Some(what) => Err(Error::Changed {
                 file: self.path.clone(),
