@@ -269,6 +269,27 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_comes_after_the_look_leads_nowhere() {
+        let (outer, folder) = checkpoint();
+        let inside = |name: &str| folder.path().join(name);
+        fs::write(inside("sub/secret"), "mine").unwrap();
+        let sub = folder.subfolder("sub").unwrap();
+        let places = [
+            folder.locate("a.bin").unwrap(),
+            sub.locate("secret").unwrap(),
+        ];
+        fs::remove_file(inside("a.bin")).unwrap();
+        symlink(outer.path().join("secret"), inside("a.bin")).unwrap();
+        fs::rename(inside("sub"), inside("moved")).unwrap();
+        symlink(outer.path(), inside("sub")).unwrap();
+        for place in places {
+            assert_eq!(fs::read(&place).unwrap(), b"s");
+            assert!(SourceFile::open(&place).is_err(), "{}", place.display());
+        }
+        assert!(sub.open_file("secret").is_err());
+    }
+
+    #[test]
     fn only_regular_files_of_the_right_size_are_read() {
         let (_outer, folder) = checkpoint();
         assert!(folder.open_file("sub").is_err());

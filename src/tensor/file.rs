@@ -1,10 +1,10 @@
 //! A source file: opened once, stamped, read only through calls that fail when it changed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use memmap2::{Mmap, UncheckedAdvice};
 
 use super::descriptors::pool;
+use super::opening::open_regular;
 use super::residency::Residency;
 use super::stamp::{Baseline, Stamp};
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ pub struct Rows {
 }
 
 impl SourceFile {
-    /// Opens a regular file. FIFOs, devices, sockets and directories are refused without being opened for reading.
+    /// Opens a regular file by a path without links. FIFOs, devices, sockets and directories are refused without being opened for reading.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
         let file = open_regular(path)?;
         let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
@@ -248,19 +249,6 @@ static READS: AtomicU64 = AtomicU64::new(0);
 /// How often this process has read source files, in whatever sizes.
 pub fn source_reads() -> u64 {
     READS.load(Ordering::Relaxed)
-}
-
-fn open_regular(path: &Path) -> Result<File> {
-    let failed = |error| Error::io(path, error);
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(Error::malformed(path, "not a regular file"));
-    }
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(failed)
 }
 
 /// Most slices that one `preadv` takes (Linux: IOV_MAX).
