@@ -7,11 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::table;
 use crate::error::{Error, Result};
-
-/// Type under which the table of mounts shows our mounts.
-pub const KIND: &str = "fuse.ckptfs";
+use crate::mountinfo::{self, KIND};
 
 /// How long a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
     directory(path)?;
     let point = fs::canonicalize(path).map_err(|error| Error::mount(path, error.to_string()))?;
-    match table::at(&point) {
+    match mountinfo::at(&point) {
         Some(entry) => Err(Error::mount(path, occupied(&point, &entry))),
         None => apart(&point, source).and_then(|()| empty(&point)),
     }?;
@@ -58,7 +55,7 @@ fn directory(path: &Path) -> Result<()> {
     Err(Error::mount(path, reason))
 }
 
-fn occupied(point: &Path, entry: &table::Entry) -> String {
+fn occupied(point: &Path, entry: &mountinfo::Entry) -> String {
     if entry.kind.starts_with("fuse") && !is_served(point) {
         return dead(point, &entry.kind);
     }
