@@ -7,6 +7,7 @@ pub mod folder;
 pub mod foreign;
 mod fsdp_ranks;
 mod layout;
+mod links;
 mod lone;
 pub mod lora;
 mod megatron_args;

@@ -18,6 +18,7 @@ pub mod export;
 pub mod fs;
 pub mod mapping;
 pub mod mount;
+mod mountinfo;
 pub mod parallel;
 pub mod read;
 pub mod repo;

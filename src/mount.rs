@@ -9,7 +9,6 @@ mod requirements;
 mod session;
 mod signals;
 mod status;
-mod table;
 mod unmount;
 
 pub use point::check_source;

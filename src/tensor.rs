@@ -5,6 +5,7 @@ mod dtype;
 mod file;
 mod named;
 mod nest;
+mod opening;
 mod provenance;
 mod region;
 mod reshape;

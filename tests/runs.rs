@@ -5,6 +5,8 @@ mod common;
 
 #[path = "runs/changing.rs"]
 mod changing;
+#[path = "runs/circles.rs"]
+mod circles;
 #[path = "runs/copied.rs"]
 mod copied;
 #[path = "runs/failing.rs"]

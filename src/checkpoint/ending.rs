@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::folder::Folder;
 use super::layout::{Files, Layout, layouts};
+use super::links::resolve;
 use crate::error::{Error, Result};
 
 /// What torch.distributed.checkpoint writes last, under another name first.
@@ -112,7 +113,9 @@ impl Trace {
         }
     }
 
-    fn at(path: PathBuf) -> Option<Self> {
+    /// Of what `path` leads to, which begins with `folder`.
+    fn at(folder: &Path, path: &Path) -> Option<Self> {
+        let path = resolve(folder, path).ok()?;
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
     }
 }
@@ -120,7 +123,7 @@ impl Trace {
 impl Weights {
     /// What lies at `hit` in the run.
     pub fn at(run: &Folder, hit: &str) -> Result<Self> {
-        if run.path().join(hit).is_file() {
+        if run.metadata(hit).is_ok_and(|found| found.is_file()) {
             return Ok(Self {
                 path: run.locate(hit)?,
                 layouts: vec![lone(hit)],
@@ -141,7 +144,7 @@ impl Weights {
     /// each save; other layouts have no such file.
     pub fn traces(&self) -> Vec<Trace> {
         match self.is_dcp() {
-            true => traces([self.path.clone(), self.path.join(METADATA)]),
+            true => self.traces_of([self.path.clone(), self.path.join(METADATA)]),
             false => self.all_traces(),
         }
     }
@@ -154,7 +157,16 @@ impl Weights {
         });
         let folders = ranks.map(|name| self.path.join(name));
         let paths = [self.path.clone()].into_iter().chain(folders);
-        traces(paths.flat_map(|path| [entries(&path), vec![path]].concat()))
+        self.traces_of(paths.flat_map(|path| [entries(&path), vec![path]].concat()))
+    }
+
+    fn traces_of(&self, paths: impl IntoIterator<Item = PathBuf>) -> Vec<Trace> {
+        let trace = |path: PathBuf| Trace::at(&self.path, &path);
+        paths.into_iter().filter_map(trace).collect()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        resolve(&self.path, Path::new(name)).is_ok()
     }
 
     fn is_dcp(&self) -> bool {
@@ -162,13 +174,13 @@ impl Weights {
     }
 
     fn has_marker(&self) -> bool {
-        !self.is_dcp() || self.path.join(METADATA).exists()
+        !self.is_dcp() || self.has(METADATA)
     }
 
     /// Whether the files may be complete, by what is written last or by their rest. `name` is the save's.
     fn may_end(&self, name: &str, rest: Duration) -> bool {
         let is_marked = match self.is_dcp() {
-            true => !is_linguas(name) || self.path.join(TRAIN_STATE).exists(),
+            true => !is_linguas(name) || self.has(TRAIN_STATE),
             false => false,
         };
         is_marked || rest >= REST
@@ -199,10 +211,6 @@ fn entries(path: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort_unstable();
     paths
-}
-
-fn traces(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Trace> {
-    paths.into_iter().filter_map(Trace::at).collect()
 }
 
 /// Lingua names its saves by ten digits.

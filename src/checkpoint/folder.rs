@@ -1,12 +1,13 @@
 //! The folder of a checkpoint: the only way to open anything in it.
 
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, Metadata};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use super::foreign;
+use super::links::resolve;
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::SourceFile;
 
@@ -42,12 +43,12 @@ impl Folder {
 
     /// Names of everything that is no folder, sorted. What turns out not to be a regular file is refused when opened.
     pub fn names(&self) -> Result<Vec<String>> {
-        self.entries(|entry| !is_folder(entry))
+        self.entries(|entry| !self.is_folder(entry))
     }
 
     /// Names of the folders in this one, sorted.
     pub fn folders(&self) -> Result<Vec<String>> {
-        self.entries(is_folder)
+        self.entries(|entry| self.is_folder(entry))
     }
 
     pub fn subfolder(&self, relative: &str) -> Result<Self> {
@@ -64,7 +65,17 @@ impl Folder {
 
     /// Whether `relative` is a name that this folder may have and has.
     pub fn exists(&self, relative: &str) -> bool {
-        is_inner(relative) && self.path.join(relative).exists()
+        is_inner(relative) && self.metadata(relative).is_ok()
+    }
+
+    pub fn has_folder(&self, name: &str) -> bool {
+        self.metadata(name).is_ok_and(|found| found.is_dir())
+    }
+
+    /// Of what `relative` leads to, be it outside the checkpoint.
+    pub fn metadata(&self, relative: &str) -> Result<Metadata> {
+        let path = resolve(&self.path, Path::new(relative))?;
+        fs::metadata(&path).map_err(|error| Error::io(&path, error))
     }
 
     pub fn open_file(&self, relative: &str) -> Result<Arc<SourceFile>> {
@@ -74,7 +85,7 @@ impl Folder {
     /// How many bytes all files but `name` have together.
     pub fn bytes_beside(&self, name: &str) -> Result<u64> {
         let others = self.names()?.into_iter().filter(|other| other != name);
-        let sizes = others.filter_map(|other| fs::metadata(self.path.join(other)).ok());
+        let sizes = others.filter_map(|other| self.metadata(&other).ok());
         Ok(sizes.fold(0, |sum, file| sum.saturating_add(file.len())))
     }
 
@@ -108,6 +119,17 @@ impl Folder {
             .map_err(|error| foreign::no_json(&self.path.join(relative), &bytes, &error))
     }
 
+    /// A view that is mounted on a folder is none: who lists it may be the one who serves it.
+    fn is_folder(&self, entry: &DirEntry) -> bool {
+        match entry.file_type() {
+            Ok(kind) if kind.is_symlink() || kind.is_dir() => {
+                let target = resolve(&self.path, Path::new(&entry.file_name()));
+                target.is_ok_and(|target| kind.is_dir() || target.is_dir())
+            }
+            _ => false,
+        }
+    }
+
     fn entries(&self, wanted: impl Fn(&DirEntry) -> bool) -> Result<Vec<String>> {
         let failed = |error| Error::io(&self.path, error);
         let mut names = Vec::new();
@@ -136,12 +158,7 @@ impl Folder {
             ));
         }
         let path = self.path.join(relative);
-        let found = fs::symlink_metadata(&path).map_err(|error| Error::io(&path, error))?;
-        // What is no link lies where its name says; a whole path costs a look at each of its parts.
-        if !found.is_symlink() && !relative.contains('/') {
-            return Ok(path);
-        }
-        let target = canonical(&path)?;
+        let target = resolve(&self.path, Path::new(relative))?;
         let is_blob = |blobs: &PathBuf| target.parent() == Some(blobs) && target.is_file();
         if target.starts_with(&self.root) || self.blobs.as_ref().is_some_and(is_blob) {
             return Ok(target);
@@ -160,14 +177,6 @@ fn canonical(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|error| Error::io(path, error))
 }
 
-fn is_folder(entry: &DirEntry) -> bool {
-    match entry.file_type() {
-        Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
-        Ok(kind) => kind.is_dir(),
-        Err(_) => false,
-    }
-}
-
 /// Whether a path has names alone: no root, no `..`, nothing that another system reads as a root.
 fn is_inner(relative: &str) -> bool {
     let drive = relative.as_bytes().get(1) == Some(&b':');
@@ -184,8 +193,9 @@ fn hub_blobs(root: &Path) -> Option<PathBuf> {
         .ancestors()
         .skip(1)
         .find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
-    let blobs = snapshots.parent()?.join("blobs");
-    let real = blobs.canonicalize().ok()?;
+    let repository = snapshots.parent()?;
+    let blobs = repository.join("blobs");
+    let real = resolve(repository, Path::new("blobs")).ok()?;
     (real == blobs && real.is_dir()).then_some(blobs)
 }
 
@@ -266,6 +276,27 @@ mod tests {
         symlink("../../blobs/0123", folder.path().join("model.safetensors")).unwrap();
         let folder = Folder::open(folder.path()).unwrap();
         assert_eq!(folder.read_small("model.safetensors", 4).unwrap(), b"blob");
+    }
+
+    #[test]
+    fn a_link_that_comes_after_the_look_leads_nowhere() {
+        let (outer, folder) = checkpoint();
+        let inside = |name: &str| folder.path().join(name);
+        fs::write(inside("sub/secret"), "mine").unwrap();
+        let sub = folder.subfolder("sub").unwrap();
+        let places = [
+            folder.locate("a.bin").unwrap(),
+            sub.locate("secret").unwrap(),
+        ];
+        fs::remove_file(inside("a.bin")).unwrap();
+        symlink(outer.path().join("secret"), inside("a.bin")).unwrap();
+        fs::rename(inside("sub"), inside("moved")).unwrap();
+        symlink(outer.path(), inside("sub")).unwrap();
+        for place in places {
+            assert_eq!(fs::read(&place).unwrap(), b"s");
+            assert!(SourceFile::open(&place).is_err(), "{}", place.display());
+        }
+        assert!(sub.open_file("secret").is_err());
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Search<'_> {
             self.found.push(relative.to_owned());
             return Ok(());
         }
-        let is_inner = |name: &&str| depth > 0 && folder.path().join(name).is_dir();
+        let is_inner = |name: &&str| depth > 0 && folder.has_folder(name);
         let found = self.found.len();
         for names in [&INNER[..], &ADAPTERS] {
             let mut names = names.iter().copied().filter(is_inner);

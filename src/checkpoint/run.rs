@@ -126,7 +126,7 @@ impl Run {
     /// A link called `latest` gives way to the run's own; a temporary name is that of a save to come; a name with control
     /// characters is nobody's checkpoint.
     fn may_show(&self, name: &str) -> bool {
-        let is_replaced = || name == LATEST && self.path().join(name).is_symlink();
+        let is_replaced = || name == LATEST && self.path().join(name).read_link().is_ok();
         !name.contains('/')
             && !name.chars().any(char::is_control)
             && !is_temporary(name)
@@ -135,7 +135,7 @@ impl Run {
 
     /// Whether the folder of `save` is the one that was looked at. What lies deeper may differ.
     pub fn has_folder_of(&self, save: &Save) -> bool {
-        save.has_folder_at(&self.path().join(&save.name))
+        save.has_folder_in(self.folder())
     }
 
     /// The place of a save, or of one of its parts.
@@ -188,7 +188,7 @@ fn first(source: &Path, is_wanted: &dyn Fn(&Folder) -> Result<bool>) -> Result<O
     if is_wanted(&outer)? {
         return Ok(Some(outer));
     }
-    let is_folder = |name: &&str| source.join(name).is_dir();
+    let is_folder = |name: &&str| outer.has_folder(name);
     for name in INNER.into_iter().filter(is_folder) {
         let folder = outer.subfolder(name)?;
         if is_wanted(&folder)? {

@@ -1,7 +1,6 @@
 //! One save of a run: where it lies, and what tells it from another of the same name.
 
-use std::fs::{self, Metadata};
-use std::path::Path;
+use std::fs::Metadata;
 use std::time::SystemTime;
 
 use super::ending::{Endings, Trace, Weights};
@@ -38,7 +37,7 @@ pub struct Save {
 ///
 /// A numbered folder that cannot be looked into counts as a save: opening it will say why.
 pub fn look(run: &Folder, name: &str, last: Option<u64>, endings: &Endings) -> Option<Save> {
-    let metadata = fs::metadata(run.path().join(name)).ok()?;
+    let metadata = run.metadata(name).ok()?;
     if !metadata.is_dir() && !is_lone(name) {
         return None;
     }
@@ -68,7 +67,7 @@ pub fn look(run: &Folder, name: &str, last: Option<u64>, endings: &Endings) -> O
 
 /// The weights of a save, and the names under which they lie in the run.
 fn weights(run: &Folder, name: &str) -> Result<(Vec<Weights>, Vec<String>)> {
-    let hits = match run.path().join(name).is_dir() {
+    let hits = match run.has_folder(name) {
         true => search(run, name)?,
         false => vec![name.to_owned()],
     };
@@ -98,9 +97,9 @@ impl Save {
         }
     }
 
-    pub(super) fn has_folder_at(&self, path: &Path) -> bool {
-        let now = fs::metadata(path).ok();
-        now.is_some_and(|now| self.traces.first() == Some(&Trace::of(&now)))
+    pub(super) fn has_folder_in(&self, run: &Folder) -> bool {
+        let now = run.metadata(&self.name);
+        now.is_ok_and(|now| self.traces.first() == Some(&Trace::of(&now)))
     }
 }
 

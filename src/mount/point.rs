@@ -7,9 +7,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::table;
 use super::unmount::{When, detach};
 use crate::error::{Error, Result};
+use crate::mountinfo;
 
 /// How long a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,11 +32,11 @@ pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
 pub fn check_source(source: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::io(source, error);
     let path = std::path::absolute(source).map_err(failed)?;
-    let is_silent = |entry: &table::Entry| {
+    let is_silent = |entry: &mountinfo::Entry| {
         let point = entry.point.clone();
         answer(LONG_PATIENCE, move || fs::read_dir(point).is_ok()).is_none()
     };
-    let mut entries = table::all().unwrap_or_default().into_iter();
+    let mut entries = mountinfo::all().unwrap_or_default().into_iter();
     match entries
         .find(|entry| entry.is_view() && path.starts_with(&entry.point) && is_silent(entry))
     {
@@ -63,7 +63,7 @@ fn free(path: &Path, source: &Path) -> Result<PathBuf> {
     clear(path)?;
     directory(path)?;
     let point = fs::canonicalize(path).map_err(|error| Error::mount(path, error.to_string()))?;
-    match table::at(&point) {
+    match mountinfo::at(&point) {
         Some(entry) => Err(Error::mount(path, occupied(&point, &entry))),
         None => apart(&point, source).and_then(|()| empty(&point)),
     }?;
@@ -92,7 +92,7 @@ fn clear(path: &Path) -> Result<()> {
     }
     // What has no canonical path is refused by those who look further.
     while let Ok(point) = resolve(path)
-        && let Some(entry) = table::at(&point)
+        && let Some(entry) = mountinfo::at(&point)
         && entry.is_view()
         && !is_served(&point)
     {
@@ -122,7 +122,7 @@ fn directory(path: &Path) -> Result<()> {
             format!("does not exist; make it with: mkdir {}", quoted(path))
         }
         Err(error) if is_dead(&error) => {
-            match resolve(path).ok().and_then(|point| table::at(&point)) {
+            match resolve(path).ok().and_then(|point| mountinfo::at(&point)) {
                 Some(entry) => dead(path, &entry),
                 None => error.to_string(),
             }
@@ -132,7 +132,7 @@ fn directory(path: &Path) -> Result<()> {
     Err(Error::mount(path, reason))
 }
 
-fn occupied(point: &Path, entry: &table::Entry) -> String {
+fn occupied(point: &Path, entry: &mountinfo::Entry) -> String {
     if entry.kind.starts_with("fuse") && !is_served(point) {
         return dead(point, entry);
     }
@@ -154,12 +154,12 @@ pub fn is_served(point: &Path) -> bool {
     answer(PATIENCE, ask).unwrap_or(true)
 }
 
-fn dead(point: &Path, entry: &table::Entry) -> String {
+fn dead(point: &Path, entry: &mountinfo::Entry) -> String {
     let repair = repair(point, entry);
     format!("a mount whose process died is left here; to remove it: {repair}")
 }
 
-fn repair(point: &Path, entry: &table::Entry) -> String {
+fn repair(point: &Path, entry: &mountinfo::Entry) -> String {
     let command = match entry.is_view() {
         true => "ckptfs umount",
         false => "fusermount3 -u",

@@ -12,11 +12,11 @@ use fuser::{Config, MountOption, Session, SessionACL};
 
 use super::point::is_served;
 use super::signals::StopSignals;
-use super::table::{self, Identity, NAME_PREFIX};
 use super::unmount::{When, detach, detach_soon};
 use super::{Options, read_ahead, requirements};
 use crate::error::{Error, Result};
 use crate::fs::{CheckpointFs, Counters};
+use crate::mountinfo::{self, Identity, NAME_PREFIX};
 
 /// How long the readers of a mount that is told to end may still be served.
 const GRACE: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ impl Mounted {
         let (sender, events) = mpsc::channel();
         let filesystem = filesystem.keeping(Farewell(sender.clone()));
         let session = Session::new(filesystem, &point, &config(options)).map_err(refuse)?;
-        let identity = table::identity(&point);
+        let identity = mountinfo::identity(&point);
         // Whoever drops it unmounts what lies on the point by then, be it another's.
         mem::forget(session.spawn().map_err(refuse)?);
         let this = Self {
@@ -163,7 +163,7 @@ impl Mounted {
     /// Where the view is mounted, if it still is.
     fn place(&self) -> Option<PathBuf> {
         match &self.identity {
-            Some(identity) => table::place(identity, &self.point),
+            Some(identity) => mountinfo::place(identity, &self.point),
             None => Some(self.point.clone()),
         }
     }

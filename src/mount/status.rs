@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::table::NAME_PREFIX;
-use super::{point, table};
+use super::point;
 use crate::error::{Error, Result};
+use crate::mountinfo::{self, NAME_PREFIX};
 
 /// A view in the table of mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,13 +20,13 @@ pub struct Mount {
 
 /// The views of this process' namespace, of all users.
 pub fn mounts() -> Result<Vec<Mount>> {
-    let table =
-        table::all().map_err(|error| Error::io(Path::new("/proc/thread-self/mountinfo"), error))?;
-    let views = table.into_iter().filter(table::Entry::is_view);
+    let table = mountinfo::all()
+        .map_err(|error| Error::io(Path::new("/proc/thread-self/mountinfo"), error))?;
+    let views = table.into_iter().filter(mountinfo::Entry::is_view);
     Ok(views.map(mount).collect())
 }
 
-fn mount(entry: table::Entry) -> Mount {
+fn mount(entry: mountinfo::Entry) -> Mount {
     let source = entry
         .source
         .strip_prefix(NAME_PREFIX)

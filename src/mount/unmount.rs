@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{point, requirements, table};
+use super::{point, requirements};
 use crate::error::{Error, Result};
+use crate::mountinfo;
 
 /// Longest time that a mount may take to vanish from the table after the kernel agreed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ pub enum When {
 pub fn unmount(path: &Path, when: When) -> Result<()> {
     let point = point::resolve(path)?;
     let refuse = |reason: &str| Err(Error::mount(path, reason));
-    match table::at(&point) {
+    match mountinfo::at(&point) {
         None => return refuse("nothing is mounted here; ckptfs status lists what is"),
         Some(entry) if !entry.is_view() => {
             return refuse(&format!(
@@ -105,7 +106,7 @@ fn ask_helper(point: &Path, when: When) -> io::Result<()> {
 
 fn wait_until_gone(point: &Path) -> Result<()> {
     let start = Instant::now();
-    while table::at(point).is_some_and(|entry| entry.is_view()) {
+    while mountinfo::at(point).is_some_and(|entry| entry.is_view()) {
         if start.elapsed() > PATIENCE {
             return Err(Error::mount(
                 point,

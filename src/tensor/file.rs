@@ -1,17 +1,18 @@
 //! A source file: opened once, stamped, read only through calls that fail when it changed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::descriptors::pool;
+use super::opening::open_regular;
 use super::residency::Residency;
-use super::stamp::Stamp;
+use super::stamp::{Baseline, Stamp};
 use crate::error::{Error, Result};
 
 /// One regular file of the source.
@@ -20,6 +21,7 @@ pub struct SourceFile {
     id: u64,
     path: PathBuf,
     stamp: Stamp,
+    baseline: Baseline,
     residency: Residency,
 }
 
@@ -32,15 +34,17 @@ pub struct Rows {
 }
 
 impl SourceFile {
-    /// Opens a regular file. FIFOs, devices, sockets and directories are refused without being opened for reading.
+    /// Opens a regular file by a path without links. FIFOs, devices, sockets and directories are refused without being opened for reading.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
         let file = open_regular(path)?;
         let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
+        let stamp = Stamp::of(&metadata);
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let this = Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             path: path.to_owned(),
-            stamp: Stamp::of(&metadata),
+            stamp,
+            baseline: Baseline::new(stamp),
             residency: Residency::default(),
         });
         pool().put(this.id, Arc::new(file));
@@ -172,10 +176,15 @@ impl SourceFile {
     }
 
     fn check(&self, file: &File) -> Result<()> {
-        let metadata = file
-            .metadata()
-            .map_err(|error| Error::io(&self.path, error))?;
-        match self.stamp.difference(&Stamp::of(&metadata)) {
+        let look = || match file.metadata() {
+            Ok(metadata) => Ok(Stamp::of(&metadata)),
+            Err(error) => Err(Error::io(&self.path, error)),
+        };
+        // Nearly always nothing has changed, and nobody waits for another.
+        if look()? == self.stamp {
+            return Ok(());
+        }
+        match self.baseline.hold(look)? {
             None => Ok(()),
             Some(what) => Err(Error::Changed {
                 file: self.path.clone(),
@@ -207,19 +216,6 @@ static READS: AtomicU64 = AtomicU64::new(0);
 /// How often this process has read source files, in whatever sizes.
 pub fn source_reads() -> u64 {
     READS.load(Ordering::Relaxed)
-}
-
-fn open_regular(path: &Path) -> Result<File> {
-    let failed = |error| Error::io(path, error);
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(Error::malformed(path, "not a regular file"));
-    }
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(failed)
 }
 
 /// Most slices that one `preadv` takes (Linux: IOV_MAX).

@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Large folios lie inside of a window, never across its end.
 const WINDOW: u64 = 4 << 20;
 
+/// What lies behind so many windows, 1 TiB, is left to the kernel: a sparse file may claim any size.
+const MOST_WINDOWS: u64 = 1 << 18;
+
 /// Part of a window that need not be handed on, such as the paddings between tensors: less than any request, whose pages
 /// would be read again.
 const SLACK: u64 = 64;
@@ -112,9 +115,8 @@ impl Residency {
 
     fn windows(&self, size: u64, range: Range<u64>) -> impl Iterator<Item = Window<'_>> {
         let zero = |_| AtomicU64::new(0);
-        let counts = self
-            .counts
-            .get_or_init(|| (0..size.div_ceil(WINDOW)).map(zero).collect());
+        let counted = size.div_ceil(WINDOW).min(MOST_WINDOWS);
+        let counts = self.counts.get_or_init(|| (0..counted).map(zero).collect());
         let numbers = range.start / WINDOW..range.end.min(size).div_ceil(WINDOW);
         numbers.filter_map(move |number| {
             Some(Window {
@@ -209,5 +211,17 @@ mod tests {
         assert_eq!(hand_on(0), [0, 1]);
         assert_eq!(hand_on(2), [2]);
         assert_eq!(hand_on(2), [2]);
+    }
+    #[test]
+    fn the_counts_of_a_file_are_bounded_whatever_its_size() {
+        let (file, size) = (tempfile::tempfile().unwrap(), 1 << 57);
+        let residency = Residency::default();
+        for start in [0, size / 2, size - WINDOW] {
+            let range = start..start + WINDOW;
+            residency.ask(&file, size, range.clone());
+            residency.count(&file, size, range, WINDOW).for_each(drop);
+        }
+        let counts = residency.counts.get().unwrap();
+        assert!(size_of_val(&**counts) <= 2 << 20);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 /// What identifies the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +38,8 @@ impl Stamp {
     }
 
     /// What makes the bytes of `now` doubtful, if anything does. Unlinking, renaming over and chmod keep the bytes.
-    pub fn difference(&self, now: &Self) -> Option<String> {
-        if !self.is_of_file_of(now) {
-            Some("it is another file".to_owned())
-        } else if self.size != now.size {
+    fn difference(&self, now: &Self) -> Option<String> {
+        if self.size != now.size {
             Some(format!("size {} was {}", now.size, self.size))
         } else if self.modified != now.modified {
             Some("modification time".to_owned())
@@ -49,5 +48,29 @@ impl Stamp {
         } else {
             None
         }
+    }
+}
+
+/// The stamp against which a file is held: the first, until a change that keeps the bytes makes a later one of it. Or why
+/// the bytes are doubtful, for good.
+#[derive(Debug)]
+pub(super) struct Baseline(Mutex<Result<Stamp, String>>);
+
+impl Baseline {
+    pub fn new(first: Stamp) -> Self {
+        Self(Mutex::new(Ok(first)))
+    }
+
+    /// Holds what `look` finds against the baseline. Looks follow each other: an older one that came later would take an
+    /// excuse for a second change.
+    pub fn hold<E>(&self, look: impl FnOnce() -> Result<Stamp, E>) -> Result<Option<String>, E> {
+        let mut baseline = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = look()?;
+        let held = baseline.clone();
+        if held.as_ref().is_ok_and(|last| !last.is_of_file_of(&now)) {
+            return Ok(Some("it is another file".to_owned()));
+        }
+        *baseline = held.and_then(|last| last.difference(&now).map_or(Ok(now), Err));
+        Ok(baseline.clone().err())
     }
 }

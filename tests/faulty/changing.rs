@@ -142,6 +142,41 @@ fn permissions_taken_away() {
     .unwrap()));
 }
 
+/// Writes other bytes and sets the time back that tells of it.
+fn write_unseen(path: &Path, bytes: &[u8]) {
+    let file = File::options().write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(bytes, 9000).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn a_change_of_mode_or_links_excuses_no_later_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("weights");
+    let chmod = |mode| fs::set_permissions(&source, fs::Permissions::from_mode(mode)).unwrap();
+    let excuses: [&dyn Fn(); 2] = [&|| chmod(0o600), &|| {
+        fs::hard_link(&source, folder.path().join("link")).unwrap()
+    }];
+    for excuse in excuses {
+        write(&source, &noise(SIZE, 26), 0o644);
+        let file = ckptfs::tensor::SourceFile::open(&source).unwrap();
+        let read = || file.read_exact_at(&mut [0; 8], 9000);
+        // Times of files are as coarse as the kernel's clock.
+        let tick = || thread::sleep(Duration::from_millis(20));
+        tick();
+        excuse();
+        thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(|| read().unwrap()))));
+        tick();
+        write_unseen(&source, b"othermix");
+        let error = read().unwrap_err().to_string();
+        assert!(error.contains("(change time)"), "{error}");
+        tick();
+        chmod(0o640);
+        assert!(read().is_err(), "excused what was doubtful already");
+    }
+}
+
 #[test]
 fn appended() {
     need_fuse!();

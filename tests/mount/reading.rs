@@ -9,6 +9,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::common::mounts::*;
+use crate::common::programs::Stage;
 use crate::need_fuse;
 
 const LENGTH: usize = 3 * (1 << 20) + 4321;
@@ -219,4 +220,42 @@ fn two_mounts_show_the_same() {
         .read_to_end(&mut bytes)
         .unwrap();
     assert_eq!(fs::read(one.path("weights")).unwrap(), bytes);
+}
+
+#[test]
+fn a_sparse_file_of_any_size_is_served() {
+    need_fuse!();
+    const SIZE: u64 = 1 << 57;
+    // Filesystems on disks have no files of such a size.
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let stage = Stage::new();
+    let entry = format!(r#"{{"dtype":"U8","shape":[{SIZE}],"data_offsets":[0,{SIZE}]}}"#);
+    let header = format!(r#"{{"w":{entry}}}"#);
+    let front = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    let weights = File::create(folder.path().join("model.safetensors")).unwrap();
+    weights.write_all_at(&front, 0).unwrap();
+    weights.set_len(front.len() as u64 + SIZE).unwrap();
+    weights
+        .write_all_at(b"end", front.len() as u64 + SIZE - 3)
+        .unwrap();
+    fs::write(
+        folder.path().join("config.json"),
+        r#"{"model_type":"free"}"#,
+    )
+    .unwrap();
+    fs::remove_dir_all(stage.source()).unwrap();
+    std::os::unix::fs::symlink(folder.path(), stage.source()).unwrap();
+    let program = stage.mount();
+    let shown = File::open(stage.weights()).unwrap();
+    let end = shown.metadata().unwrap().len();
+    for start in [end - SIZE, end / 2, end - 8192] {
+        let mut buffer = vec![1; 8192];
+        shown.read_exact_at(&mut buffer, start).unwrap();
+        let zeros = buffer.strip_suffix(b"end").unwrap_or(&buffer);
+        assert!(zeros.iter().all(|byte| *byte == 0), "at {start}");
+        assert_eq!(zeros.len() < buffer.len(), start + 8192 == end);
+    }
+    drop(shown);
+    program.signal(libc::SIGTERM);
+    assert_eq!(program.wait().0, Some(0));
 }

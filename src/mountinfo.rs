@@ -32,6 +32,31 @@ impl Entry {
     }
 }
 
+/// Number of a filesystem, its `st_dev`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    major: u32,
+    minor: u32,
+}
+
+impl Device {
+    /// Of the filesystem on which `path` itself lies, be it a link. Where that is a mount point, nobody who serves it is asked.
+    pub fn of(path: &Path) -> Option<Self> {
+        let told = statx(path, 0)?;
+        Some(Self {
+            major: told.stx_dev_major,
+            minor: told.stx_dev_minor,
+        })
+    }
+}
+
+/// Whether the filesystem is a mounted view.
+pub fn is_view(device: Device) -> bool {
+    let number = format!("{}:{}", device.major, device.minor);
+    let is_it = |entry: Entry| entry.device == number && entry.is_view();
+    all().is_ok_and(|entries| entries.into_iter().any(is_it))
+}
+
 /// What is mounted on `point`: of several the uppermost. `None` also where the table cannot be read.
 pub fn at(point: &Path) -> Option<Entry> {
     let mut entries = all().ok()?.into_iter().rev();
@@ -79,11 +104,17 @@ pub fn place(identity: &Identity, point: &Path) -> Option<PathBuf> {
         .map(|entry| entry.point)
 }
 
-/// As `STATX_MNT_ID_UNIQUE` of statx(2) tells it. No filesystem is asked.
+/// As `STATX_MNT_ID_UNIQUE` of statx(2) tells it.
 fn unique(point: &Path) -> Option<u64> {
-    let path = CString::new(point.as_os_str().as_bytes()).ok()?;
-    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     let wanted = libc::STATX_MNT_ID_UNIQUE;
+    let told = statx(point, wanted)?;
+    (told.stx_mask & wanted != 0).then_some(told.stx_mnt_id)
+}
+
+/// What statx(2) tells of a path, be it a link. The filesystem on a mount point is not asked.
+fn statx(path: &Path, wanted: u32) -> Option<libc::statx> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     let mut told = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `path` ends in a zero byte and outlives the call, which fills the struct; all zeros are one, too.
     let (failed, told) = unsafe {
@@ -96,7 +127,7 @@ fn unique(point: &Path) -> Option<u64> {
         );
         (failed, told.assume_init())
     };
-    (failed == 0 && told.stx_mask & wanted != 0).then_some(told.stx_mnt_id)
+    (failed == 0).then_some(told)
 }
 
 /// All mounts, in the order in which they were made.
