@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::mountinfo::{Device, is_view};
@@ -17,7 +17,6 @@ const MOST_LINKS: usize = 40;
 /// When that is nowhere, or in a view that does not hold `start` as well.
 pub fn resolve(start: &Path, path: &Path) -> Result<PathBuf> {
     let failed = |error| Error::io(&start.join(path), error);
-    let home = Device::of(start);
     let mut at = start.to_owned();
     let mut rest = names(path.strip_prefix(start).unwrap_or(path));
     let mut links = 0;
@@ -26,11 +25,7 @@ pub fn resolve(start: &Path, path: &Path) -> Result<PathBuf> {
             b".." => drop(at.pop()),
             _ => at.push(name),
         }
-        let device = Device::of(&at);
-        if device != home && device.is_some_and(is_view) {
-            let reason = "leads into a mounted view; put the file itself here";
-            return Err(Error::checkpoint(&start.join(path), reason));
-        }
+        // Nothing can be mounted on a link.
         if let Some(target) = target(&at).map_err(failed)? {
             links += 1;
             if links > MOST_LINKS {
@@ -38,14 +33,24 @@ pub fn resolve(start: &Path, path: &Path) -> Result<PathBuf> {
             }
             at.pop();
             rest.extend(names(&target));
+        } else if is_other_view(&at, start) {
+            let reason = "leads into a mounted view; put the file itself here";
+            return Err(Error::checkpoint(&start.join(path), reason));
         }
     }
     Ok(at)
 }
 
+/// Whether `path` lies in a mounted view, and `start` not in the same.
+fn is_other_view(path: &Path, start: &Path) -> bool {
+    let device = Device::of(path);
+    device != Device::of(start) && device.is_some_and(is_view)
+}
+
 /// The last first. The root is one of them.
 fn names(path: &Path) -> Vec<OsString> {
     let names = path.components().rev();
+    let names = names.filter(|name| *name != Component::CurDir);
     names.map(|name| name.as_os_str().to_owned()).collect()
 }
 
