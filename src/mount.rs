@@ -58,9 +58,8 @@ impl Options {
 
 /// The canonical path of `mount_point` where nothing stands against a mount on it: neither there nor in the system.
 pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
-    let point = point::check(mount_point, &options.source)?;
     requirements::check(options.allow_other, options.threads())?;
-    Ok(point)
+    point::check(mount_point, &options.source)
 }
 
 /// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.

@@ -42,12 +42,22 @@ pub fn read<'a>(
     for (file, range, _) in plan.spans() {
         file.note_cached(range);
     }
-    if scratch.len() < length {
-        scratch.resize(length, 0);
-    }
-    let buffer = &mut scratch[..length];
+    let buffer = room(scratch, length)?;
     plan.execute(buffer)?;
     Ok(buffer)
+}
+
+/// The first `length` bytes of a buffer that never shrinks. One reader without memory must not end the mount for all.
+fn room(buffer: &mut Vec<u8>, length: usize) -> Result<&mut [u8]> {
+    let more = length.saturating_sub(buffer.len());
+    buffer.try_reserve_exact(more).map_err(|_| {
+        Error::io(
+            "memory".as_ref(),
+            io::Error::from_raw_os_error(libc::ENOMEM),
+        )
+    })?;
+    buffer.resize(buffer.len() + more, 0);
+    Ok(&mut buffer[..length])
 }
 
 /// Fills `buffer` with the bytes from `offset` on, which must all lie inside the file.

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// All crates that the lock file names, read from the local registry alone.
+/// All crates that the lock file names for this platform, read from the local registry alone: those of others are not there.
 fn packages() -> Vec<Value> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["metadata", "--format-version=1", "--offline", "--locked"]);
+    cargo.args(["--filter-platform", &platform()]);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = cargo.current_dir(root).output().unwrap();
     assert!(
@@ -19,6 +20,15 @@ fn packages() -> Vec<Value> {
     );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     metadata["packages"].as_array().unwrap().clone()
+}
+
+/// Such as x86_64-unknown-linux-gnu.
+fn platform() -> String {
+    let output = Command::new("rustc").arg("-vV").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut lines = said.lines();
+    let host = lines.find_map(|line| line.strip_prefix("host: "));
+    host.unwrap().to_owned()
 }
 
 fn allowed() -> BTreeSet<String> {

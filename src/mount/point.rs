@@ -1,7 +1,8 @@
 //! Which directories a view may be mounted on.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -28,24 +29,22 @@ pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Refuses a source in a view whose process does not answer.
+/// Refuses a source that does not answer, such as one in a view whose process is stopped.
 pub fn check_source(source: &Path) -> Result<()> {
-    let failed = |error: io::Error| Error::io(source, error);
-    let path = std::path::absolute(source).map_err(failed)?;
-    let is_silent = |entry: &mountinfo::Entry| {
-        let point = entry.point.clone();
-        answer(LONG_PATIENCE, move || fs::read_dir(point).is_ok()).is_none()
+    let path = source.to_owned();
+    let open = move || {
+        let mut options = OpenOptions::new();
+        // A FIFO would wait for its other end.
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        options.open(path).map(drop)
     };
-    let mut entries = mountinfo::all().unwrap_or_default().into_iter();
-    match entries
-        .find(|entry| entry.is_view() && path.starts_with(&entry.point) && is_silent(entry))
-    {
-        None => Ok(()),
-        Some(_) => {
-            let reason = "lies in a view that does not answer; let the process that serves it go on, or name another checkpoint";
-            Err(failed(io::Error::new(io::ErrorKind::TimedOut, reason)))
-        }
+    if answer(LONG_PATIENCE, open).is_some() {
+        return Ok(());
     }
+    let reason =
+        "does not answer; let the process that serves it go on, or name another checkpoint";
+    let error = io::Error::new(io::ErrorKind::TimedOut, reason);
+    Err(Error::io(source, error))
 }
 
 /// What `ask` gives, unless it takes longer: who asks a filesystem whose process is stopped waits without end.
@@ -121,13 +120,14 @@ fn directory(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             format!("does not exist; make it with: mkdir {}", quoted(path))
         }
-        Err(error) if is_dead(&error) => {
-            match resolve(path).ok().and_then(|point| mountinfo::at(&point)) {
-                Some(entry) => dead(path, &entry),
-                None => error.to_string(),
+        Err(error) => match resolve(path).ok().and_then(|point| mountinfo::at(&point)) {
+            Some(entry) if is_dead(&error) => dead(path, &entry),
+            Some(entry) if entry.is_view() => {
+                let repair = repair(path, &entry);
+                format!("a view of another user is mounted here; to unmount it: {repair}")
             }
-        }
-        Err(error) => error.to_string(),
+            _ => error.to_string(),
+        },
     };
     Err(Error::mount(path, reason))
 }

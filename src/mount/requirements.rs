@@ -3,6 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 
 use crate::error::{Error, Result};
 
@@ -13,6 +15,9 @@ const HELPER_MISSING: &str = "without root, mounting needs the program fusermoun
 
 /// Descriptors beside one for each thread: the first connection, a source file, and what is open for a moment.
 const DESCRIPTORS: usize = 6;
+
+/// Threads and processes beside those that answer: for signals, for questions to a mount point, and who mounts for a user.
+const OTHER_THREADS: usize = 6;
 
 /// What a thread takes: its stack, and the buffer in which fuser puts the largest request.
 const THREAD_BYTES: usize = (2 + 17) << 20;
@@ -46,6 +51,21 @@ fn check_limits(threads: usize) -> std::result::Result<(), String> {
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| {
         let mib = bytes >> 20;
         format!("{threads} threads need {mib} MiB more of addresses; allow more with: ulimit -v, or pass a smaller --threads")
+    })?;
+    start_threads(threads + OTHER_THREADS).map_err(|error| {
+        format!("{threads} threads cannot be started ({error}); allow more with: ulimit -u, or pass a smaller --threads")
+    })
+}
+
+/// Whether so many threads can run at once. They end before this returns.
+fn start_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let _closed = gate.lock();
+        (0..count).try_for_each(|_| {
+            let waits = || drop(gate.lock());
+            thread::Builder::new().spawn_scoped(scope, waits).map(drop)
+        })
     })
 }
 

@@ -10,8 +10,8 @@ use std::thread;
 
 use lru::LruCache;
 
-use super::read_tensor_at;
-use crate::error::Result;
+use super::{read_tensor_at, room};
+use crate::error::{Error, Result};
 use crate::parallel::usual_threads;
 use crate::tensor::Tensor;
 
@@ -101,8 +101,9 @@ impl Block {
             return Ok(bytes.clone());
         }
         let mut bytes = take(&mut *spare());
-        bytes.resize((self.range.end - self.range.start) as usize, 0);
-        self.produce(&mut bytes)?;
+        let length = (self.range.end - self.range.start) as usize;
+        self.produce(room(&mut bytes, length)?)?;
+        bytes.truncate(length);
         Ok(produced.insert(bytes.into()).clone())
     }
 
@@ -118,10 +119,15 @@ impl Block {
             let starts = (self.range.start..).step_by(part);
             let parts = bytes.chunks_mut(part).zip(starts);
             let workers: Vec<_> = parts
-                .map(|(part, start)| scope.spawn(move || read_tensor_at(&self.tensor, start, part)))
+                .map(|(part, start)| {
+                    let work = move || read_tensor_at(&self.tensor, start, part);
+                    thread::Builder::new().spawn_scoped(scope, work)
+                })
                 .collect();
-            let mut results = workers.into_iter().map(|worker| worker.join());
-            results.try_for_each(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+            workers.into_iter().try_for_each(|worker| {
+                let worker = worker.map_err(|error| Error::io("threads".as_ref(), error))?;
+                worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+            })
         })
     }
 

@@ -8,6 +8,7 @@ use crate::tensor::{Dtype, Loop, Nest, Rows, SourceFile, each_offset};
 
 use super::cast::cast;
 use super::place::{Grid, place};
+use super::room;
 
 /// Bytes of source held at a time where they are neighbours, so that what was read is cast in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
@@ -116,7 +117,7 @@ impl<'a> Production<'a> {
                 let from = source + row * part.row_step + column;
                 let to = destination + row * part.row_target + column * part.column_target;
                 self.read_tile(&part, from, tile)?;
-                self.place_tile(&part, to, tile, reply);
+                self.place_tile(&part, to, tile, reply)?;
             }
         }
         Ok(())
@@ -151,19 +152,26 @@ impl<'a> Production<'a> {
             step: part.row_step * unit,
         };
         let pitch = tile.pitch * unit;
-        let bytes = grown(&mut tile.read, part.rows * pitch);
+        let bytes = room(&mut tile.read, (part.rows * pitch) as usize)?;
         let file = self.nest.stored.file();
         file.read_rows(rows, bytes, pitch as usize)
     }
 
     /// Casts the elements of a tile and sends each to its place in the reply.
-    fn place_tile(&self, part: &Rectangle, to: u64, tile: &mut Tile, reply: &mut [u8]) {
+    fn place_tile(
+        &self,
+        part: &Rectangle,
+        to: u64,
+        tile: &mut Tile,
+        reply: &mut [u8],
+    ) -> Result<()> {
         let unit = self.out_unit();
         let start = self.destination + ((self.nest.destination + to) * unit) as usize;
         let reply = &mut reply[start..];
         let read = &tile.read[..(part.rows * tile.pitch * self.nest.unit()) as usize];
         if self.nest.dtype == self.dtype {
-            return self.place(part, tile.pitch, read, reply);
+            self.place(part, tile.pitch, read, reply);
+            return Ok(());
         }
         if part.column_target == 1 && part.columns > 1 {
             let (row, pitch) = (
@@ -175,11 +183,13 @@ impl<'a> Production<'a> {
                 let target = &mut reply[to..][..(part.columns * unit) as usize];
                 cast(self.nest.dtype, &from[..row as usize], self.dtype, target);
             }
-            return;
+            return Ok(());
         }
-        let produced = grown(&mut tile.produced, part.rows * tile.pitch * unit);
+        let length = part.rows * tile.pitch * unit;
+        let produced = room(&mut tile.produced, length as usize)?;
         cast(self.nest.dtype, read, self.dtype, produced);
         self.place(part, tile.pitch, produced, reply);
+        Ok(())
     }
 
     fn place(&self, part: &Rectangle, pitch: u64, elements: &[u8], reply: &mut [u8]) {
@@ -220,13 +230,4 @@ impl Tile {
             pitch: 0,
         }
     }
-}
-
-/// The first `length` bytes of a buffer that never shrinks.
-fn grown(buffer: &mut Vec<u8>, length: u64) -> &mut [u8] {
-    let length = length as usize;
-    if buffer.len() < length {
-        buffer.resize(length, 0);
-    }
-    &mut buffer[..length]
 }

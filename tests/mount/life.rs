@@ -188,7 +188,8 @@ fn a_stopped_program_holds_no_mount_up() {
     program.signal(libc::SIGSTOP);
     // A thread that has taken a request already would keep who asks until it goes on.
     within(|| program.is_stopped().then_some(()));
-    let mount = |source: &str, point: &str| {
+    std::os::unix::fs::symlink("point", stage.other("link")).unwrap();
+    let mount = |source: &str, point: &str, more: &[&str]| {
         let start = Instant::now();
         let mut command = Command::new("timeout");
         command.args([
@@ -200,19 +201,26 @@ fn a_stopped_program_holds_no_mount_up() {
             source,
             point,
         ]);
+        command.args(more);
         let output = command.current_dir(stage.other("")).output().unwrap();
         assert!(start.elapsed() < Duration::from_secs(10));
         (output.status.code(), complaint(&output))
     };
-    let (code, said) = mount("source", "point");
+    let (code, said) = mount("source", "point", &[]);
     assert_eq!(code, Some(3), "{said}");
     assert!(
         said.contains("a view is mounted here already") || said.contains("does not answer"),
         "{said}"
     );
-    let (code, said) = mount("point", "elsewhere");
-    assert_eq!(code, Some(4), "{said}");
-    assert!(said.contains("in a view that does not answer"), "{said}");
+    for (source, more) in [
+        ("point", &[][..]),
+        ("link", &[]),
+        ("source", &["--config-from", "link"]),
+    ] {
+        let (code, said) = mount(source, "elsewhere", more);
+        assert_eq!(code, Some(4), "{said}");
+        assert!(said.contains("does not answer"), "{said}");
+    }
     program.signal(libc::SIGCONT);
     program.signal(libc::SIGTERM);
     assert_eq!(program.wait().0, Some(0));
