@@ -21,8 +21,8 @@ use crate::mountinfo::{self, Identity, NAME_PREFIX};
 /// How long the readers of a mount that is told to end may still be served.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Most bytes of a request. A direct read of 1 MiB is so answered by two threads at once, of which the kernel copies one reply
-/// after the other; and a thread's reply stays in its processor's cache.
+/// Most bytes of a request. A direct read of 1 MiB becomes two, which two threads answer at once, and a reply stays in its
+/// processor's cache. Shorter ones come to the source so out of order that it is not read ahead.
 const MOST: usize = 512 << 10;
 
 /// What happens to a mounted view.
