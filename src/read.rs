@@ -231,3 +231,16 @@ impl<'a> Plan<'a> {
         scatter::execute(self.copies, reply)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_for_which_there_is_no_memory_is_an_error() {
+        let mut buffer = vec![1; 8];
+        let error = room(&mut buffer, usize::MAX / 2).unwrap_err();
+        assert_eq!(error.errno(), libc::ENOMEM);
+        assert_eq!(room(&mut buffer, 9).unwrap(), [1, 1, 1, 1, 1, 1, 1, 1, 0]);
+    }
+}

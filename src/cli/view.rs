@@ -138,10 +138,8 @@ pub fn check(options: &ViewOptions) -> Result<()> {
 
 /// The view of `source`; what is worth knowing about it goes to the log.
 pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
-    let others = options.config_from.iter().chain(&options.mapping);
-    others
-        .into_iter()
-        .try_for_each(|path| mount::check_source(path))?;
+    let mut others = options.config_from.iter().chain(&options.mapping);
+    others.try_for_each(|path| mount::check_source(path))?;
     let view = View::open(source, &options.into())?;
     tracing::info!("{}", one_line(&said(source, &view)));
     for note in &view.notes {

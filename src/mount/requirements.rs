@@ -147,6 +147,13 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_point_of_another_user_has_a_remedy() {
+        let said = "fusermount3: user has no write access to mountpoint /mnt";
+        let fault = mount_fault(&io::Error::other(said));
+        assert!(fault.contains("name an empty directory"), "{fault}");
+    }
+
+    #[test]
     fn every_fault_of_the_device_has_a_remedy() {
         let fault = |errno| device_fault(&io::Error::from_raw_os_error(errno));
         assert!(fault(libc::ENOENT).contains("--device /dev/fuse --cap-add SYS_ADMIN"));

@@ -196,6 +196,7 @@ fn appended() {
 fn a_read_that_a_write_overtakes_is_old_or_an_error() {
     let (old, new) = (noise(SIZE, 25), noise(SIZE, 26));
     let folder = tempfile::tempdir().unwrap();
+    let mut whole = 0;
     for round in 0..60 {
         let source = folder.path().join(round.to_string());
         write(&source, &old, 0o644);
@@ -211,10 +212,12 @@ fn a_read_that_a_write_overtakes_is_old_or_an_error() {
             let mut scratch = Vec::new();
             while let Ok(bytes) = ckptfs::read::read(&file, 0, SIZE, &mut scratch) {
                 assert!(bytes == old, "a mixture in round {round}");
+                whole += 1;
             }
         });
         fs::remove_file(&source).unwrap();
     }
+    assert!(whole > 0, "no read came before a write");
 }
 
 #[test]
