@@ -42,7 +42,7 @@ pub fn check(allow_other: bool, threads: usize) -> Result<()> {
 
 /// What a thread lacks after the mount appeared would leave a view that nobody serves.
 fn check_limits(threads: usize) -> std::result::Result<(), String> {
-    let descriptors = threads + DESCRIPTORS;
+    let descriptors = threads.saturating_add(DESCRIPTORS);
     let opened: io::Result<Vec<File>> = (0..descriptors).map(|_| File::open("/dev/null")).collect();
     opened.map_err(|error| {
         format!("{threads} threads need {descriptors} more file descriptors ({error}); allow more with: ulimit -n, or pass a smaller --threads")
@@ -52,7 +52,7 @@ fn check_limits(threads: usize) -> std::result::Result<(), String> {
         let mib = bytes >> 20;
         format!("{threads} threads need {mib} MiB more of addresses; allow more with: ulimit -v, or pass a smaller --threads")
     })?;
-    start_threads(threads + OTHER_THREADS).map_err(|error| {
+    start_threads(threads.saturating_add(OTHER_THREADS)).map_err(|error| {
         format!("{threads} threads cannot be started ({error}); allow more with: ulimit -u, or pass a smaller --threads")
     })
 }

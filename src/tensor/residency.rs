@@ -212,6 +212,7 @@ mod tests {
         assert_eq!(hand_on(2), [2]);
         assert_eq!(hand_on(2), [2]);
     }
+
     #[test]
     fn the_counts_of_a_file_are_bounded_whatever_its_size() {
         let (file, size) = (tempfile::tempfile().unwrap(), 1 << 57);

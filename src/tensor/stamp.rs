@@ -61,6 +61,12 @@ impl Baseline {
         Self(Mutex::new(Ok(first)))
     }
 
+    /// Whether a file is just as it was when it was last held.
+    pub fn is(&self, now: &Stamp) -> bool {
+        let baseline = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        baseline.as_ref().is_ok_and(|last| last == now)
+    }
+
     /// Holds what `look` finds against the baseline. Looks follow each other: an older one that came later would take an
     /// excuse for a second change.
     pub fn hold<E>(&self, look: impl FnOnce() -> Result<Stamp, E>) -> Result<Option<String>, E> {

@@ -100,18 +100,24 @@ fn a_bug_in_one_checkpoint_is_no_end_of_the_mount() {
     assert!(!shown.weights("step-1").is_empty());
 }
 
+/// The run of `scene`, whose step 2 is opened once the gate is.
+fn gated(scene: &Scene, gate: &Arc<Mutex<()>>) -> Shown {
+    let gate = gate.clone();
+    scene.mount_with(move |path| {
+        if path.ends_with("step-2") {
+            drop(gate.lock());
+        }
+        open(path)
+    })
+}
+
 #[test]
 fn a_slow_save_holds_up_no_other() {
     need_fuse!();
     let scene = Scene::of(&["step-1", "step-2"]);
     let gate = Arc::new(Mutex::new(()));
-    let (closed, at_gate) = (gate.lock().unwrap(), gate.clone());
-    let shown = scene.mount_with(move |path| {
-        if path.ends_with("step-2") {
-            drop(at_gate.lock());
-        }
-        open(path)
-    });
+    let closed = gate.lock().unwrap();
+    let shown = gated(&scene, &gate);
     let point = shown.path("");
     let look = |name: &'static str| names(&point.join(name)).len();
     thread::scope(|scope| {
@@ -138,13 +144,8 @@ fn many_who_wait_for_a_slow_save_take_few_threads() {
     const READERS: usize = 300;
     let scene = Scene::of(&["step-1", "step-2"]);
     let gate = Arc::new(Mutex::new(()));
-    let (closed, at_gate) = (gate.lock().unwrap(), gate.clone());
-    let shown = scene.mount_with(move |path| {
-        if path.ends_with("step-2") {
-            drop(at_gate.lock());
-        }
-        open(path)
-    });
+    let closed = gate.lock().unwrap();
+    let shown = gated(&scene, &gate);
     assert!(!shown.weights("step-1").is_empty());
     let before = threads();
     let mut readers = Command::new("sh");

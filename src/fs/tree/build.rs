@@ -126,8 +126,9 @@ fn fault(name: &str) -> Option<&'static str> {
         "" => Some("the path has an empty component"),
         "." | ".." => Some("the path has a component . or .."),
         _ if name.len() > NAME_MAX => Some("the path has a component of more than 255 bytes"),
-        _ if name.chars().any(char::is_control) => Some("the path has a control character"),
-        _ if name.chars().any(steers) => Some("the path has a character that nobody sees"),
+        _ if name.chars().any(steers) => {
+            Some("the path has a control character, or one that nobody sees")
+        }
         _ => None,
     }
 }
