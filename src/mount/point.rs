@@ -22,11 +22,8 @@ const LONG_PATIENCE: Duration = Duration::from_secs(5);
 /// left on it is taken away.
 pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
     let (asked, apart_from) = (path.to_owned(), source.to_owned());
-    answer(LONG_PATIENCE, move || free(&asked, &apart_from)).unwrap_or_else(|| {
-        let reason =
-            "does not answer; let the process that serves it go on, or name another directory";
-        Err(Error::mount(path, reason))
-    })
+    let point = answer(LONG_PATIENCE, move || free(&asked, &apart_from));
+    point.unwrap_or_else(|error| Err(Error::mount(path, error.to_string())))
 }
 
 /// Refuses a source that does not answer, such as one in a view whose process is stopped.
@@ -38,24 +35,26 @@ pub fn check_source(source: &Path) -> Result<()> {
         options.read(true).custom_flags(libc::O_NONBLOCK);
         options.open(path).map(drop)
     };
-    if answer(LONG_PATIENCE, open).is_some() {
-        return Ok(());
-    }
-    let reason =
-        "does not answer; let the process that serves it go on, or name another checkpoint";
-    let error = io::Error::new(io::ErrorKind::TimedOut, reason);
-    Err(Error::io(source, error))
+    // What it cannot be opened for is told by those who read it.
+    let opened = answer(LONG_PATIENCE, open).map(drop);
+    opened.map_err(|error| Error::io(source, error))
 }
 
 /// What `ask` gives, unless it takes longer: who asks a filesystem whose process is stopped waits without end.
 fn answer<T: Send + 'static>(
     patience: Duration,
     ask: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
+) -> io::Result<T> {
     let (sender, answer) = mpsc::channel();
     let asking = move || sender.send(ask());
-    thread::Builder::new().spawn(asking).ok()?;
-    answer.recv_timeout(patience).ok()
+    thread::Builder::new().spawn(asking).map_err(|error| {
+        let reason = format!("no thread can be started ({error}); allow more with: ulimit -u");
+        io::Error::new(error.kind(), reason)
+    })?;
+    answer.recv_timeout(patience).map_err(|_| {
+        let reason = "does not answer; let the process that serves it go on, or name another place";
+        io::Error::new(io::ErrorKind::TimedOut, reason)
+    })
 }
 
 fn free(path: &Path, source: &Path) -> Result<PathBuf> {
