@@ -23,8 +23,9 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO);
 
-/// Read-ahead requests that the kernel may have under way at once.
-const BACKGROUND: u16 = 64;
+/// Read-ahead requests that the kernel may have under way at once: those of sixteen readers, each 16 MiB ahead. Beyond, the
+/// kernel takes pages for what lies ahead of a reader, gives them back unread, and at the next page does so again.
+const BACKGROUND: u16 = 512;
 
 /// Unit in which `statfs` counts.
 const PAGE: u32 = 4096;
@@ -86,7 +87,7 @@ impl Filesystem for CheckpointFs {
             .map_err(|_| io::Error::other("the kernel takes back a feature that it offered"))?;
         config.set_max_background(BACKGROUND).map_err(refused)?;
         config
-            .set_congestion_threshold(BACKGROUND / 4 * 3)
+            .set_congestion_threshold(BACKGROUND)
             .map_err(refused)?;
         let passthrough = InitFlags::FUSE_PASSTHROUGH;
         if self.shared.passthrough.is_wanted()
