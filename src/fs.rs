@@ -25,13 +25,14 @@ pub use run::{Open, RunTree};
 pub use tree::{Entry, Kind, Stat, Tree, Usage};
 
 use crate::error::Result;
+use crate::read::Scratch;
 use crate::repo::VirtualFile;
 use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
 use waiting::Waiting;
 
 /// How the bytes of a file are produced: [`crate::read::read`], or what a test puts in its place.
-pub type Read = for<'a> fn(&VirtualFile, u64, usize, &'a mut Vec<u8>) -> Result<&'a [u8]>;
+pub type Read = for<'a> fn(&VirtualFile, u64, usize, bool, &'a mut Scratch) -> Result<&'a [u8]>;
 
 /// What a handler answers.
 type Answer<T> = std::result::Result<T, Errno>;
@@ -161,14 +162,15 @@ impl Shared {
         file: &VirtualFile,
         offset: u64,
         size: u32,
-        scratch: &'a mut Vec<u8>,
+        is_kept: bool,
+        scratch: &'a mut Scratch,
     ) -> Answer<&'a [u8]> {
         self.counters.request();
         let length = u64::from(size).min(file.size().saturating_sub(offset)) as usize;
         if length == 0 {
             return Ok(&[]);
         }
-        match (self.read)(file, offset, length, scratch) {
+        match (self.read)(file, offset, length, is_kept, scratch) {
             Ok(bytes) if bytes.len() == length => {
                 self.counters.served(length);
                 Ok(bytes)

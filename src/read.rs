@@ -6,6 +6,7 @@ mod passthrough;
 mod place;
 mod scatter;
 mod tiles;
+mod windows;
 
 use std::borrow::Cow;
 use std::io;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::repo::{Segment, VirtualFile};
-use crate::tensor::{Nest, SourceFile, Tensor, nests};
+use crate::tensor::{Landed, Nest, SourceFile, Tensor, nests};
 
 use scatter::Copy;
 use tiles::Production;
@@ -22,8 +23,17 @@ use tiles::Production;
 pub use blocks::set_cache_size;
 pub use passthrough::passthrough_source;
 
-/// The bytes `offset .. offset + size` of `file`, fewer only at its end, in `scratch`, which grows as needed. Every source is
-/// looked at after its bytes were read: they are those that it was opened with.
+/// Memory of a thread in which replies are put together. It grows to the largest.
+#[derive(Default)]
+pub struct Scratch {
+    bytes: Vec<u8>,
+    /// A reply that lies in the source as it is.
+    landed: Option<Landed>,
+}
+
+/// The bytes `offset .. offset + size` of `file`, fewer only at its end, in `scratch`. Every source is looked at after its
+/// bytes were read: they are those that it was opened with. What the kernel will not keep (`is_kept`), others will ask for
+/// again: it is left in the page cache under the source's name.
 ///
 /// A map of the source handed to the kernel would save a copy, which lies in the processor's cache and costs little; but the
 /// kernel copies it after any check, so that a source rewritten in place could be shown half old and half new.
@@ -31,8 +41,10 @@ pub fn read<'a>(
     file: &VirtualFile,
     offset: u64,
     size: usize,
-    scratch: &'a mut Vec<u8>,
+    is_kept: bool,
+    scratch: &'a mut Scratch,
 ) -> Result<&'a [u8]> {
+    scratch.landed = None;
     let end = file.size().min(offset.saturating_add(size as u64));
     let length = end.saturating_sub(offset) as usize;
     if length == 0 {
@@ -40,9 +52,16 @@ pub fn read<'a>(
     }
     let mut plan = Plan::new(file, offset, end)?;
     for (file, range, _) in plan.spans() {
-        file.note_cached(range);
+        file.note_cached(range, is_kept);
     }
-    let buffer = room(scratch, length)?;
+    if let Some(copy) = plan.lone_copy(length)
+        && let Some(landed) = copy
+            .file
+            .read_past_cache(copy.source..copy.source + length as u64)?
+    {
+        return Ok(scratch.landed.insert(landed));
+    }
+    let buffer = room(&mut scratch.bytes, length)?;
     plan.execute(buffer)?;
     Ok(buffer)
 }
@@ -212,6 +231,14 @@ impl<'a> Plan<'a> {
     fn spans(&mut self) -> impl Iterator<Item = (&'a SourceFile, Range<u64>, u64)> {
         let productions = self.productions.iter().map(Production::span);
         scatter::spans(&mut self.copies).chain(productions)
+    }
+
+    /// The copy that makes a whole reply of `length` bytes, if one does.
+    fn lone_copy(&self, length: usize) -> Option<&Copy<'a>> {
+        match &*self.copies {
+            [copy] if copy.length == length => Some(copy),
+            _ => None,
+        }
     }
 
     fn execute(self, reply: &mut [u8]) -> Result<()> {

@@ -3,20 +3,26 @@
 mod naive;
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use ckptfs::read::{read, read_at};
+use ckptfs::read::{Scratch, read, read_at};
 use ckptfs::repo::{Attributes, Segment, VirtualFile};
 use ckptfs::tensor::{Dtype, Shape, SourceFile, Tensor, Tile};
 use naive::Naive;
 use naive::program::{apply, step, stored};
 use proptest::prelude::*;
 
-/// A file of numbered elements: element i holds the float i, exact in every type used here.
-fn source(dtype: Dtype, elements: u64) -> Arc<SourceFile> {
+/// A file of numbered elements: element i holds the float i, exact in every type used here. A cold one does not lie in the
+/// page cache, so that it is read past it.
+fn source(dtype: Dtype, elements: u64, is_cold: bool) -> Arc<SourceFile> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    for i in 0..elements {
-        file.write_all(&naive::encode(i as f32, dtype)).unwrap();
+    let elements = (0..elements).flat_map(|i| naive::encode(i as f32, dtype));
+    file.write_all(&elements.collect::<Vec<u8>>()).unwrap();
+    if is_cold {
+        file.as_file().sync_all().unwrap();
+        // SAFETY: posix_fadvise takes a descriptor and numbers.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     }
     SourceFile::open(file.path()).unwrap()
 }
@@ -50,8 +56,9 @@ proptest! {
         steps in prop::collection::vec(step(), 0..8),
         ranges in prop::collection::vec((any::<u64>(), any::<u64>()), 1..5),
         header in prop::collection::vec(any::<u8>(), 0..20),
+        is_cold in prop::bool::weighted(0.1),
     ) {
-        let pair = steps.iter().fold(stored(source(dtype, 256), &dims, order, dtype), apply);
+        let pair = steps.iter().fold(stored(source(dtype, 256, is_cold), &dims, order, dtype), apply);
         prop_assert_eq!(pair.lazy.shape().dims(), &*pair.naive.dims);
         let file = file_of(&pair.lazy, &header);
         let want = [header, pair.bytes()].concat();
@@ -63,8 +70,8 @@ proptest! {
             let start = start % (want.len() as u64 + 1);
             let size = (size % (want.len() as u64 + 9)) as usize;
             let end = want.len().min(start as usize + size);
-            let mut scratch = Vec::new();
-            let got = read(&file, start, size, &mut scratch).unwrap();
+            let mut scratch = Scratch::default();
+            let got = read(&file, start, size, true, &mut scratch).unwrap();
             prop_assert_eq!(got, &want[start as usize..end]);
         }
     }
@@ -72,12 +79,16 @@ proptest! {
 
 #[test]
 fn reading_past_the_end_is_an_error_and_not_zeros() {
-    let pair = stored(source(Dtype::F32, 16), &[4, 4], 0, Dtype::F32);
+    let pair = stored(source(Dtype::F32, 16, false), &[4, 4], 0, Dtype::F32);
     let file = file_of(&pair.lazy, b"");
     assert!(read_at(&file, 60, &mut [0; 8]).is_err());
-    assert!(read(&file, 64, 8, &mut Vec::new()).unwrap().is_empty());
     assert!(
-        read(&file, u64::MAX, usize::MAX, &mut Vec::new())
+        read(&file, 64, 8, true, &mut Scratch::default())
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        read(&file, u64::MAX, usize::MAX, true, &mut Scratch::default())
             .unwrap()
             .is_empty()
     );
@@ -85,7 +96,7 @@ fn reading_past_the_end_is_an_error_and_not_zeros() {
 
 #[test]
 fn a_gap_and_an_overlap_between_tiles_are_refused() {
-    let pair = stored(source(Dtype::F32, 16), &[4, 4], 0, Dtype::F32);
+    let pair = stored(source(Dtype::F32, 16, false), &[4, 4], 0, Dtype::F32);
     let tile = |y, x, height, width| Tile {
         offsets: [y, x].into(),
         tensor: pair
@@ -129,7 +140,12 @@ fn a_gap_and_an_overlap_between_tiles_are_refused() {
 #[test]
 fn large_tensors_cast_and_transpose_across_tiles() {
     let naive = Naive::strided(&[700, 900], &[900, 1], 0);
-    let pair = stored(source(Dtype::F32, 700 * 900), &[700, 900], 0, Dtype::F32);
+    let pair = stored(
+        source(Dtype::F32, 700 * 900, false),
+        &[700, 900],
+        0,
+        Dtype::F32,
+    );
     let cases = [
         (pair.lazy.transpose().unwrap(), naive.permute(&[1, 0])),
         (pair.lazy.cast(Dtype::BF16).unwrap(), naive.clone()),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ckptfs::read::{read, read_at};
+use ckptfs::read::{Scratch, read, read_at};
 use ckptfs::repo::{Split, VirtualFile};
 use ckptfs::tensor::Dtype;
 use ckptfs::view::{DtypeChoice, Options, View};
@@ -221,11 +221,11 @@ fn pieces_of_any_size_add_up_to_the_file() {
     let view = View::open(&source, &options).unwrap();
     let whole = file(&view, "model.safetensors");
     let want = bytes(whole);
-    let mut scratch = Vec::new();
+    let mut scratch = Scratch::default();
     for size in [1usize << 20, 131_072, 65_537, 4_096, 4_093] {
         let mut got = Vec::new();
         while got.len() < want.len() {
-            got.extend_from_slice(read(whole, got.len() as u64, size, &mut scratch).unwrap());
+            got.extend_from_slice(read(whole, got.len() as u64, size, true, &mut scratch).unwrap());
         }
         assert!(got == want, "pieces of {size}");
     }

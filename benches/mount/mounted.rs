@@ -30,10 +30,7 @@ impl Mounted {
 
     /// Seconds of processor time so far.
     pub fn cpu(&self) -> f64 {
-        let stat = self.proc("stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
-        let ticks = |i: usize| fields[i].parse::<f64>().expect("ticks");
-        (ticks(12) + ticks(13)) / 100.0
+        cpu(&self.proc("stat"))
     }
 
     /// Bytes that it read from storage so far.
@@ -56,6 +53,13 @@ impl Mounted {
         let path = format!("/proc/{}/{name}", self.daemon.id());
         fs::read_to_string(path).expect("/proc of the daemon")
     }
+}
+
+/// Seconds of processor time that `/proc/PID/stat` tells.
+pub fn cpu(stat: &str) -> f64 {
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
+    let ticks = |i: usize| fields[i].parse::<f64>().expect("ticks");
+    (ticks(12) + ticks(13)) / 100.0
 }
 
 pub fn field(text: &str, name: &str) -> u64 {

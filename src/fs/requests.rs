@@ -11,7 +11,7 @@ use fuser::*;
 use super::inodes::FOREVER;
 use super::waiting::Waiting;
 use super::{CheckpointFs, Entry, Shared, attributes, tree};
-use crate::read::{Reply, follow_up};
+use crate::read::{Reply, Scratch, follow_up};
 
 const GENERATION: Generation = Generation(0);
 
@@ -31,8 +31,7 @@ const BACKGROUND: u16 = 512;
 const PAGE: u32 = 4096;
 
 thread_local! {
-    /// Where this thread puts bytes together. It grows to the largest request.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl Shared {
@@ -159,13 +158,15 @@ impl Filesystem for CheckpointFs {
         reply: ReplyData,
     ) {
         let start = Instant::now();
+        // A direct read leaves nothing in the kernel.
+        let is_kept = flags.0 & libc::O_DIRECT == 0;
         let shared = &self.shared;
         let file = match shared.guarded(|| shared.file(inode)) {
             Ok(file) => file,
             Err(errno) => return reply.error(errno),
         };
         let length = SCRATCH.with_borrow_mut(|scratch| {
-            let answer = shared.guarded(|| shared.bytes(&file, offset, size, scratch));
+            let answer = shared.guarded(|| shared.bytes(&file, offset, size, is_kept, scratch));
             let length = answer.map_or(0, <[u8]>::len);
             match answer {
                 Ok(bytes) => reply.data(bytes),
@@ -177,8 +178,7 @@ impl Filesystem for CheckpointFs {
             offset,
             length,
             took: start.elapsed(),
-            // A direct read leaves nothing in the kernel.
-            is_kept: flags.0 & libc::O_DIRECT == 0,
+            is_kept,
         };
         let follow_up = || {
             follow_up(&file, reply);

@@ -6,11 +6,15 @@ use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::windows;
 use crate::error::Result;
 use crate::tensor::{Nest, SourceFile};
 
 /// Longest gap between two copies that is read along with them: copying a page costs less than another system call.
 const GAP: u64 = 4096;
+
+/// Longer rows are read by themselves, in whatever order.
+const LONG: usize = 64 << 10;
 
 thread_local! {
     /// Where gaps go.
@@ -74,10 +78,6 @@ pub(super) fn join(copies: &mut Vec<Copy<'_>>) {
 
 /// Carries out copies whose destinations do not overlap.
 pub(super) fn execute(mut copies: Vec<Copy<'_>>, reply: &mut [u8]) -> Result<()> {
-    if let [copy] = &*copies {
-        let target = &mut reply[copy.destination..copy.destination + copy.length];
-        return copy.file.read_exact_at(target, copy.source);
-    }
     let mut waste = WASTE.take();
     waste.resize(waste.len().max(gaps(&mut copies)), 0);
     let result = read_places(copies, reply, &mut waste);
@@ -95,10 +95,36 @@ fn read_places<'r>(
     places.sort_unstable_by_key(|(copy, _)| copy.in_source());
     for places in places.chunk_by_mut(|(a, _), (b, _)| a.is_of_file_of(b)) {
         let file = places[0].0.file;
+        if are_every_other_row(places) && read_windows(places)? {
+            continue;
+        }
         let stretches = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b).is_some());
-        file.read_scattered(stretches.map(|stretch| slices_of(stretch, &mut waste)))?;
+        let stretches = stretches.map(|stretch| slices_of(stretch, &mut waste));
+        file.read_scattered(&mut stretches.collect::<Vec<_>>())?;
     }
     Ok(())
+}
+
+/// Whether about every other row of a stretch is copied: the rest is of another reply, and the page cache holds nothing of it.
+fn are_every_other_row(places: &[Place<'_, '_>]) -> bool {
+    let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) else {
+        return false;
+    };
+    let span = first.source..last.source_end();
+    let length = span.end - span.start;
+    let bytes: u64 = places.iter().map(|(copy, _)| copy.length as u64).sum();
+    let are_rows = places.iter().all(|(copy, _)| copy.length < LONG);
+    let is_half = bytes < length && length < 3 * bytes;
+    are_rows && is_half && first.file.is_read_past_cache(span)
+}
+
+fn read_windows(places: &mut [Place<'_, '_>]) -> Result<bool> {
+    for (copy, target) in places {
+        if !windows::read(copy.file, copy.source, target)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A copy and the part of the reply that it fills.

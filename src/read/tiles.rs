@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::{Dtype, Loop, Nest, Rows, SourceFile, each_offset};
+use crate::tensor::{Dtype, Landed, Loop, Nest, Rows, SourceFile, each_offset};
 
 use super::cast::cast;
 use super::place::{Grid, place};
@@ -116,8 +116,8 @@ impl<'a> Production<'a> {
                 };
                 let from = source + row * part.row_step + column;
                 let to = destination + row * part.row_target + column * part.column_target;
-                self.read_tile(&part, from, tile)?;
-                self.place_tile(&part, to, tile, reply)?;
+                let landed = self.read_tile(&part, from, tile)?;
+                self.place_tile(&part, to, landed.as_deref(), tile, reply)?;
             }
         }
         Ok(())
@@ -140,8 +140,8 @@ impl<'a> Production<'a> {
         (width, height.clamp(1, rectangle.rows))
     }
 
-    /// Reads the rectangle row after row.
-    fn read_tile(&self, part: &Rectangle, from: u64, tile: &mut Tile) -> Result<()> {
+    /// Reads the rectangle row after row, into the tile unless it landed elsewhere.
+    fn read_tile(&self, part: &Rectangle, from: u64, tile: &mut Tile) -> Result<Option<Landed>> {
         let unit = self.nest.unit();
         let is_dense = part.row_step == part.columns || part.rows == 1;
         let padding = if is_dense { 0 } else { PADDING / unit };
@@ -151,10 +151,14 @@ impl<'a> Production<'a> {
             length: (part.columns * unit) as usize,
             step: part.row_step * unit,
         };
-        let pitch = tile.pitch * unit;
-        let bytes = room(&mut tile.read, (part.rows * pitch) as usize)?;
-        let file = self.nest.stored.file();
-        file.read_rows(rows, bytes, pitch as usize)
+        let (file, pitch) = (self.nest.stored.file(), tile.pitch * unit);
+        let length = part.rows * pitch;
+        if is_dense && let Some(landed) = file.read_past_cache(rows.offset..rows.offset + length)? {
+            return Ok(Some(landed));
+        }
+        let bytes = room(&mut tile.read, length as usize)?;
+        file.read_rows(rows, bytes, pitch as usize)?;
+        Ok(None)
     }
 
     /// Casts the elements of a tile and sends each to its place in the reply.
@@ -162,13 +166,16 @@ impl<'a> Production<'a> {
         &self,
         part: &Rectangle,
         to: u64,
+        landed: Option<&[u8]>,
         tile: &mut Tile,
         reply: &mut [u8],
     ) -> Result<()> {
         let unit = self.out_unit();
         let start = self.destination + ((self.nest.destination + to) * unit) as usize;
         let reply = &mut reply[start..];
-        let read = &tile.read[..(part.rows * tile.pitch * self.nest.unit()) as usize];
+        let length = part.rows * tile.pitch * self.nest.unit();
+        let read = landed.unwrap_or(&tile.read);
+        let read = &read[..length as usize];
         if self.nest.dtype == self.dtype {
             self.place(part, tile.pitch, read, reply);
             return Ok(());

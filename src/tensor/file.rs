@@ -3,14 +3,18 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
+use nix::sys::uio::preadv;
 
 use super::descriptors::pool;
 use super::opening::open_regular;
+use super::past_cache::{self, Landed};
 use super::residency::Residency;
 use super::stamp::{Baseline, Stamp};
 use crate::error::{Error, Result};
@@ -23,7 +27,16 @@ pub struct SourceFile {
     stamp: Stamp,
     baseline: Baseline,
     residency: Residency,
+    /// Whether it can be read past the page cache.
+    is_direct: OnceLock<bool>,
 }
+
+/// Descriptors that a file may have, and the number of the one past the page cache.
+const KINDS: u64 = 2;
+const DIRECT: u64 = 1;
+
+/// Shorter stretches of which several make a reply follow each other closely: the kernel reads them ahead.
+const FEW: usize = 64 << 10;
 
 /// Equally long rows of a file, `step` bytes apart.
 #[derive(Debug, Clone, Copy)]
@@ -36,19 +49,25 @@ pub struct Rows {
 impl SourceFile {
     /// Opens a regular file by a path without links. FIFOs, devices, sockets and directories are refused without being opened for reading.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
-        let file = open_regular(path)?;
+        let file = open_regular(path, OFlag::empty())?;
         let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
         let stamp = Stamp::of(&metadata);
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let this = Arc::new(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: NEXT.fetch_add(KINDS, Ordering::Relaxed),
             path: path.to_owned(),
             stamp,
             baseline: Baseline::new(stamp),
             residency: Residency::default(),
+            is_direct: OnceLock::new(),
         });
         pool().put(this.id, Arc::new(file));
         Ok(this)
+    }
+
+    /// A number that no other file of this process has.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     pub fn path(&self) -> &Path {
@@ -87,16 +106,34 @@ impl SourceFile {
 
     /// Fills the slices of each stretch, in order, with the contiguous bytes from its offset on: one `preadv` for each
     /// 1024 slices.
-    pub fn read_scattered<'a>(
-        &self,
-        stretches: impl Iterator<Item = (u64, Vec<IoSliceMut<'a>>)>,
-    ) -> Result<()> {
-        self.checked(|file| {
-            for (offset, mut slices) in stretches {
-                scatter(file, &mut slices, offset)?;
+    pub fn read_scattered(&self, stretches: &mut [(u64, Vec<IoSliceMut<'_>>)]) -> Result<()> {
+        let is_lone = stretches.len() == 1;
+        for (offset, slices) in stretches {
+            let length: usize = slices.iter().map(|slice| slice.len()).sum();
+            let landed = match is_lone || length >= FEW {
+                true => self.read_past_cache(*offset..*offset + length as u64)?,
+                false => None,
+            };
+            match landed {
+                Some(landed) => landed.scatter(slices),
+                None => self.checked(|file| scatter(file, slices, *offset))?,
             }
-            Ok(())
-        })
+        }
+        Ok(())
+    }
+
+    /// The bytes of a range, read past the page cache, where that is possible and worth it, and nobody else has them there.
+    pub fn read_past_cache(&self, range: Range<u64>) -> Result<Option<Landed>> {
+        let Some(file) = self.direct_handle(&range) else {
+            return Ok(None);
+        };
+        READS.fetch_add(1, Ordering::Relaxed);
+        // What is wrong tells who reads it in the usual way.
+        let Ok(landed) = Landed::read(&file, range) else {
+            return Ok(None);
+        };
+        self.check(&file)?;
+        Ok(Some(landed))
     }
 
     /// Fills the front of each `pitch` bytes of `buffer` with the next row.
@@ -123,24 +160,32 @@ impl SourceFile {
         Ok(value)
     }
 
-    /// Before a range is read: notes what others have in the page cache by now. Best effort.
-    pub fn note_cached(&self, range: Range<u64>) {
-        if let Ok(file) = self.handle() {
-            self.residency.ask(&file, self.size(), range);
+    /// Before a range is read: notes what others have in the page cache by now, and that it stays there where nobody else keeps
+    /// it. Best effort.
+    pub fn note_cached(&self, range: Range<u64>, is_kept: bool) {
+        let Ok(file) = self.handle() else {
+            return;
+        };
+        if !is_kept {
+            self.residency.share(self.size(), range.clone());
         }
+        self.residency.ask(&file, self.size(), range);
     }
 
     /// Has the kernel start to read a range that is about to be asked for in small pieces. Best effort.
     pub fn read_ahead(&self, range: Range<u64>) {
         if let Ok(file) = self.handle() {
             self.residency.ask(&file, self.size(), range.clone());
-            advise(&file, range, libc::POSIX_FADV_WILLNEED);
+            advise(&file, range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
         }
     }
 
     /// After `range` was read, slowly or not: has the kernel read a slow file ahead of a sequential reader. A fast one it
-    /// reads ahead better by itself. Best effort.
+    /// reads ahead better by itself, and past the page cache it need not. Best effort.
     pub fn read_ahead_of(&self, range: &Range<u64>, was_slow: bool) {
+        if self.is_direct.get() == Some(&true) {
+            return;
+        }
         if let Some(next) = self.residency.ahead(range.start, range.end, was_slow) {
             self.read_ahead(next);
         }
@@ -153,18 +198,41 @@ impl SourceFile {
             return;
         };
         for window in self.residency.count(&file, self.size(), range, bytes) {
-            advise(&file, window, libc::POSIX_FADV_DONTNEED);
+            advise(&file, window, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
     }
 
     /// A descriptor of the file, checked to be the one that was opened first.
     pub fn handle(&self) -> Result<Arc<File>> {
-        if let Some(file) = pool().get(self.id) {
+        self.opened(self.id, OFlag::empty())
+    }
+
+    /// One past the page cache, if a range of it is to be read in that way.
+    fn direct_handle(&self, range: &Range<u64>) -> Option<Arc<File>> {
+        let suits = past_cache::suits(range.end.checked_sub(range.start)?);
+        if !suits || !self.is_read_past_cache(range.clone()) {
+            return None;
+        }
+        self.opened(self.id + DIRECT, OFlag::O_DIRECT).ok()
+    }
+
+    /// Whether a range that is not too long is read past the page cache: nobody else has it there, and the file allows it.
+    pub fn is_read_past_cache(&self, range: Range<u64>) -> bool {
+        let Ok(file) = self.handle() else {
+            return false;
+        };
+        let is_possible = || past_cache::is_possible(&file);
+        *self.is_direct.get_or_init(is_possible)
+            && !self.residency.is_shared(&file, self.size(), range)
+    }
+
+    fn opened(&self, id: u64, flags: OFlag) -> Result<Arc<File>> {
+        if let Some(file) = pool().get(id) {
             return Ok(file);
         }
-        let file = Arc::new(open_regular(&self.path)?);
+        let file = Arc::new(open_regular(&self.path, flags)?);
         self.check(&file)?;
-        pool().put(self.id, file.clone());
+        pool().put(id, file.clone());
         Ok(file)
     }
 
@@ -205,10 +273,9 @@ impl SourceFile {
     }
 }
 
-fn advise(file: &File, range: Range<u64>, advice: libc::c_int) {
+fn advise(file: &File, range: Range<u64>, advice: PosixFadviseAdvice) {
     let (offset, length) = (range.start as i64, (range.end - range.start) as i64);
-    // SAFETY: the call takes a descriptor and numbers.
-    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, advice) };
+    posix_fadvise(file, offset, length, advice).ok();
 }
 
 /// Reads of all source files, for the statistics.
@@ -226,7 +293,10 @@ fn scatter(file: &File, slices: &mut [IoSliceMut<'_>], mut offset: u64) -> io::R
     for chunk in slices.chunks_mut(SLICES_AT_ONCE) {
         let mut rest: &mut [IoSliceMut<'_>] = chunk;
         while !rest.is_empty() {
-            let count = preadv(file, rest, offset)?;
+            let count = match preadv(file, rest, at(offset)?) {
+                Err(Errno::EINTR) => continue,
+                count => count?,
+            };
             if count == 0 && rest.iter().any(|slice| !slice.is_empty()) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -237,32 +307,14 @@ fn scatter(file: &File, slices: &mut [IoSliceMut<'_>], mut offset: u64) -> io::R
     Ok(())
 }
 
-fn preadv(file: &File, slices: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
-    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    loop {
-        // SAFETY: IoSliceMut is ABI-compatible with iovec, and each names memory borrowed mutably for the whole call.
-        let count = unsafe {
-            libc::preadv64(
-                file.as_raw_fd(),
-                slices.as_mut_ptr().cast::<libc::iovec>(),
-                slices.len() as libc::c_int,
-                offset,
-            )
-        };
-        match usize::try_from(count) {
-            Ok(count) => return Ok(count),
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        }
-    }
+fn at(offset: u64) -> io::Result<i64> {
+    i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 impl Drop for SourceFile {
     fn drop(&mut self) {
-        pool().remove(self.id);
+        for kind in 0..KINDS {
+            pool().remove(self.id + kind);
+        }
     }
 }

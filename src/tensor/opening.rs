@@ -11,8 +11,8 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::error::{Error, Result};
 
-/// Opens the regular file at `path`, of which no part may be a link.
-pub(super) fn open_regular(path: &Path) -> Result<File> {
+/// Opens the regular file at `path`, of which no part may be a link, for reading and with `flags`.
+pub(super) fn open_regular(path: &Path, flags: OFlag) -> Result<File> {
     let irregular = || Error::malformed(path, "not a regular file");
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::ELOOP) => irregular(),
@@ -23,31 +23,35 @@ pub(super) fn open_regular(path: &Path) -> Result<File> {
     if !found.is_file() {
         return Err(irregular());
     }
-    let file = open_unlinked(path).map_err(failed)?;
+    let file = open_unlinked(path, flags).map_err(failed)?;
     match file.metadata().map_err(failed)?.is_file() {
         true => Ok(file),
         false => Err(irregular()),
     }
 }
 
-fn open_unlinked(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+/// What opening anything at all does no harm with.
+const ALWAYS: OFlag = OFlag::O_CLOEXEC
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY);
+
+fn open_unlinked(path: &Path, flags: OFlag) -> io::Result<File> {
     let how = OpenHow::new()
-        .flags(flags)
+        .flags(ALWAYS | flags)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     match openat2(AT_FDCWD, path, how) {
         Ok(file) => Ok(file.into()),
         // Unknown before Linux 5.6, and to older sandboxes.
-        Err(Errno::ENOSYS | Errno::EPERM) => open_and_compare(path),
+        Err(Errno::ENOSYS | Errno::EPERM) => open_and_compare(path, flags),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Opens first and asks then where that led.
-fn open_and_compare(path: &Path) -> io::Result<File> {
+fn open_and_compare(path: &Path, flags: OFlag) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .custom_flags((ALWAYS | OFlag::O_NOFOLLOW | flags).bits())
         .open(path)?;
     let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     match opened == path {
@@ -72,14 +76,16 @@ mod tests {
         symlink("folder", at("up")).unwrap();
         symlink("folder/file", at("link")).unwrap();
         for open in [open_unlinked, open_and_compare] {
-            assert!(open(&at("folder/file")).is_ok());
+            assert!(open(&at("folder/file"), OFlag::empty()).is_ok());
             for path in ["link", "up/file"] {
-                let error = open(&at(path)).unwrap_err();
+                let error = open(&at(path), OFlag::empty()).unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{path}");
             }
         }
         for path in ["folder", "link", "up/file"] {
-            let error = open_regular(&at(path)).unwrap_err().to_string();
+            let error = open_regular(&at(path), OFlag::empty())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("not a regular file"), "{error}");
         }
     }

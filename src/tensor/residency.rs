@@ -1,12 +1,13 @@
 //! What of a source the page cache should hold: what a sequential reader will ask a slow source for next, and not what the
 //! kernel holds under the mount's own name already.
 //!
-//! Local storage is read ahead best by the kernel itself: asked for from here it takes small pages and twice the processor
-//! time, measured a third slower. Measured on ext4, cold, 1.2 GB/s: reading with RWF_DONTCACHE costs a fifth to a third
-//! of the speed; giving pages back behind the reader costs nothing, but would also take what others had cached. So a
-//! window of the file is given back when all of it was handed on, unless it was cached before it was first asked for.
-//! What lies before it must have been handed on too: who reads that would have the kernel read ahead into the window,
-//! and all of it again from the disk.
+//! Where files can be read past the page cache (see `past_cache`), little of this remains: rows of transposed tensors, and
+//! what others had cached. Elsewhere, local storage is read ahead best by the kernel itself: asked for from here it takes
+//! small pages and twice the processor time, measured a third slower. Measured on ext4, cold, 1.2 GB/s: reading with
+//! RWF_DONTCACHE costs a fifth to a third of the speed; giving pages back behind the reader costs nothing, but would also
+//! take what others had cached. So a window of the file is given back when all of it was handed on, unless it was cached
+//! before it was first asked for. What lies before it must have been handed on too: who reads that would have the kernel
+//! read ahead into the window, and all of it again from the disk.
 
 use std::fs::File;
 use std::ops::Range;
@@ -88,6 +89,21 @@ impl Residency {
         }
     }
 
+    /// Has a range stay in the page cache, as if others had it there.
+    pub fn share(&self, size: u64, range: Range<u64>) {
+        for window in self.windows(size, range) {
+            window.count.fetch_or(ASKED | SHARED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether others had some of a range cached when it was first asked for.
+    pub fn is_shared(&self, file: &File, size: u64, range: Range<u64>) -> bool {
+        self.windows(size, range).any(|window| {
+            window.ask(file);
+            window.is_shared()
+        })
+    }
+
     /// Counts `bytes` handed on, evenly spread over `range`. Returns the windows that can thereby be given back: complete,
     /// nobody else's, and none before them that is yet to be read.
     pub fn count(
@@ -153,6 +169,10 @@ impl Window<'_> {
             let owed = if before & SHARED == 0 { OWED } else { 0 };
             self.count.store(DONE | owed, Ordering::Relaxed);
         }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.count.load(Ordering::Relaxed) & SHARED != 0
     }
 
     fn is_done(&self) -> bool {

@@ -209,8 +209,8 @@ fn a_read_that_a_write_overtakes_is_old_or_an_error() {
                 thread::sleep(Duration::from_micros(50 * round));
                 rewritten.write_all_at(&new, 0).unwrap();
             });
-            let mut scratch = Vec::new();
-            while let Ok(bytes) = ckptfs::read::read(&file, 0, SIZE, &mut scratch) {
+            let mut scratch = ckptfs::read::Scratch::default();
+            while let Ok(bytes) = ckptfs::read::read(&file, 0, SIZE, true, &mut scratch) {
                 assert!(bytes == old, "a mixture in round {round}");
                 whole += 1;
             }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ckptfs::error::{Error, Result};
+use ckptfs::read::Scratch;
 use ckptfs::repo::VirtualFile;
 
 use crate::common::mounts::*;
@@ -17,7 +18,8 @@ fn faulty<'a>(
     file: &VirtualFile,
     offset: u64,
     size: usize,
-    scratch: &'a mut Vec<u8>,
+    is_kept: bool,
+    scratch: &'a mut Scratch,
 ) -> Result<&'a [u8]> {
     let system = |errno| {
         Err(Error::io(
@@ -25,7 +27,7 @@ fn faulty<'a>(
             io::Error::from_raw_os_error(errno),
         ))
     };
-    let bytes = ckptfs::read::read(file, offset, size, scratch);
+    let bytes = ckptfs::read::read(file, offset, size, is_kept, scratch);
     match file.path() {
         "panics" => panic!("on purpose"),
         "short" => bytes.map(|bytes| &bytes[..bytes.len() / 2]),
@@ -123,12 +125,13 @@ fn slow<'a>(
     file: &VirtualFile,
     offset: u64,
     size: usize,
-    scratch: &'a mut Vec<u8>,
+    is_kept: bool,
+    scratch: &'a mut Scratch,
 ) -> Result<&'a [u8]> {
     while SLOW.load(Ordering::Relaxed) && file.path() == "slow" {
         std::thread::sleep(Duration::from_millis(1));
     }
-    ckptfs::read::read(file, offset, size, scratch)
+    ckptfs::read::read(file, offset, size, is_kept, scratch)
 }
 
 #[test]

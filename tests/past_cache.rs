@@ -1,0 +1,211 @@
+//! What the kernel keeps under the mount's own name is read past the page cache, and is the same bytes.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use ckptfs::read::{Scratch, read};
+use ckptfs::repo::{Attributes, Segment, VirtualFile};
+use ckptfs::tensor::{Dtype, Shape, SourceFile, Tensor, contiguous};
+use tempfile::NamedTempFile;
+
+/// Bytes before the first tensor of a source: no block of a disk begins there.
+const FRONT: usize = 1_234;
+
+/// A file that the page cache does not hold.
+fn cold(bytes: &[u8]) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file.as_file().sync_all().unwrap();
+    // SAFETY: posix_fadvise takes a descriptor and numbers.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(cached(file.path()), 0);
+    file
+}
+
+/// Pages of a file in the page cache.
+fn cached(path: &Path) -> usize {
+    let file = File::open(path).unwrap();
+    // SAFETY: nobody shortens the file while it is mapped.
+    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    let mut pages = vec![0u8; map.len().div_ceil(4096)];
+    // SAFETY: the map and the vector, a byte for each of its pages, outlive the call.
+    unsafe { libc::mincore(map.as_ptr() as *mut _, map.len(), pages.as_mut_ptr()) };
+    pages.iter().filter(|page| **page & 1 == 1).count()
+}
+
+/// Bytes that differ from place to place, finite as floats.
+fn noise(length: usize) -> Vec<u8> {
+    let words = (0..length.div_ceil(4) as u32).map(|i| i.wrapping_mul(2_654_435_761) & 0x3FFF_FFFF);
+    let mut bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    bytes.truncate(length);
+    bytes
+}
+
+fn open(file: &NamedTempFile) -> Arc<SourceFile> {
+    SourceFile::open(&file.path().canonicalize().unwrap()).unwrap()
+}
+
+fn stored(source: Arc<SourceFile>, dtype: Dtype, dims: &[u64]) -> Tensor {
+    let shape = Shape::new(dims).unwrap();
+    let layout = contiguous(FRONT as u64, &shape);
+    Tensor::stored(source, dtype, shape, layout).unwrap()
+}
+
+fn shown(tensor: Tensor) -> VirtualFile {
+    let attributes = Attributes {
+        mode: 0o444,
+        uid: 0,
+        gid: 0,
+        modified: (0, 0),
+    };
+    let header = Segment::Inline(b"a header of some bytes".as_slice().into());
+    VirtualFile::new("x", attributes, vec![header, Segment::Tensor(tensor)])
+}
+
+/// The tensor's bytes as the kernel asks for them, requests of 512 KiB, in order, by four threads; and how many bytes those
+/// had the disk read.
+fn read_through(file: &VirtualFile, is_kept: bool) -> (Vec<u8>, u64) {
+    const REQUEST: usize = 512 << 10;
+    let mut bytes = vec![0; file.size() as usize];
+    let requests = bytes.chunks_mut(REQUEST).enumerate().collect::<Vec<_>>();
+    let requests = std::sync::Mutex::new(requests.into_iter());
+    let read_bytes = AtomicU64::new(0);
+    let serve = || {
+        let mut scratch = Scratch::default();
+        while let Some((number, target)) = { requests.lock().unwrap().next() } {
+            let offset = (number * REQUEST) as u64;
+            let got = read(file, offset, REQUEST, is_kept, &mut scratch).unwrap();
+            target.copy_from_slice(got);
+        }
+        read_bytes.fetch_add(read_by_thread(), Ordering::Relaxed);
+    };
+    thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(serve)));
+    });
+    let bytes = bytes.split_off(b"a header of some bytes".len());
+    (bytes, read_bytes.into_inner())
+}
+
+/// Bytes that this thread had the disk read.
+fn read_by_thread() -> u64 {
+    let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = io
+        .lines()
+        .find_map(|line| line.strip_prefix("read_bytes: "));
+    line.unwrap().parse().unwrap()
+}
+
+/// Whether the test can tell anything here.
+fn is_possible(source: &SourceFile) -> bool {
+    let is_possible = source.is_read_past_cache(0..1);
+    if !is_possible {
+        eprintln!(
+            "NOT TESTED: {} cannot be read past the page cache; set TMPDIR to a folder on ext4 or XFS, Linux 6.1 or newer",
+            source.path().display()
+        );
+    }
+    is_possible
+}
+
+#[test]
+fn a_cold_source_is_not_in_the_page_cache_after_it_was_read() {
+    let bytes = noise(FRONT + (5 << 20));
+    let file = cold(&bytes);
+    let source = open(&file);
+    if !is_possible(&source) {
+        return;
+    }
+    let tensor = stored(source, Dtype::BF16, &[5 << 9, 1 << 10]);
+    let (got, read) = read_through(&shown(tensor), true);
+    assert!(got == bytes[FRONT..]);
+    assert_eq!(cached(file.path()), 0);
+    // Both ends of a request share a block with its neighbours.
+    assert!(read < bytes.len() as u64 * 11 / 10, "{read} bytes");
+}
+
+#[test]
+fn rows_in_rotary_order_are_read_once_past_the_page_cache() {
+    // Heads of 1 MiB: a request holds half of one, every other row of it.
+    let (heads, half, width) = (4, 64, 4096);
+    let bytes = noise(FRONT + heads * 2 * half * width * 2);
+    let file = cold(&bytes);
+    let source = open(&file);
+    if !is_possible(&source) {
+        return;
+    }
+    let [heads_, half_, width_] = [heads, half, width].map(|size| size as u64);
+    let dims = [heads_ * 2 * half_, width_];
+    let tensor = stored(source, Dtype::BF16, &dims);
+    let split = tensor.reshape(&[heads_, half_, 2, width_]).unwrap();
+    let rotary = split
+        .permute(&[0, 2, 1, 3])
+        .unwrap()
+        .reshape(&dims)
+        .unwrap();
+    let (got, read) = read_through(&shown(rotary), true);
+    let row = |head: usize, part: usize, i: usize| {
+        let start = FRONT + (head * 2 * half + i * 2 + part) * width * 2;
+        &bytes[start..start + width * 2]
+    };
+    let places = (0..heads * 2 * half).map(|at| (at / half / 2, at / half % 2, at % half));
+    let want: Vec<u8> = places
+        .flat_map(|(head, part, i)| row(head, part, i))
+        .copied()
+        .collect();
+    assert!(got == want);
+    assert_eq!(cached(file.path()), 0);
+    assert!(
+        read < bytes.len() as u64 * 3 / 2,
+        "{read} bytes for {}",
+        bytes.len()
+    );
+}
+
+#[test]
+fn a_cast_past_the_page_cache_is_the_cast_of_the_same_bytes() {
+    let bytes = noise(FRONT + (6 << 20));
+    let (file, warm) = (cold(&bytes), cold(&bytes));
+    let source = open(&file);
+    if !is_possible(&source) {
+        return;
+    }
+    std::fs::read(warm.path()).unwrap();
+    let cast = |source| {
+        let tensor = stored(source, Dtype::F32, &[3 << 9, 1 << 10]);
+        shown(tensor.cast(Dtype::BF16).unwrap())
+    };
+    let (got, _) = read_through(&cast(source), true);
+    assert!(got == read_through(&cast(open(&warm)), true).0);
+    assert_eq!(cached(file.path()), 0);
+    assert!(cached(warm.path()) > 0);
+}
+
+#[test]
+fn what_the_kernel_does_not_keep_stays_in_the_page_cache() {
+    let bytes = noise(FRONT + (5 << 20));
+    let file = cold(&bytes);
+    let tensor = stored(open(&file), Dtype::BF16, &[5 << 9, 1 << 10]);
+    let (got, _) = read_through(&shown(tensor), false);
+    assert!(got == bytes[FRONT..]);
+    assert_eq!(cached(file.path()), bytes.len().div_ceil(4096));
+}
+
+#[test]
+fn a_source_that_shrank_is_an_error_past_the_page_cache_too() {
+    let bytes = noise(FRONT + (5 << 20));
+    let file = cold(&bytes);
+    let tensor = stored(open(&file), Dtype::BF16, &[5 << 9, 1 << 10]);
+    let shown = shown(tensor);
+    let options = OpenOptions::new().write(true).open(file.path()).unwrap();
+    options.set_len(2 << 20).unwrap();
+    for offset in [0, 1 << 20, 3 << 20] {
+        let mut scratch = Scratch::default();
+        let result = read(&shown, offset, 512 << 10, true, &mut scratch);
+        assert_eq!(result.unwrap_err().errno(), libc::EIO);
+    }
+}
