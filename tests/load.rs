@@ -179,6 +179,10 @@ fn nothing_grows_and_no_block_is_wrong() {
     let size = if seconds < 60 { 64 << 20 } else { 4 << 30 };
     let stage = Stage::new();
     let noise = Weights::lay_out(&stage, size);
+    // Read past the page cache, until readers whose pages the kernel does not keep have parts of it stay there.
+    let source = stage.source().join("model.safetensors");
+    File::open(&source).unwrap().sync_all().unwrap();
+    drop_cache(&source);
     let program = stage.mount();
     let weights = Weights::of(&stage, noise);
     let blocks = AtomicU64::new(0);
