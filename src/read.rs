@@ -1,4 +1,5 @@
-//! `offset -> bytes` of any virtual file: pure, safe from many threads, no lock held over I/O.
+//! `offset -> bytes` of any virtual file: pure, safe from many threads. No lock is held over I/O but that of a block or window,
+//! which one thread reads for all who need it.
 
 mod blocks;
 mod cast;
@@ -31,6 +32,13 @@ pub struct Scratch {
     landed: Option<Landed>,
 }
 
+impl Scratch {
+    /// After a reply: leaves memory that is scarce to other threads.
+    pub fn release(&mut self) {
+        self.landed = None;
+    }
+}
+
 /// The bytes `offset .. offset + size` of `file`, fewer only at its end, in `scratch`. Every source is looked at after its
 /// bytes were read: they are those that it was opened with. What the kernel will not keep (`is_kept`), others will ask for
 /// again: it is left in the page cache under the source's name.
@@ -44,7 +52,7 @@ pub fn read<'a>(
     is_kept: bool,
     scratch: &'a mut Scratch,
 ) -> Result<&'a [u8]> {
-    scratch.landed = None;
+    scratch.release();
     let end = file.size().min(offset.saturating_add(size as u64));
     let length = end.saturating_sub(offset) as usize;
     if length == 0 {

@@ -127,42 +127,79 @@ fn a_cold_source_is_not_in_the_page_cache_after_it_was_read() {
     assert!(read < bytes.len() as u64 * 11 / 10, "{read} bytes");
 }
 
+/// Rows of bf16 in heads of 1 MiB, and the same in rotary order: a request of 512 KiB holds half a head, every other row.
+struct Heads {
+    bytes: Vec<u8>,
+    file: NamedTempFile,
+    source: Arc<SourceFile>,
+}
+
+impl Heads {
+    const COUNT: usize = 4;
+    const HALF: usize = 64;
+    const WIDTH: usize = 4096;
+    const SIZE: usize = Self::COUNT * 2 * Self::HALF * Self::WIDTH * 2;
+
+    fn cold() -> Self {
+        let bytes = noise(FRONT + Self::SIZE);
+        let file = cold(&bytes);
+        let source = open(&file);
+        Self {
+            bytes,
+            file,
+            source,
+        }
+    }
+
+    fn rotary(&self) -> VirtualFile {
+        let [heads, half, width] = [Self::COUNT, Self::HALF, Self::WIDTH].map(|size| size as u64);
+        let dims = [heads * 2 * half, width];
+        let tensor = stored(self.source.clone(), Dtype::BF16, &dims);
+        let split = tensor.reshape(&[heads, half, 2, width]).unwrap();
+        shown(
+            split
+                .permute(&[0, 2, 1, 3])
+                .unwrap()
+                .reshape(&dims)
+                .unwrap(),
+        )
+    }
+
+    fn row(&self, head: usize, part: usize, i: usize) -> &[u8] {
+        let start = FRONT + (head * 2 * Self::HALF + i * 2 + part) * Self::WIDTH * 2;
+        &self.bytes[start..start + Self::WIDTH * 2]
+    }
+}
+
 #[test]
 fn rows_in_rotary_order_are_read_once_past_the_page_cache() {
-    // Heads of 1 MiB: a request holds half of one, every other row of it.
-    let (heads, half, width) = (4, 64, 4096);
-    let bytes = noise(FRONT + heads * 2 * half * width * 2);
-    let file = cold(&bytes);
-    let source = open(&file);
-    if !is_possible(&source) {
+    let heads = Heads::cold();
+    if !is_possible(&heads.source) {
         return;
     }
-    let [heads_, half_, width_] = [heads, half, width].map(|size| size as u64);
-    let dims = [heads_ * 2 * half_, width_];
-    let tensor = stored(source, Dtype::BF16, &dims);
-    let split = tensor.reshape(&[heads_, half_, 2, width_]).unwrap();
-    let rotary = split
-        .permute(&[0, 2, 1, 3])
-        .unwrap()
-        .reshape(&dims)
-        .unwrap();
-    let (got, read) = read_through(&shown(rotary), true);
-    let row = |head: usize, part: usize, i: usize| {
-        let start = FRONT + (head * 2 * half + i * 2 + part) * width * 2;
-        &bytes[start..start + width * 2]
-    };
-    let places = (0..heads * 2 * half).map(|at| (at / half / 2, at / half % 2, at % half));
+    let (got, read) = read_through(&heads.rotary(), true);
+    let half = Heads::HALF;
+    let places = (0..Heads::COUNT * 2 * half).map(|at| (at / half / 2, at / half % 2, at % half));
     let want: Vec<u8> = places
-        .flat_map(|(head, part, i)| row(head, part, i))
+        .flat_map(|(head, part, i)| heads.row(head, part, i))
         .copied()
         .collect();
     assert!(got == want);
-    assert_eq!(cached(file.path()), 0);
-    assert!(
-        read < bytes.len() as u64 * 3 / 2,
-        "{read} bytes for {}",
-        bytes.len()
-    );
+    assert_eq!(cached(heads.file.path()), 0);
+    assert!(read < Heads::SIZE as u64 * 3 / 2, "{read} bytes");
+}
+
+#[test]
+fn short_reads_of_rows_in_rotary_order_read_little_more() {
+    let heads = Heads::cold();
+    let (shown, before) = (heads.rotary(), read_by_thread());
+    let (count, length) = (40, 32 << 10);
+    for number in 0..count {
+        let offset = (number * 7 % count * Heads::SIZE / count) as u64;
+        read(&shown, offset, length, true, &mut Scratch::default()).unwrap();
+    }
+    let read = read_by_thread() - before;
+    assert!(read < 3 * (count * length) as u64, "{read} bytes");
 }
 
 #[test]

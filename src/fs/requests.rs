@@ -23,9 +23,10 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO);
 
-/// Read-ahead requests that the kernel may have under way at once: those of sixteen readers, each 16 MiB ahead. Beyond, the
-/// kernel takes pages for what lies ahead of a reader, gives them back unread, and at the next page does so again.
-const BACKGROUND: u16 = 512;
+/// Read-ahead requests that the kernel may have under way at once: those of eight readers, each 16 MiB ahead. Beyond, the
+/// kernel takes pages for what lies ahead of a reader, gives them back unread, and at the next page does so again. But who
+/// asks for anything else waits for them.
+const BACKGROUND: u16 = 256;
 
 /// Unit in which `statfs` counts.
 const PAGE: u32 = 4096;
@@ -172,6 +173,7 @@ impl Filesystem for CheckpointFs {
                 Ok(bytes) => reply.data(bytes),
                 Err(errno) => reply.error(errno),
             }
+            scratch.release();
             length
         });
         let reply = Reply {

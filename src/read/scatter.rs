@@ -13,8 +13,8 @@ use crate::tensor::{Nest, SourceFile};
 /// Longest gap between two copies that is read along with them: copying a page costs less than another system call.
 const GAP: u64 = 4096;
 
-/// Longer rows are read by themselves, in whatever order.
-const LONG: usize = 64 << 10;
+/// Longer rows are of heads that few windows do not hold.
+const LONG: usize = 32 << 10;
 
 thread_local! {
     /// Where gaps go.
@@ -115,7 +115,8 @@ fn are_every_other_row(places: &[Place<'_, '_>]) -> bool {
     let bytes: u64 = places.iter().map(|(copy, _)| copy.length as u64).sum();
     let are_rows = places.iter().all(|(copy, _)| copy.length < LONG);
     let is_half = bytes < length && length < 3 * bytes;
-    are_rows && is_half && first.file.is_read_past_cache(span)
+    let is_long = 2 * length > windows::SIZE;
+    are_rows && is_half && is_long && first.file.is_read_past_cache(span)
 }
 
 fn read_windows(places: &mut [Place<'_, '_>]) -> Result<bool> {

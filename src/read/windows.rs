@@ -9,24 +9,24 @@ use lru::LruCache;
 use crate::error::Result;
 use crate::tensor::{Landed, SourceFile};
 
-/// A few heads.
-const WINDOW: u64 = 1 << 20;
+/// Bytes of a window: about as many as the rows of a reply are spread over.
+pub(super) const SIZE: u64 = 1 << 20;
 
-/// Of the replies that are under way, and those before.
+/// Those of the replies that are under way, and of those before.
 const KEPT: NonZeroUsize = NonZeroUsize::new(12).unwrap();
 
-/// Read by the first who needs it.
+/// Read by the first who needs it, for whom the others wait.
 type Window = Arc<Mutex<Option<Arc<Landed>>>>;
 
 /// Fills `target` from `offset` of a file. `false` where that is not read past the page cache.
 pub(super) fn read(file: &SourceFile, offset: u64, target: &mut [u8]) -> Result<bool> {
     let end = offset + target.len() as u64;
     let mut rest = target;
-    for number in offset / WINDOW..end.div_ceil(WINDOW) {
+    for number in offset / SIZE..end.div_ceil(SIZE) {
         let Some(landed) = landed(file, number)? else {
             return Ok(false);
         };
-        let start = number * WINDOW;
+        let start = number * SIZE;
         let bytes = &landed[offset.saturating_sub(start) as usize..];
         let (part, behind) = rest.split_at_mut(rest.len().min(bytes.len()));
         part.copy_from_slice(&bytes[..part.len()]);
@@ -39,8 +39,8 @@ fn landed(file: &SourceFile, number: u64) -> Result<Option<Arc<Landed>>> {
     let window = window((file.id(), number));
     let mut landed = window.lock().unwrap_or_else(PoisonError::into_inner);
     if landed.is_none() {
-        let start = number * WINDOW;
-        let range = start..file.size().min(start + WINDOW);
+        let start = number * SIZE;
+        let range = start..file.size().min(start + SIZE);
         *landed = file.read_past_cache(range)?.map(Arc::new);
     }
     Ok(landed.clone())

@@ -1,4 +1,4 @@
-//! Open descriptors, pooled: ten thousand shards need no ten thousand descriptors.
+//! Open descriptors, pooled: ten thousand shards need no ten thousand descriptors, of which each may have two.
 
 use std::fs::File;
 use std::num::NonZeroUsize;

@@ -128,12 +128,13 @@ impl SourceFile {
             return Ok(None);
         };
         READS.fetch_add(1, Ordering::Relaxed);
-        // What is wrong tells who reads it in the usual way.
         let Ok(landed) = Landed::read(&file, range) else {
+            // What is wrong tells who reads it in the usual way.
+            self.residency.leave_to_kernel();
             return Ok(None);
         };
         self.check(&file)?;
-        Ok(Some(landed))
+        Ok(landed)
     }
 
     /// Fills the front of each `pitch` bytes of `buffer` with the next row.
@@ -183,9 +184,6 @@ impl SourceFile {
     /// After `range` was read, slowly or not: has the kernel read a slow file ahead of a sequential reader. A fast one it
     /// reads ahead better by itself, and past the page cache it need not. Best effort.
     pub fn read_ahead_of(&self, range: &Range<u64>, was_slow: bool) {
-        if self.is_direct.get() == Some(&true) {
-            return;
-        }
         if let Some(next) = self.residency.ahead(range.start, range.end, was_slow) {
             self.read_ahead(next);
         }
@@ -216,13 +214,15 @@ impl SourceFile {
         self.opened(self.id + DIRECT, OFlag::O_DIRECT).ok()
     }
 
-    /// Whether a range that is not too long is read past the page cache: nobody else has it there, and the file allows it.
+    /// Whether a range that is not too long is read past the page cache: nobody else has it there, the file allows it and is
+    /// not so slow that it must be read far ahead.
     pub fn is_read_past_cache(&self, range: Range<u64>) -> bool {
         let Ok(file) = self.handle() else {
             return false;
         };
         let is_possible = || past_cache::is_possible(&file);
         *self.is_direct.get_or_init(is_possible)
+            && !self.residency.is_left_to_kernel()
             && !self.residency.is_shared(&file, self.size(), range)
     }
 

@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{Advice, MmapMut};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 /// Size of a huge page on most architectures.
 const HUGE: usize = 2 << 20;
@@ -20,25 +21,28 @@ const HUGE: usize = 2 << 20;
 /// What offsets and lengths are multiples of: the largest block that local filesystems ask for.
 const BLOCK: usize = 4096;
 
-/// Two huge pages, of which short ranges touch one.
-const ROOM: usize = 2 * HUGE;
-
 /// A longer range, with whole blocks around it, does not fit.
-const MOST: u64 = (ROOM - 2 * BLOCK) as u64;
+const MOST: u64 = (HUGE - 2 * BLOCK) as u64;
+
+/// Most huge pages at a time: 48 MiB. Who gets none reads in the usual way.
+const PAGES: usize = 24;
 
 /// Whether a range of so many bytes can be read at once.
 pub(super) fn suits(length: u64) -> bool {
     length <= MOST
 }
 
-static HAS_HUGE_PAGES: LazyLock<bool> = LazyLock::new(|| {
+/// Whether there are huge pages, and addresses enough for them and all others.
+static IS_AFFORDABLE: LazyLock<bool> = LazyLock::new(|| {
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-    setting.is_ok_and(|setting| !setting.contains("[never]"))
+    let has_huge_pages = setting.is_ok_and(|setting| !setting.contains("[never]"));
+    let addresses = getrlimit(Resource::RLIMIT_AS);
+    has_huge_pages && addresses.is_ok_and(|(limit, _)| limit == RLIM_INFINITY)
 });
 
 /// Whether the file can be read in blocks past the page cache, as the kernel says from 6.1 on. No network's can.
 pub(super) fn is_possible(file: &File) -> bool {
-    *HAS_HUGE_PAGES && block(file).is_some_and(|block| (1..=BLOCK).contains(&block))
+    *IS_AFFORDABLE && block(file).is_some_and(|block| (1..=BLOCK).contains(&block))
 }
 
 fn block(file: &File) -> Option<usize> {
@@ -54,47 +58,72 @@ fn block(file: &File) -> Option<usize> {
     is_told.then_some(answer.stx_dio_offset_align as usize)
 }
 
-/// Memory in which nothing lies at the moment, as much as was ever in use at once. Pages that were touched before cost nothing.
-static SPARE: Mutex<Vec<HugePages>> = Mutex::new(Vec::new());
-
-fn spare() -> MutexGuard<'static, Vec<HugePages>> {
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Huge pages that there are, and those in which nothing lies at the moment: touched before, they cost nothing.
+#[derive(Default)]
+struct Pages {
+    count: usize,
+    spare: Vec<HugePage>,
 }
 
-/// Memory that the disk is told of in few pieces.
-struct HugePages {
+fn pages() -> MutexGuard<'static, Pages> {
+    static PAGES: LazyLock<Mutex<Pages>> = LazyLock::new(Mutex::default);
+    PAGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Memory that the disk is told of in one piece.
+struct HugePage {
     map: MmapMut,
     start: usize,
 }
 
-impl HugePages {
-    fn take() -> io::Result<Self> {
-        let spare = spare().pop();
-        spare.map_or_else(Self::new, Ok)
+impl HugePage {
+    fn take() -> Option<Self> {
+        let mut pages = pages();
+        if let Some(page) = pages.spare.pop() {
+            return Some(page);
+        }
+        let page = (pages.count < PAGES).then(Self::new)?.ok()?;
+        pages.count += 1;
+        Some(page)
     }
 
     fn new() -> io::Result<Self> {
-        let map = MmapMut::map_anon(ROOM + HUGE)?;
+        // Twice as long, it has a whole one inside wherever it lies.
+        let map = MmapMut::map_anon(2 * HUGE)?;
         map.advise(Advice::HugePage)?;
         let start = map.as_ptr().align_offset(HUGE);
         Ok(Self { map, start })
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        &mut self.map[self.start..][..ROOM]
+        &mut self.map[self.start..][..HUGE]
     }
 }
 
 /// Bytes of a file, in memory that the next such read takes once this is dropped.
 pub struct Landed {
-    page: Option<HugePages>,
+    page: Option<HugePage>,
     range: Range<usize>,
 }
 
 impl Landed {
-    /// Reads a range that [suits], by a descriptor opened with O_DIRECT.
-    pub(super) fn read(file: &File, range: Range<u64>) -> io::Result<Self> {
-        let mut page = HugePages::take()?;
+    /// Reads a range that [suits], by a descriptor opened with O_DIRECT. None where all memory for it is in use.
+    pub(super) fn read(file: &File, range: Range<u64>) -> io::Result<Option<Self>> {
+        let Some(page) = HugePage::take() else {
+            return Ok(None);
+        };
+        let mut landed = Self {
+            page: Some(page),
+            range: 0..0,
+        };
+        landed.fill(file, range)?;
+        Ok(Some(landed))
+    }
+
+    fn fill(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
+        let Some(page) = &mut self.page else {
+            return Ok(());
+        };
         let start = range.start / BLOCK as u64 * BLOCK as u64;
         let skip = (range.start - start) as usize;
         let end = (range.end - start) as usize;
@@ -107,10 +136,8 @@ impl Landed {
                 count => done += count,
             }
         }
-        Ok(Self {
-            page: Some(page),
-            range: skip..end,
-        })
+        self.range = skip..end;
+        Ok(())
     }
 
     /// Copies its bytes to slices that together are as long.
@@ -135,6 +162,26 @@ impl Deref for Landed {
 
 impl Drop for Landed {
     fn drop(&mut self) {
-        spare().extend(self.page.take());
+        pages().spare.extend(self.page.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter::repeat_with;
+
+    use super::*;
+
+    #[test]
+    fn the_memory_that_files_land_in_is_bounded() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [7; 10_000]).unwrap();
+        let file = File::open(file.path()).unwrap();
+        let read = || Landed::read(&file, 5_000..9_999).unwrap();
+        let landed: Vec<Landed> = repeat_with(read).map_while(|landed| landed).collect();
+        assert!(landed.len() <= PAGES && landed.iter().all(|bytes| **bytes == [7; 4_999]));
+        assert!(read().is_none());
+        drop(landed);
+        assert!(read().is_some());
     }
 }

@@ -28,8 +28,8 @@ const SLACK: u64 = 64;
 /// How far ahead of a sequential reader a slow source is read: 20 ms at 1 GB/s.
 const AHEAD: u64 = 16 << 20;
 
-/// Slow reads in a row after which a file counts as slow for good: a busy machine alone has single ones.
-const SLOW_FROM: u32 = 4;
+/// Slow reads in a row after which a file counts as slow for good: a busy machine alone has some.
+const SLOW_FROM: u32 = 16;
 
 /// Farther than kernels read ahead of a reader by themselves: 8 MiB where storage asks for much.
 const FAR: u64 = 32 << 20;
@@ -80,6 +80,15 @@ impl Residency {
             self.slow.store(now, Ordering::Relaxed);
         }
         now >= SLOW_FROM
+    }
+
+    /// Whether the kernel must read the file ahead: it is slow, or fails to be read past the page cache.
+    pub fn is_left_to_kernel(&self) -> bool {
+        self.slow.load(Ordering::Relaxed) >= SLOW_FROM
+    }
+
+    pub fn leave_to_kernel(&self) {
+        self.slow.store(SLOW_FROM, Ordering::Relaxed);
     }
 
     /// Notes which windows others have cached, before a range is asked for and the kernel reads ahead of it.

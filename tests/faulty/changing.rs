@@ -15,7 +15,7 @@ use crate::need_fuse;
 const SIZE: usize = 4 << 20;
 const BLOCK: usize = 64 << 10;
 /// As much as is read past the page cache at once.
-const PART: usize = SIZE - BLOCK;
+const PART: usize = SIZE / 2 - BLOCK;
 
 /// How reads ended, counted by readers that never stop to look.
 #[derive(Default)]
