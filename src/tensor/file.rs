@@ -36,7 +36,7 @@ const KINDS: u64 = 2;
 const DIRECT: u64 = 1;
 
 /// Shorter stretches of which several make a reply follow each other closely: the kernel reads them ahead.
-const FEW: usize = 64 << 10;
+const LONG: usize = 64 << 10;
 
 /// Equally long rows of a file, `step` bytes apart.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +110,7 @@ impl SourceFile {
         let is_lone = stretches.len() == 1;
         for (offset, slices) in stretches {
             let length: usize = slices.iter().map(|slice| slice.len()).sum();
-            let landed = match is_lone || length >= FEW {
+            let landed = match is_lone || length >= LONG {
                 true => self.read_past_cache(*offset..*offset + length as u64)?,
                 false => None,
             };
@@ -182,7 +182,7 @@ impl SourceFile {
     }
 
     /// After `range` was read, slowly or not: has the kernel read a slow file ahead of a sequential reader. A fast one it
-    /// reads ahead better by itself, and past the page cache it need not. Best effort.
+    /// reads ahead better by itself. Best effort.
     pub fn read_ahead_of(&self, range: &Range<u64>, was_slow: bool) {
         if let Some(next) = self.residency.ahead(range.start, range.end, was_slow) {
             self.read_ahead(next);

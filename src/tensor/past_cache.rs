@@ -95,8 +95,22 @@ impl HugePage {
         Ok(Self { map, start })
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.map[self.start..][..HUGE]
+    /// Reads the whole blocks around a range, and says where in the page the range lies.
+    fn fill(&mut self, file: &File, range: Range<u64>) -> io::Result<Range<usize>> {
+        let start = range.start / BLOCK as u64 * BLOCK as u64;
+        let skip = (range.start - start) as usize;
+        let end = (range.end - start) as usize;
+        let page = &mut self.map[self.start..][..HUGE];
+        let blocks = &mut page[..end.next_multiple_of(BLOCK)];
+        let mut done = 0;
+        while done < end {
+            // Only the end of the file is no whole number of blocks.
+            match file.read_at(&mut blocks[done..], start + done as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => done += count,
+            }
+        }
+        Ok(skip..end)
     }
 }
 
@@ -113,31 +127,12 @@ impl Landed {
             return Ok(None);
         };
         let mut landed = Self {
-            page: Some(page),
+            page: None,
             range: 0..0,
         };
-        landed.fill(file, range)?;
+        // From here on the page is given back even where reading fails.
+        landed.range = landed.page.insert(page).fill(file, range)?;
         Ok(Some(landed))
-    }
-
-    fn fill(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
-        let Some(page) = &mut self.page else {
-            return Ok(());
-        };
-        let start = range.start / BLOCK as u64 * BLOCK as u64;
-        let skip = (range.start - start) as usize;
-        let end = (range.end - start) as usize;
-        let blocks = &mut page.bytes()[..end.next_multiple_of(BLOCK)];
-        let mut done = 0;
-        while done < end {
-            // Only the end of the file is no whole number of blocks.
-            match file.read_at(&mut blocks[done..], start + done as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => done += count,
-            }
-        }
-        self.range = skip..end;
-        Ok(())
     }
 
     /// Copies its bytes to slices that together are as long.
