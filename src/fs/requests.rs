@@ -11,7 +11,7 @@ use fuser::*;
 use super::inodes::FOREVER;
 use super::waiting::Waiting;
 use super::{CheckpointFs, Entry, Shared, attributes, tree};
-use crate::read::{Reply, Scratch, follow_up};
+use crate::read::{Reply, Scratch};
 
 const GENERATION: Generation = Generation(0);
 
@@ -166,27 +166,21 @@ impl Filesystem for CheckpointFs {
             Ok(file) => file,
             Err(errno) => return reply.error(errno),
         };
-        let length = SCRATCH.with_borrow_mut(|scratch| {
-            let answer = shared.guarded(|| shared.bytes(&file, offset, size, is_kept, scratch));
-            let length = answer.map_or(0, <[u8]>::len);
-            match answer {
-                Ok(bytes) => reply.data(bytes),
+        SCRATCH.with_borrow_mut(|scratch| {
+            match shared.guarded(|| shared.bytes(&file, offset, size, is_kept, scratch)) {
+                Ok(bytes) => {
+                    let length = bytes.len();
+                    reply.data(bytes);
+                    let reply = Reply {
+                        length,
+                        took: start.elapsed(),
+                        is_kept,
+                    };
+                    shared.guarded(|| Ok(scratch.follow_up(reply))).ok();
+                }
                 Err(errno) => reply.error(errno),
             }
-            scratch.release();
-            length
         });
-        let reply = Reply {
-            offset,
-            length,
-            took: start.elapsed(),
-            is_kept,
-        };
-        let follow_up = || {
-            follow_up(&file, reply);
-            Ok(())
-        };
-        shared.guarded(follow_up).ok();
     }
 
     fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::nests;
 use crate::error::Result;
 use crate::repo::{Segment, VirtualFile};
-use crate::tensor::{SourceFile, Tensor};
+use crate::tensor::{SourceFile, Tensor, nests};
 
 /// The source file whose bytes are exactly those of `file`, if there is one.
 ///

@@ -6,12 +6,16 @@ use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::windows;
+use super::span::Span;
+use super::windows::Windows;
 use crate::error::Result;
 use crate::tensor::{Nest, SourceFile};
 
 /// Longest gap between two copies that is read along with them: copying a page costs less than another system call.
 const GAP: u64 = 4096;
+
+/// Copies that are less apart are handed on in about the same parts: they are noted together.
+const NEAR: u64 = 64 << 10;
 
 /// Longer rows are of heads that few windows do not hold.
 const LONG: usize = 32 << 10;
@@ -31,6 +35,10 @@ pub(super) struct Copy<'a> {
 }
 
 impl Copy<'_> {
+    pub fn range(&self) -> Range<u64> {
+        self.source..self.source_end()
+    }
+
     fn source_end(&self) -> u64 {
         self.source + self.length as u64
     }
@@ -43,10 +51,10 @@ impl Copy<'_> {
         Arc::ptr_eq(self.file, other.file)
     }
 
-    /// Bytes between this copy and a later one of the same file, if they are so few that both are read at once.
-    fn gap_to(&self, next: &Copy<'_>) -> Option<u64> {
+    /// Bytes between this copy and a later one of the same file, if they are at most so many.
+    fn gap_to(&self, next: &Copy<'_>, most: u64) -> Option<u64> {
         let gap = next.source.checked_sub(self.source_end())?;
-        (gap <= GAP).then_some(gap)
+        (self.is_of_file_of(next) && gap <= most).then_some(gap)
     }
 }
 
@@ -95,10 +103,10 @@ fn read_places<'r>(
     places.sort_unstable_by_key(|(copy, _)| copy.in_source());
     for places in places.chunk_by_mut(|(a, _), (b, _)| a.is_of_file_of(b)) {
         let file = places[0].0.file;
-        if are_every_other_row(places) && read_windows(places)? {
+        if are_every_other_row(places) && read_windows(file, places)? {
             continue;
         }
-        let stretches = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b).is_some());
+        let stretches = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some());
         let stretches = stretches.map(|stretch| slices_of(stretch, &mut waste));
         file.read_scattered(&mut stretches.collect::<Vec<_>>())?;
     }
@@ -115,13 +123,14 @@ fn are_every_other_row(places: &[Place<'_, '_>]) -> bool {
     let bytes: u64 = places.iter().map(|(copy, _)| copy.length as u64).sum();
     let are_rows = places.iter().all(|(copy, _)| copy.length < LONG);
     let is_half = bytes < length && length < 3 * bytes;
-    let is_long = 2 * length > windows::SIZE;
+    let is_long = 2 * length > Windows::SIZE;
     are_rows && is_half && is_long && first.file.is_read_past_cache(span)
 }
 
-fn read_windows(places: &mut [Place<'_, '_>]) -> Result<bool> {
+fn read_windows(file: &SourceFile, places: &mut [Place<'_, '_>]) -> Result<bool> {
+    let mut windows = Windows::of(file);
     for (copy, target) in places {
-        if !windows::read(copy.file, copy.source, target)? {
+        if !windows.read(copy.source, target)? {
             return Ok(false);
         }
     }
@@ -152,16 +161,17 @@ fn slices_of<'r>(
     (start, slices)
 }
 
-/// What each file is read in, and how many bytes of that are copied. Sorts the copies by source.
-pub(super) fn spans<'a>(
-    copies: &mut [Copy<'a>],
-) -> impl Iterator<Item = (&'a SourceFile, Range<u64>, u64)> {
+/// What each file is read in. Sorts the copies by source.
+pub(super) fn spans(copies: &mut [Copy<'_>]) -> impl Iterator<Item = Span> {
     copies.sort_unstable_by_key(Copy::in_source);
-    let stretches = copies.chunk_by(|a, b| a.is_of_file_of(b) && a.gap_to(b).is_some());
+    let stretches = copies.chunk_by(|a, b| a.gap_to(b, NEAR).is_some());
     stretches.filter_map(|stretch| {
         let (first, last) = (stretch.first()?, stretch.last()?);
-        let bytes = stretch.iter().map(|copy| copy.length as u64).sum();
-        Some((&**first.file, first.source..last.source_end(), bytes))
+        Some(Span {
+            file: first.file.clone(),
+            range: first.source..last.source_end(),
+            bytes: stretch.iter().map(|copy| copy.length as u64).sum(),
+        })
     })
 }
 
@@ -169,9 +179,7 @@ pub(super) fn spans<'a>(
 fn gaps(copies: &mut [Copy<'_>]) -> usize {
     copies.sort_unstable_by_key(Copy::in_source);
     let pairs = copies.iter().zip(copies.iter().skip(1));
-    let gaps = pairs
-        .filter(|(a, b)| a.is_of_file_of(b))
-        .filter_map(|(a, b)| a.gap_to(b));
+    let gaps = pairs.filter_map(|(a, b)| a.gap_to(b, GAP));
     gaps.sum::<u64>() as usize
 }
 

@@ -1,14 +1,14 @@
 //! Elements that are no plain copies: transposed ones, in cache-sized tiles, and cast ones.
 
 use std::cell::Cell;
-use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::{Dtype, Landed, Loop, Nest, Rows, SourceFile, each_offset};
+use crate::tensor::{Dtype, Landed, Loop, Nest, Rows, each_offset};
 
 use super::cast::cast;
 use super::place::{Grid, place};
 use super::room;
+use super::span::Span;
 
 /// Bytes of source held at a time where they are neighbours, so that what was read is cast in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
@@ -41,25 +41,28 @@ struct Rectangle {
     row_target: u64,
 }
 
-impl<'a> Production<'a> {
+impl Production<'_> {
     /// Whether neighbours of the reply are no neighbours of the source.
     pub fn is_strided(&self) -> bool {
         !self.nest.is_contiguous_inside()
     }
 
-    /// The file and the range of it that the source elements lie in, and how many bytes of that they are.
-    pub fn span(&self) -> (&'a SourceFile, Range<u64>, u64) {
+    /// What the source elements lie in.
+    pub fn span(&self) -> Span {
         let (start, unit, loops) = (self.nest.source, self.nest.unit(), self.nest.loops());
         let steps = loops.iter().map(|each| (each.count - 1) * each.source);
-        let end = start + (steps.sum::<u64>() + 1) * unit;
         let count: u64 = loops.iter().map(|each| each.count).product();
-        (self.nest.stored.file(), start..end, count * unit)
+        Span {
+            file: self.nest.stored.file().clone(),
+            range: start..start + (steps.sum::<u64>() + 1) * unit,
+            bytes: count * unit,
+        }
     }
 
     pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
         if self.is_strided() {
-            let (file, range, _) = self.span();
-            file.read_ahead(range);
+            let span = self.span();
+            span.file.read_ahead(span.range);
         }
         let (outer, rectangle) = self.rectangle();
         let mut tile = TILE.take();

@@ -9,38 +9,59 @@ use lru::LruCache;
 use crate::error::Result;
 use crate::tensor::{Landed, SourceFile};
 
-/// Bytes of a window: about as many as the rows of a reply are spread over.
-pub(super) const SIZE: u64 = 1 << 20;
-
 /// Those of the replies that are under way, and of those before.
 const KEPT: NonZeroUsize = NonZeroUsize::new(12).unwrap();
 
 /// Read by the first who needs it, for whom the others wait.
 type Window = Arc<Mutex<Option<Arc<Landed>>>>;
 
-/// Fills `target` from `offset` of a file. `false` where that is not read past the page cache.
-pub(super) fn read(file: &SourceFile, offset: u64, target: &mut [u8]) -> Result<bool> {
-    let end = offset + target.len() as u64;
-    let mut rest = target;
-    for number in offset / SIZE..end.div_ceil(SIZE) {
-        let Some(landed) = landed(file, number)? else {
-            return Ok(false);
-        };
-        let start = number * SIZE;
-        let bytes = &landed[offset.saturating_sub(start) as usize..];
-        let (part, behind) = rest.split_at_mut(rest.len().min(bytes.len()));
-        part.copy_from_slice(&bytes[..part.len()]);
-        rest = behind;
+/// One reply's windows of a file, in turn.
+pub(super) struct Windows<'a> {
+    file: &'a SourceFile,
+    /// The last and its number.
+    last: Option<(u64, Arc<Landed>)>,
+}
+
+impl<'a> Windows<'a> {
+    /// Bytes of a window: about as many as the rows of a reply are spread over.
+    pub const SIZE: u64 = 1 << 20;
+
+    pub fn of(file: &'a SourceFile) -> Self {
+        Self { file, last: None }
     }
-    Ok(true)
+
+    /// Fills `target` from `offset` of the file. `false` where that is not read past the page cache.
+    pub fn read(&mut self, offset: u64, target: &mut [u8]) -> Result<bool> {
+        let end = offset + target.len() as u64;
+        let mut rest = target;
+        for number in offset / Self::SIZE..end.div_ceil(Self::SIZE) {
+            let Some(window) = self.window(number)? else {
+                return Ok(false);
+            };
+            let start = number * Self::SIZE;
+            let bytes = &window[offset.saturating_sub(start) as usize..];
+            let (part, behind) = rest.split_at_mut(rest.len().min(bytes.len()));
+            part.copy_from_slice(&bytes[..part.len()]);
+            rest = behind;
+        }
+        Ok(true)
+    }
+
+    fn window(&mut self, number: u64) -> Result<Option<&Landed>> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != number) {
+            let landed = landed(self.file, number)?;
+            self.last = landed.map(|landed| (number, landed));
+        }
+        Ok(self.last.as_ref().map(|(_, landed)| &**landed))
+    }
 }
 
 fn landed(file: &SourceFile, number: u64) -> Result<Option<Arc<Landed>>> {
     let window = window((file.id(), number));
     let mut landed = window.lock().unwrap_or_else(PoisonError::into_inner);
     if landed.is_none() {
-        let start = number * SIZE;
-        let range = start..file.size().min(start + SIZE);
+        let start = number * Windows::SIZE;
+        let range = start..file.size().min(start + Windows::SIZE);
         *landed = file.read_past_cache(range)?.map(Arc::new);
     }
     Ok(landed.clone())

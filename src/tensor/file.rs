@@ -108,6 +108,7 @@ impl SourceFile {
     /// 1024 slices.
     pub fn read_scattered(&self, stretches: &mut [(u64, Vec<IoSliceMut<'_>>)]) -> Result<()> {
         let is_lone = stretches.len() == 1;
+        let mut others = Vec::with_capacity(stretches.len());
         for (offset, slices) in stretches {
             let length: usize = slices.iter().map(|slice| slice.len()).sum();
             let landed = match is_lone || length >= LONG {
@@ -116,10 +117,16 @@ impl SourceFile {
             };
             match landed {
                 Some(landed) => landed.scatter(slices),
-                None => self.checked(|file| scatter(file, slices, *offset))?,
+                None => others.push((*offset, slices)),
             }
         }
-        Ok(())
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.checked(|file| {
+            let mut others = others.into_iter();
+            others.try_for_each(|(offset, slices)| scatter(file, slices, offset))
+        })
     }
 
     /// The bytes of a range, read past the page cache, where that is possible and worth it, and nobody else has them there.

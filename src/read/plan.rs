@@ -1,0 +1,144 @@
+//! What one request consists of, found before anything is read.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::scatter::{self, Copy};
+use super::span::Span;
+use super::tiles::Production;
+use super::{blocks, read_tensor_at};
+use crate::error::Result;
+use crate::repo::{Segment, VirtualFile};
+use crate::tensor::{Nest, Tensor, nests};
+
+/// Destinations are byte offsets into the reply, and together cover it exactly once.
+#[derive(Default)]
+pub(super) struct Plan<'a> {
+    ready: Vec<(usize, Cow<'a, [u8]>)>,
+    copies: Vec<Copy<'a>>,
+    productions: Vec<Production<'a>>,
+    /// Transposed ranges: destination, tensor, bytes of it.
+    transposed: Vec<(usize, &'a Tensor, Range<u64>)>,
+    /// What those are produced from.
+    behind_blocks: Vec<Span>,
+    /// Whether transposed ranges are taken from blocks.
+    uses_blocks: bool,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(file: &'a VirtualFile, start: u64, end: u64) -> Result<Self> {
+        let mut plan = Self {
+            uses_blocks: true,
+            ..Self::default()
+        };
+        for (segment_start, segment) in file.overlapping(start, end) {
+            let from = start.max(segment_start) - segment_start;
+            let to = end.min(segment_start + segment.size()) - segment_start;
+            let destination = (segment_start + from - start) as usize;
+            match segment {
+                Segment::Inline(bytes) => {
+                    let bytes = bytes.get(from as usize..to as usize).unwrap_or(&[]);
+                    plan.ready.push((destination, bytes.into()));
+                }
+                Segment::Source(file) => plan.copies.push(Copy {
+                    file,
+                    source: from,
+                    destination,
+                    length: (to - from) as usize,
+                }),
+                Segment::Tensor(tensor) => plan.add_tensor(tensor, from, to, destination)?,
+            }
+        }
+        scatter::join(&mut plan.copies);
+        Ok(plan)
+    }
+
+    /// Bytes `start .. end` of a tensor, without blocks.
+    pub fn of_tensor(tensor: &'a Tensor, start: u64, end: u64) -> Result<Self> {
+        let mut plan = Self::default();
+        plan.add_tensor(tensor, start, end, 0)?;
+        scatter::join(&mut plan.copies);
+        Ok(plan)
+    }
+
+    /// Bytes `from .. to` of a tensor. The few requests that cut through an element are served by way of whole ones.
+    fn add_tensor(
+        &mut self,
+        tensor: &'a Tensor,
+        from: u64,
+        to: u64,
+        destination: usize,
+    ) -> Result<()> {
+        let unit = tensor.unit();
+        if from.is_multiple_of(unit) && to.is_multiple_of(unit) {
+            let (copies, productions) = (self.copies.len(), self.productions.len());
+            nests(tensor, from / unit..to / unit, &mut |nest| {
+                self.add_nest(tensor, nest, destination);
+                Ok(())
+            })?;
+            let mut added = self.productions[productions..].iter();
+            if self.uses_blocks && added.any(Production::is_strided) {
+                let copies = &mut self.copies.split_off(copies);
+                let productions = self.productions.drain(productions..);
+                self.behind_blocks.extend(scatter::spans(copies));
+                self.behind_blocks
+                    .extend(productions.map(|production| production.span()));
+                self.transposed.push((destination, tensor, from..to));
+            }
+            return Ok(());
+        }
+        let (first, last) = (from / unit * unit, to.next_multiple_of(unit));
+        let mut whole = vec![0; (last - first) as usize];
+        read_tensor_at(tensor, first, &mut whole)?;
+        whole.truncate((to - first) as usize);
+        whole.drain(..(from - first) as usize);
+        self.ready.push((destination, whole.into()));
+        Ok(())
+    }
+
+    fn add_nest(&mut self, tensor: &'a Tensor, nest: Nest<'a>, destination: usize) {
+        if nest.dtype == tensor.dtype() && nest.is_contiguous_inside() {
+            scatter::expand(&nest, destination, &mut self.copies);
+        } else {
+            self.productions.push(Production {
+                nest,
+                dtype: tensor.dtype(),
+                destination,
+            });
+        }
+    }
+
+    /// What the files are read in.
+    pub fn spans(&mut self) -> impl Iterator<Item = Span> {
+        let productions = self.productions.iter().map(Production::span);
+        let behind_blocks = self.behind_blocks.drain(..);
+        scatter::spans(&mut self.copies)
+            .chain(productions)
+            .chain(behind_blocks)
+    }
+
+    /// The copy that makes a whole reply of `length` bytes, if one does.
+    pub fn lone_copy(&self, length: usize) -> Option<&Copy<'a>> {
+        match &*self.copies {
+            [copy] if copy.length == length => Some(copy),
+            _ => None,
+        }
+    }
+
+    pub fn execute(self, reply: &mut [u8]) -> Result<()> {
+        for (destination, bytes) in &self.ready {
+            reply[*destination..destination + bytes.len()].copy_from_slice(bytes);
+        }
+        for production in &self.productions {
+            production.execute(reply)?;
+        }
+        for (destination, tensor, range) in self.transposed {
+            let length = (range.end - range.start) as usize;
+            let target = &mut reply[destination..destination + length];
+            if !blocks::read(tensor, range.start, target)? {
+                read_tensor_at(tensor, range.start, target)?;
+            }
+        }
+        scatter::execute(self.copies, reply)
+    }
+}
