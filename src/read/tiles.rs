@@ -210,12 +210,7 @@ impl Production<'_> {
             row_target: part.row_target as usize,
             column_target: part.column_target as usize,
         };
-        match self.out_unit() {
-            1 => place::<1>(&grid, elements, reply),
-            2 => place::<2>(&grid, elements, reply),
-            4 => place::<4>(&grid, elements, reply),
-            _ => place::<8>(&grid, elements, reply),
-        }
+        place(self.out_unit(), &grid, elements, reply);
     }
 
     fn out_unit(&self) -> u64 {
