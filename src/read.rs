@@ -1,6 +1,7 @@
 //! `offset -> bytes` of any virtual file: pure, safe from many threads. No lock is held over I/O but that of a block or window,
 //! which one thread reads for all who need it.
 
+mod block;
 mod blocks;
 mod cast;
 mod passthrough;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::repo::VirtualFile;
 use crate::tensor::{Landed, Tensor};
 
-use plan::Plan;
+use plan::{Plan, Progress};
 use span::Span;
 
 pub use blocks::set_cache_size;
@@ -32,15 +33,19 @@ pub struct Scratch {
     landed: Option<Landed>,
     /// What the reply was read from.
     spans: Vec<Span>,
+    progress: Option<Progress>,
 }
 
 impl Scratch {
     /// What can wait until a reply is on its way: reading ahead of a sequential reader where the source is slow, and giving
     /// back the page cache of a source whose bytes the kernel keeps. Best effort. Leaves memory that is scarce to other threads.
-    pub fn follow_up(&mut self, reply: Reply) {
+    pub fn follow_up(&mut self, file: &VirtualFile, reply: Reply) {
         self.landed = None;
         for span in self.spans.drain(..) {
-            span.follow_up(reply);
+            span.hand_on(reply, self.progress.is_none());
+        }
+        if let Some(progress) = self.progress.take() {
+            progress.produce_ahead(file);
         }
     }
 }
@@ -67,6 +72,7 @@ pub fn read<'a>(
     }
     let mut plan = Plan::new(file, offset, end)?;
     scratch.spans.extend(plan.spans());
+    scratch.progress = plan.progress(end);
     for span in &scratch.spans {
         span.note_cached(is_kept);
     }

@@ -5,8 +5,9 @@ mod naive;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::thread;
 
-use ckptfs::read::{Scratch, read, read_at};
+use ckptfs::read::{Scratch, read, read_at, set_cache_size};
 use ckptfs::repo::{Attributes, Segment, VirtualFile};
 use ckptfs::tensor::{Dtype, Shape, SourceFile, Tensor, Tile};
 use naive::Naive;
@@ -57,7 +58,9 @@ proptest! {
         ranges in prop::collection::vec((any::<u64>(), any::<u64>()), 1..5),
         header in prop::collection::vec(any::<u8>(), 0..20),
         is_cold in prop::bool::weighted(0.1),
+        cache_size in prop::sample::select(vec![0, 100, 3000, 128 << 20]),
     ) {
+        set_cache_size(cache_size);
         let pair = steps.iter().fold(stored(source(dtype, 256, is_cold), &dims, order, dtype), apply);
         prop_assert_eq!(pair.lazy.shape().dims(), &*pair.naive.dims);
         let file = file_of(&pair.lazy, &header);
@@ -137,31 +140,43 @@ fn a_gap_and_an_overlap_between_tiles_are_refused() {
     assert!(tiled(vec![tile(3, 0, 2, 4)]).is_err());
 }
 
+/// Whole in one request, and in small ones by several readers at the same time that keep many blocks, few and none.
+fn read_in_all_ways(lazy: impl Fn() -> Tensor, naive: &Naive) {
+    const PIECE: usize = 100_001;
+    let dtype = lazy().dtype();
+    let elements = naive.elements.iter();
+    let want: Vec<u8> = elements
+        .flat_map(|element| naive::encode(*element, dtype))
+        .collect();
+    let mut got = vec![0; want.len()];
+    read_at(&file_of(&lazy(), b""), 0, &mut got).unwrap();
+    assert!(got == want);
+    for cache_size in [128 << 20, 3 << 20, 300 << 10, 0] {
+        set_cache_size(cache_size);
+        let file = file_of(&lazy(), b"");
+        let read_through = || {
+            for (number, want) in want.chunks(PIECE).enumerate() {
+                let (offset, mut scratch) = ((number * PIECE) as u64, Scratch::default());
+                let got = read(&file, offset, PIECE, true, &mut scratch).unwrap();
+                assert!(got == want);
+            }
+        };
+        thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(read_through))));
+    }
+}
+
 #[test]
 fn large_tensors_cast_and_transpose_across_tiles() {
     let naive = Naive::strided(&[700, 900], &[900, 1], 0);
-    let pair = stored(
-        source(Dtype::F32, 700 * 900, false),
-        &[700, 900],
-        0,
-        Dtype::F32,
-    );
-    let cases = [
-        (pair.lazy.transpose().unwrap(), naive.permute(&[1, 0])),
-        (pair.lazy.cast(Dtype::BF16).unwrap(), naive.clone()),
-        (
-            pair.lazy.transpose().unwrap().cast(Dtype::F16).unwrap(),
-            naive.permute(&[1, 0]),
-        ),
-    ];
-    for (lazy, naive) in cases {
-        let want: Vec<u8> = naive
-            .elements
-            .iter()
-            .flat_map(|element| naive::encode(*element, lazy.dtype()))
-            .collect();
-        let mut got = vec![0; want.len()];
-        read_at(&file_of(&lazy, b""), 0, &mut got).unwrap();
-        assert!(got == want, "{:?}", lazy.operations());
+    let turned = naive.permute(&[1, 0]);
+    for dtype in [Dtype::BF16, Dtype::F32, Dtype::F64] {
+        let source = source(dtype, 700 * 900, dtype == Dtype::F32);
+        let pair = stored(source, &[700, 900], 0, dtype);
+        read_in_all_ways(|| pair.lazy.transpose().unwrap(), &turned);
+        if dtype == Dtype::F32 {
+            read_in_all_ways(|| pair.lazy.cast(Dtype::BF16).unwrap(), &naive);
+            let cast = || pair.lazy.transpose().unwrap().cast(Dtype::F16).unwrap();
+            read_in_all_ways(cast, &turned);
+        }
     }
 }

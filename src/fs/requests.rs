@@ -176,7 +176,11 @@ impl Filesystem for CheckpointFs {
                         took: start.elapsed(),
                         is_kept,
                     };
-                    shared.guarded(|| Ok(scratch.follow_up(reply))).ok();
+                    let follow_up = || {
+                        scratch.follow_up(&file, reply);
+                        Ok(())
+                    };
+                    shared.guarded(follow_up).ok();
                 }
                 Err(errno) => reply.error(errno),
             }

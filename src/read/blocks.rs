@@ -1,203 +1,257 @@
-//! Blocks of transposed tensors. A small piece of one touches as much of the source as a large piece does, so blocks are
-//! produced whole, once, and kept while there is room.
+//! Blocks of transposed tensors that are kept. A small piece of one touches as much of the source as a large piece does, so
+//! blocks are produced whole, once, and kept while there is room.
 
+use std::collections::BTreeSet;
 use std::mem::take;
-use std::ops::Range;
-use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use lru::LruCache;
-
-use super::{read_tensor_at, room};
-use crate::error::{Error, Result};
-use crate::parallel::usual_threads;
+use super::block::{Block, trim_spare};
+use crate::error::Result;
 use crate::tensor::Tensor;
-
-/// Bytes of a source row that a block takes at a time, where that many rows of output fit a block: reads of a page.
-const PIECE: u64 = 4096;
-
-/// A block takes at most this part of the cache.
-const SHARE: u64 = 4;
-
-/// Rows of output come in multiples of this many: whole lines of the processor's cache in the source.
-const ROWS: u64 = 64;
-
-/// Most threads that produce one block.
-const PARTS: usize = 4;
-
-static LIMIT: AtomicU64 = AtomicU64::new(128 << 20);
 
 /// How many bytes of produced blocks are kept; with 0 every request is produced by itself.
 pub fn set_cache_size(bytes: u64) {
-    LIMIT.store(bytes, Ordering::Relaxed);
+    cache().limit = bytes;
 }
 
-/// Fills `target` with the bytes of `tensor` from `offset` on. `false`, and nothing done, where blocks of it do not fit
-/// the cache.
-pub(super) fn read(tensor: &Tensor, offset: u64, target: &mut [u8]) -> Result<bool> {
-    let Some(size) = block_size(tensor) else {
-        return Ok(false);
-    };
-    let end = offset + target.len() as u64;
-    let mut done = 0;
-    for number in offset / size..end.div_ceil(size) {
-        let block = cache().block(tensor, number, size);
-        let from = offset.max(block.range.start);
-        let length = (end.min(block.range.end) - from) as usize;
-        let skipped = (from - block.range.start) as usize;
-        let bytes = block.bytes()?;
-        target[done..done + length].copy_from_slice(&bytes[skipped..skipped + length]);
-        done += length;
+/// A block that nobody read for so long was left by its reader.
+const LEFT: Duration = Duration::from_secs(1);
+
+/// A reader that has come this part of a block into it will go on to the next.
+const BEGUN: u64 = 16;
+
+/// Fills `target` with the bytes of `tensor` from `offset` on. `false`, where blocks of it do not fit the cache.
+pub(super) fn read(tensor: &Tensor, mut offset: u64, target: &mut [u8]) -> Result<bool> {
+    let mut rest = target;
+    while !rest.is_empty() {
+        let Some(block) = cache().wanted(tensor, offset, rest.len() as u64)? else {
+            return Ok(false);
+        };
+        let length = (block.range.end - offset).min(rest.len() as u64);
+        let (part, behind) = take(&mut rest).split_at_mut(length as usize);
+        block.read(offset, part)?;
+        (rest, offset) = (behind, offset + length);
     }
-    produce_ahead(tensor, end, size);
     Ok(true)
 }
 
-/// Bytes of a block: as many whole rows of output as make the pieces of source rows long enough.
-fn block_size(tensor: &Tensor) -> Option<u64> {
-    let limit = LIMIT.load(Ordering::Relaxed) / SHARE;
-    let sizes = tensor.shape().dims();
-    let row = sizes.last()? * tensor.unit();
-    let matrix = sizes.iter().rev().take(2).product::<u64>() * tensor.unit();
-    let wanted = (PIECE / tensor.unit()).saturating_mul(row).min(limit);
-    let part = match () {
-        () if matrix <= wanted => matrix,
-        () if row * ROWS <= wanted => row * ROWS,
-        () => row,
-    };
-    (part > 0 && part <= limit).then(|| part * (wanted / part).max(1))
-}
-
-/// Starts on the next block where a reader goes through the tensor from front to back.
-fn produce_ahead(tensor: &Tensor, end: u64, size: u64) {
-    let (number, inside) = (end / size, end % size);
-    let next = number + 1;
-    if inside < size / 16
-        || next * size >= tensor.bytes()
-        || !cache().is_read_through(tensor, number)
-    {
+/// After a tensor was read up to `end`: starts on the next block where a lone reader goes through the file from front to back.
+/// `following` is the transposed tensor behind this one.
+pub(super) fn produce_ahead(tensor: &Tensor, end: u64, following: impl FnOnce() -> Option<Tensor>) {
+    let Some(next) = cache().end_of_begun(tensor, end) else {
         return;
-    }
-    let block = cache().block(tensor, next, size);
-    // Without a thread the reader produces it when it gets there.
-    thread::Builder::new()
-        .spawn(move || block.bytes().map(drop))
-        .ok();
-}
-
-/// A stretch of a tensor's bytes, produced by the first who needs them.
-struct Block {
-    tensor: Tensor,
-    range: Range<u64>,
-    bytes: Mutex<Option<Arc<Vec<u8>>>>,
-}
-
-impl Block {
-    fn bytes(&self) -> Result<Arc<Vec<u8>>> {
-        let mut produced = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = &*produced {
-            return Ok(bytes.clone());
-        }
-        let mut bytes = take(&mut *spare());
-        let length = (self.range.end - self.range.start) as usize;
-        self.produce(room(&mut bytes, length)?)?;
-        bytes.truncate(length);
-        Ok(produced.insert(bytes.into()).clone())
-    }
-
-    /// By several threads, each of which still reads long enough pieces of source rows.
-    fn produce(&self, bytes: &mut [u8]) -> Result<()> {
-        let threads = usual_threads().get().min(PARTS);
-        let line = self.tensor.shape().dims().last().unwrap_or(&1) * self.tensor.unit() * ROWS;
-        let part = bytes
-            .len()
-            .div_ceil(threads)
-            .next_multiple_of(line as usize);
-        thread::scope(|scope| {
-            let starts = (self.range.start..).step_by(part);
-            let parts = bytes.chunks_mut(part).zip(starts);
-            let workers: Vec<_> = parts
-                .map(|(part, start)| {
-                    let work = move || read_tensor_at(&self.tensor, start, part);
-                    thread::Builder::new().spawn_scoped(scope, work)
-                })
-                .collect();
-            workers.into_iter().try_for_each(|worker| {
-                let worker = worker.map_err(|error| Error::io("threads".as_ref(), error))?;
-                worker.join().unwrap_or_else(|panic| resume_unwind(panic))
-            })
-        })
-    }
-
-    /// Its bytes, and about what it takes to keep track of it.
-    fn cost(&self) -> u64 {
-        self.range.end - self.range.start + 512
+    };
+    let next = match next < tensor.bytes() {
+        true => Some((tensor.clone(), next)),
+        false => following().map(|tensor| (tensor, 0)),
+    };
+    let block = next.and_then(|(tensor, offset)| cache().ahead(&tensor, offset));
+    if let Some(block) = block {
+        // Without a thread the reader produces it when it gets there.
+        thread::Builder::new().spawn(move || block.produce()).ok();
     }
 }
 
-/// The memory of the last block that nobody needs any more: pages that were touched before cost nothing.
-fn spare() -> MutexGuard<'static, Vec<u8>> {
-    static SPARE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+/// A block, and how far its readers are.
+struct Entry {
+    block: Arc<Block>,
+    handed_on: u64,
+    used: Instant,
 }
 
-impl Drop for Block {
-    fn drop(&mut self) {
-        let bytes = self.bytes.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = bytes.take().and_then(Arc::into_inner) {
-            *spare() = bytes;
-        }
+impl Entry {
+    fn is_of(&self, tensor: &Tensor, offset: u64) -> bool {
+        self.block.identity == tensor.identity() && self.block.range.contains(&offset)
+    }
+
+    /// Whether some of it is still to be asked for.
+    fn is_in_use(&self) -> bool {
+        let length = self.block.range.end - self.block.range.start;
+        self.handed_on < length && self.used.elapsed() < LEFT
     }
 }
-
-/// A tensor's identity and the number of a block. The block keeps the tensor alive, and so its identity its own.
-type Key = (usize, u64);
 
 struct Cache {
-    blocks: LruCache<Key, Arc<Block>>,
-    held: u64,
+    /// Bytes of all blocks together.
+    limit: u64,
+    /// Least recently used first.
+    entries: Vec<Entry>,
 }
 
 impl Cache {
-    fn block(&mut self, tensor: &Tensor, number: u64, size: u64) -> Arc<Block> {
-        let key = (tensor.identity(), number);
-        if let Some(block) = self.blocks.get(&key) {
-            return block.clone();
+    /// The block around `offset`, of which up to `length` bytes are handed on from there.
+    fn wanted(&mut self, tensor: &Tensor, offset: u64, length: u64) -> Result<Option<Arc<Block>>> {
+        let mut entries = self.entries.iter();
+        let entry = match entries.rposition(|entry| entry.is_of(tensor, offset)) {
+            Some(at) => Some(self.entries.remove(at)),
+            None => self.begin_for(tensor, offset, length)?,
+        };
+        Ok(entry.map(|mut entry| {
+            entry.handed_on += length.min(entry.block.range.end - offset);
+            entry.used = Instant::now();
+            let block = entry.block.clone();
+            self.entries.push(entry);
+            block
+        }))
+    }
+
+    /// A block for a request: as large as is fair to all who read. One that is smaller than the request saves nothing.
+    fn begin_for(&mut self, tensor: &Tensor, offset: u64, length: u64) -> Result<Option<Entry>> {
+        let others = self.in_use().map(|entry| entry.block.identity);
+        let others = others.filter(|identity| *identity != tensor.identity());
+        let readers = 1 + others.collect::<BTreeSet<_>>().len() as u64;
+        match self.room().min(self.limit / readers) {
+            limit if limit < length => Ok(None),
+            limit => self.begin(tensor, offset, limit),
         }
-        let start = number * size;
-        let block = Arc::new(Block {
-            tensor: tensor.clone(),
-            range: start..tensor.bytes().min(start + size),
-            bytes: Mutex::new(None),
+    }
+
+    /// Where the block ends in which a lone reader has come up to `end` of a tensor, if it goes on like this.
+    fn end_of_begun(&self, tensor: &Tensor, end: u64) -> Option<u64> {
+        let mut entries = self.entries.iter();
+        let read = entries.rfind(|entry| entry.is_of(tensor, end.saturating_sub(1)))?;
+        let range = &read.block.range;
+        let done = end - range.start;
+        let is_begun = read.handed_on >= done && done * BEGUN > range.end - range.start;
+        let is_lone = self
+            .in_use()
+            .all(|entry| entry.block.identity == read.block.identity);
+        (is_begun && is_lone).then_some(range.end)
+    }
+
+    /// A block that nobody asked for yet, unless it is there or there is no room.
+    fn ahead(&mut self, tensor: &Tensor, offset: u64) -> Option<Arc<Block>> {
+        if self.entries.iter().any(|entry| entry.is_of(tensor, offset)) {
+            return None;
+        }
+        let entry = self.begin(tensor, offset, self.room()).ok()??;
+        let block = entry.block.clone();
+        self.entries.push(entry);
+        Some(block)
+    }
+
+    /// A block of at most `limit` bytes, and of half of what is kept in all. None where that is too few.
+    fn begin(&mut self, tensor: &Tensor, offset: u64, limit: u64) -> Result<Option<Entry>> {
+        let Some(block) = Block::around(tensor, offset, limit.min(self.limit / 2))? else {
+            return Ok(None);
+        };
+        self.make_room(block.cost());
+        Ok(Some(Entry {
+            block: Arc::new(block),
+            handed_on: 0,
+            used: Instant::now(),
+        }))
+    }
+
+    /// What blocks that are in use leave.
+    fn room(&self) -> u64 {
+        let taken: u64 = self.in_use().map(|entry| entry.block.cost()).sum();
+        self.limit.saturating_sub(taken)
+    }
+
+    fn in_use(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.is_in_use())
+    }
+
+    /// Drops what is not in use where another block of `cost` bytes needs its room.
+    fn make_room(&mut self, cost: u64) {
+        let mut held = self.held();
+        self.entries.retain(|entry| {
+            let stays = held + cost <= self.limit || entry.is_in_use();
+            if !stays {
+                held -= entry.block.cost();
+            }
+            stays
         });
-        self.held += block.cost();
-        self.blocks.put(key, block.clone());
-        self.shrink();
-        block
+        trim_spare(self.limit.saturating_sub(held));
     }
 
-    fn shrink(&mut self) {
-        let limit = LIMIT.load(Ordering::Relaxed);
-        while self.held > limit
-            && let Some((_, block)) = self.blocks.pop_lru()
-        {
-            self.held -= block.cost();
-        }
-    }
-
-    /// Whether the block before is there as well and the next is not.
-    fn is_read_through(&self, tensor: &Tensor, number: u64) -> bool {
-        let has = |number| self.blocks.contains(&(tensor.identity(), number));
-        (number == 0 || has(number - 1)) && !has(number + 1)
+    fn held(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.block.cost()).sum()
     }
 }
 
 fn cache() -> MutexGuard<'static, Cache> {
-    static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(|| {
-        let blocks = LruCache::unbounded();
-        Mutex::new(Cache { blocks, held: 0 })
+    static CACHE: Mutex<Cache> = Mutex::new(Cache {
+        limit: 128 << 20,
+        entries: Vec::new(),
     });
     CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Dtype, Shape, SourceFile, contiguous};
+
+    const MIB: u64 = 1 << 20;
+
+    /// Transposed matrices of 1 MiB each.
+    fn transposed(count: u64) -> Vec<Tensor> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(count * MIB).unwrap();
+        let file = SourceFile::open(file.path()).unwrap();
+        let shape = Shape::new(&[count, 1024, 1024]).unwrap();
+        let layout = contiguous(0, &shape);
+        let stored = Tensor::stored(file, Dtype::U8, shape, layout).unwrap();
+        let one = |number| stored.narrow(0, number, 1).unwrap().transpose().unwrap();
+        (0..count).map(one).collect()
+    }
+
+    fn cache(limit: u64) -> Cache {
+        Cache {
+            limit,
+            entries: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn blocks_that_are_being_read_stay_and_fit_the_limit() {
+        let (tensors, mut cache) = (transposed(40), cache(5 * MIB));
+        let mut begun = Vec::new();
+        for tensor in &tensors {
+            begun.extend(
+                cache
+                    .wanted(tensor, 0, 10)
+                    .unwrap()
+                    .map(|block| (tensor, block)),
+            );
+            assert!(cache.held() <= cache.limit);
+        }
+        assert!(begun.len() > 8);
+        for (tensor, block) in begun {
+            let again = cache.wanted(tensor, 10, 10).unwrap().unwrap();
+            assert!(Arc::ptr_eq(&again, &block));
+        }
+    }
+
+    #[test]
+    fn what_was_read_makes_room_for_whole_matrices() {
+        let (tensors, mut cache) = (transposed(20), cache(5 * MIB));
+        for tensor in &tensors {
+            let block = cache.wanted(tensor, 0, MIB).unwrap().unwrap();
+            assert_eq!(block.range, 0..MIB);
+            assert!(cache.held() <= cache.limit);
+        }
+    }
+
+    #[test]
+    fn a_lone_reader_that_goes_from_front_to_back_has_the_next_block_begun() {
+        let (tensors, mut cache) = (transposed(2), cache(MIB));
+        let (tensor, other) = (&tensors[0], &tensors[1]);
+        let block = cache.wanted(tensor, 0, 1000).unwrap().unwrap();
+        assert_eq!(cache.end_of_begun(tensor, 1000), None);
+        let length = block.range.end / 2;
+        cache.wanted(tensor, 1000, length).unwrap().unwrap();
+        let end = cache.end_of_begun(tensor, 1000 + length).unwrap();
+        assert_eq!(end, block.range.end);
+        assert!(cache.ahead(tensor, end).is_some());
+        assert!(cache.ahead(tensor, end).is_none());
+        // One that jumped, and one of two.
+        assert_eq!(cache.end_of_begun(tensor, end - 1), None);
+        cache.wanted(other, 0, 1000).unwrap().unwrap();
+        assert_eq!(cache.end_of_begun(tensor, 1000 + length), None);
+    }
 }

@@ -11,14 +11,59 @@ use crate::error::Result;
 use crate::repo::{Segment, VirtualFile};
 use crate::tensor::{Nest, Tensor, nests};
 
+/// A range of a tensor that is taken from blocks.
+struct Transposed<'a> {
+    destination: usize,
+    tensor: &'a Tensor,
+    range: Range<u64>,
+}
+
+/// How far a transposed tensor and its file were read.
+pub(super) struct Progress {
+    tensor: Tensor,
+    end: u64,
+    file_end: u64,
+}
+
+/// How many tensors on the next transposed one is looked for.
+const REACH: usize = 16;
+
+impl Progress {
+    /// Has what comes next produced where the reader goes on to it.
+    pub fn produce_ahead(&self, file: &VirtualFile) {
+        let following = || {
+            let segments = file.overlapping(self.file_end, u64::MAX).take(REACH);
+            let mut tensors = segments.filter_map(|(_, segment)| match segment {
+                Segment::Tensor(tensor) => Some(tensor),
+                _ => None,
+            });
+            let is_next = |tensor: &&Tensor| {
+                tensor.identity() != self.tensor.identity() && is_transposed(tensor)
+            };
+            tensors.find(is_next).cloned()
+        };
+        blocks::produce_ahead(&self.tensor, self.end, following);
+    }
+}
+
+/// Whether the first row of a tensor would be taken from a block.
+fn is_transposed(tensor: &Tensor) -> bool {
+    let mut plan = Plan {
+        uses_blocks: true,
+        ..Plan::default()
+    };
+    let columns = tensor.shape().dims().last().unwrap_or(&1);
+    let row = plan.add_tensor(tensor, 0, columns * tensor.unit(), 0);
+    row.is_ok() && !plan.transposed.is_empty()
+}
+
 /// Destinations are byte offsets into the reply, and together cover it exactly once.
 #[derive(Default)]
 pub(super) struct Plan<'a> {
     ready: Vec<(usize, Cow<'a, [u8]>)>,
     copies: Vec<Copy<'a>>,
     productions: Vec<Production<'a>>,
-    /// Transposed ranges: destination, tensor, bytes of it.
-    transposed: Vec<(usize, &'a Tensor, Range<u64>)>,
+    transposed: Vec<Transposed<'a>>,
     /// What those are produced from.
     behind_blocks: Vec<Span>,
     /// Whether transposed ranges are taken from blocks.
@@ -76,14 +121,19 @@ impl<'a> Plan<'a> {
                 self.add_nest(tensor, nest, destination);
                 Ok(())
             })?;
+            let is_part = to - from < tensor.bytes();
             let mut added = self.productions[productions..].iter();
-            if self.uses_blocks && added.any(Production::is_strided) {
+            if self.uses_blocks && is_part && added.any(Production::is_strided) {
                 let copies = &mut self.copies.split_off(copies);
                 let productions = self.productions.drain(productions..);
                 self.behind_blocks.extend(scatter::spans(copies));
                 self.behind_blocks
                     .extend(productions.map(|production| production.span()));
-                self.transposed.push((destination, tensor, from..to));
+                self.transposed.push(Transposed {
+                    destination,
+                    tensor,
+                    range: from..to,
+                });
             }
             return Ok(());
         }
@@ -117,6 +167,15 @@ impl<'a> Plan<'a> {
             .chain(behind_blocks)
     }
 
+    /// How far the last transposed tensor is read by a request that goes up to `end` of the file.
+    pub fn progress(&self, end: u64) -> Option<Progress> {
+        self.transposed.last().map(|last| Progress {
+            tensor: last.tensor.clone(),
+            end: last.range.end,
+            file_end: end,
+        })
+    }
+
     /// The copy that makes a whole reply of `length` bytes, if one does.
     pub fn lone_copy(&self, length: usize) -> Option<&Copy<'a>> {
         match &*self.copies {
@@ -132,11 +191,11 @@ impl<'a> Plan<'a> {
         for production in &self.productions {
             production.execute(reply)?;
         }
-        for (destination, tensor, range) in self.transposed {
-            let length = (range.end - range.start) as usize;
-            let target = &mut reply[destination..destination + length];
-            if !blocks::read(tensor, range.start, target)? {
-                read_tensor_at(tensor, range.start, target)?;
+        for part in self.transposed {
+            let length = (part.range.end - part.range.start) as usize;
+            let target = &mut reply[part.destination..part.destination + length];
+            if !blocks::read(part.tensor, part.range.start, target)? {
+                read_tensor_at(part.tensor, part.range.start, target)?;
             }
         }
         scatter::execute(self.copies, reply)

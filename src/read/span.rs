@@ -41,8 +41,11 @@ impl Span {
         self.file.note_cached(self.range.clone(), is_kept);
     }
 
-    pub fn follow_up(self, reply: Reply) {
-        self.file.read_ahead_of(&self.range, reply.is_slow());
+    /// `is_telling`: whether the source alone took the time.
+    pub fn hand_on(self, reply: Reply, is_telling: bool) {
+        if is_telling {
+            self.file.read_ahead_of(&self.range, reply.is_slow());
+        }
         if reply.is_kept {
             self.file.give_back(self.range, self.bytes);
         }

@@ -12,6 +12,8 @@ use super::span::Span;
 
 /// Bytes of source held at a time where they are neighbours, so that what was read is cast in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
+/// The same where they are transposed: the longer a read, the faster the disk.
+const DENSE_BYTES: u64 = 1 << 20;
 /// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
 const ROW_BYTES: u64 = 4096;
 const ROWS: u64 = 256;
@@ -41,6 +43,13 @@ struct Rectangle {
     row_target: u64,
 }
 
+impl Rectangle {
+    /// Whether nothing lies between its rows.
+    fn is_dense(&self) -> bool {
+        self.rows == 1 || self.row_step == self.columns
+    }
+}
+
 impl Production<'_> {
     /// Whether neighbours of the reply are no neighbours of the source.
     pub fn is_strided(&self) -> bool {
@@ -60,11 +69,13 @@ impl Production<'_> {
     }
 
     pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
+        let (outer, rectangle) = self.rectangle();
         if self.is_strided() {
             let span = self.span();
-            span.file.read_ahead(span.range);
+            if !rectangle.is_dense() || !span.file.is_read_past_cache(span.range.clone()) {
+                span.file.read_ahead(span.range);
+            }
         }
-        let (outer, rectangle) = self.rectangle();
         let mut tile = TILE.take();
         let mut result = Ok(());
         each_offset(&outer, 0, 0, &mut |source, destination| {
@@ -129,16 +140,17 @@ impl Production<'_> {
     /// Columns and rows of a tile.
     fn tile_sides(&self, rectangle: &Rectangle) -> (u64, u64) {
         let unit = self.nest.unit();
-        let is_dense = rectangle.rows == 1 || rectangle.row_step == rectangle.columns;
         // Rows that stay rows are not cut.
         let stays = rectangle.column_target == 1 && rectangle.columns * unit >= ROW_BYTES;
-        let is_long = is_dense || stays;
-        let widest = if is_long { RUN_BYTES } else { ROW_BYTES };
+        let widest = match rectangle.is_dense() {
+            true if self.is_strided() => DENSE_BYTES,
+            is_dense if is_dense || stays => RUN_BYTES,
+            _ => ROW_BYTES,
+        };
         let width = rectangle.columns.min(widest / unit).max(1);
-        let height = if is_long {
-            RUN_BYTES / (width * unit)
-        } else {
-            ROWS
+        let height = match widest {
+            ROW_BYTES => ROWS,
+            bytes => bytes / (width * unit),
         };
         (width, height.clamp(1, rectangle.rows))
     }
@@ -146,7 +158,7 @@ impl Production<'_> {
     /// Reads the rectangle row after row, into the tile unless it landed elsewhere.
     fn read_tile(&self, part: &Rectangle, from: u64, tile: &mut Tile) -> Result<Option<Landed>> {
         let unit = self.nest.unit();
-        let is_dense = part.row_step == part.columns || part.rows == 1;
+        let is_dense = part.is_dense();
         let padding = if is_dense { 0 } else { PADDING / unit };
         tile.pitch = part.columns + padding;
         let rows = Rows {

@@ -1,0 +1,197 @@
+//! A block: rows of a transposed tensor, produced in slabs, each of which comes from one stretch of the source.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::{read_tensor_at, room};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Small matrices come several to a block.
+const USUAL: u64 = 8 << 20;
+
+/// Bytes of a slab: they fit the processor's cache, and make long reads where all rows of a matrix are in the block.
+const SLAB: u64 = 1 << 20;
+
+/// Slabs are multiples of so many bytes wide: whole lines of the processor's cache.
+const LINE: u64 = 64;
+
+/// Rows of a part of a matrix come in multiples of this many: whole such lines in the source.
+const ROWS: u64 = 64;
+
+/// About what it takes to keep track of a block.
+const OVERHEAD: u64 = 1024;
+
+/// A buffer may be larger than what it holds by this part.
+const SLACK: usize = 8;
+
+/// Some matrices of a tensor, or some rows of one.
+pub(super) struct Block {
+    /// Of the whole tensor, which the block keeps alive.
+    pub identity: usize,
+    /// Where in the whole tensor it lies, in bytes.
+    pub range: Range<u64>,
+    /// Matrices, rows, columns.
+    tensor: Tensor,
+    /// Bytes of a row, and of a slab's part of one.
+    row: u64,
+    part: u64,
+    slabs: Box<[Slab]>,
+}
+
+/// Some columns of all rows, one row's after the other's.
+#[derive(Default)]
+struct Slab {
+    bytes: OnceLock<Vec<u8>>,
+    /// Held by who produces it.
+    producer: Mutex<()>,
+}
+
+impl Block {
+    /// The block in which byte `offset` of a tensor lies and that costs at most `limit`. None where not even a row is so short.
+    pub fn around(tensor: &Tensor, offset: u64, limit: u64) -> Result<Option<Self>> {
+        let limit = limit.saturating_sub(OVERHEAD);
+        let unit = tensor.unit();
+        let mut sides = tensor.shape().dims().iter().rev().copied();
+        let (columns, rows) = (sides.next().unwrap_or(1), sides.next().unwrap_or(1));
+        let row = columns * unit;
+        let matrix = rows * row;
+        if offset >= tensor.bytes() || row > limit {
+            return Ok(None);
+        }
+        let all = tensor.bytes() / matrix;
+        let (matrices, height) = match matrix <= limit {
+            true => ((USUAL.min(limit) / matrix).max(1), rows),
+            false => (1, height(rows, limit / row)),
+        };
+        let (number, matrices) = aligned(offset / matrix, matrices, all);
+        let (first, height) = aligned(offset / row % rows, height, rows);
+        let start = number * matrix + first * row;
+        let part = (SLAB / (matrices * height)).max(1);
+        let part = part.next_multiple_of(LINE).min(row);
+        Ok(Some(Self {
+            identity: tensor.identity(),
+            range: start..start + matrices * height * row,
+            tensor: tensor
+                .reshape(&[all, rows, columns])?
+                .narrow(0, number, matrices)?
+                .narrow(1, first, height)?,
+            row,
+            part,
+            slabs: (0..row.div_ceil(part)).map(|_| Slab::default()).collect(),
+        }))
+    }
+
+    /// Its bytes, and about what it takes to keep track of it.
+    pub fn cost(&self) -> u64 {
+        self.range.end - self.range.start + OVERHEAD
+    }
+
+    /// Fills `target` from `offset` of the whole tensor.
+    pub fn read(&self, offset: u64, target: &mut [u8]) -> Result<()> {
+        self.produce()?;
+        let (row, part) = (self.row as usize, self.part as usize);
+        let slabs: Vec<&[u8]> = self.slabs.iter().map(Slab::bytes).collect();
+        let mut at = (offset - self.range.start) as usize;
+        let mut rest = target;
+        while !rest.is_empty() {
+            let (number, slab) = (at / row, at % row / part);
+            let start = slab * part;
+            let width = part.min(row - start);
+            let inside = at % row - start;
+            let bytes = &slabs[slab][number * width + inside..][..rest.len().min(width - inside)];
+            let (target, behind) = rest.split_at_mut(bytes.len());
+            target.copy_from_slice(bytes);
+            (rest, at) = (behind, at + bytes.len());
+        }
+        Ok(())
+    }
+
+    /// Produces what nobody else is producing, then waits for the others.
+    pub fn produce(&self) -> Result<()> {
+        for (number, slab) in self.missing() {
+            if let Ok(_producer) = slab.producer.try_lock() {
+                self.produce_slab(number, slab)?;
+            }
+        }
+        for (number, slab) in self.missing() {
+            let _producer = slab.producer.lock().unwrap_or_else(PoisonError::into_inner);
+            self.produce_slab(number, slab)?;
+        }
+        Ok(())
+    }
+
+    fn missing(&self) -> impl Iterator<Item = (u64, &Slab)> {
+        (0..)
+            .zip(&self.slabs)
+            .filter(|(_, slab)| slab.bytes.get().is_none())
+    }
+
+    fn produce_slab(&self, number: u64, slab: &Slab) -> Result<()> {
+        if slab.bytes.get().is_some() {
+            return Ok(());
+        }
+        let start = number * self.part;
+        let width = self.part.min(self.row - start);
+        let unit = self.tensor.unit();
+        let tensor = self.tensor.narrow(2, start / unit, width / unit)?;
+        let mut bytes = buffer(tensor.bytes() as usize);
+        read_tensor_at(&tensor, 0, room(&mut bytes, tensor.bytes() as usize)?)?;
+        bytes.truncate(tensor.bytes() as usize);
+        slab.bytes.set(bytes).ok();
+        Ok(())
+    }
+}
+
+/// Where the stretch of `length` around `at` begins, and what there is of it before `end`.
+fn aligned(at: u64, length: u64, end: u64) -> (u64, u64) {
+    let start = at / length * length;
+    (start, length.min(end - start))
+}
+
+/// Rows of the equal parts into which so many rows are cut, each of at most `most`.
+fn height(rows: u64, most: u64) -> u64 {
+    let unit = if most < ROWS { 1 } else { ROWS };
+    let parts = rows.div_ceil(most / unit * unit);
+    rows.div_ceil(parts).next_multiple_of(unit)
+}
+
+impl Slab {
+    /// Empty before it was produced.
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Memory of blocks that nobody needs any more: pages that were touched before cost nothing.
+fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
+    static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A spare buffer for `length` bytes, or a new one. Those of other sizes go: together they could be as large as all blocks.
+fn buffer(length: usize) -> Vec<u8> {
+    let mut spare = spare();
+    let suits = |buffer: &Vec<u8>| (length..=length + length / SLACK).contains(&buffer.capacity());
+    spare.pop().filter(suits).unwrap_or_else(|| {
+        spare.clear();
+        Vec::new()
+    })
+}
+
+/// Leaves at most so many bytes of spare memory.
+pub(super) fn trim_spare(bytes: u64) {
+    let mut left = bytes;
+    spare().retain(|buffer| {
+        let rest = left.checked_sub(buffer.capacity() as u64);
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    });
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let slabs = self.slabs.iter_mut();
+        spare().extend(slabs.filter_map(|slab| slab.bytes.take()));
+    }
+}
