@@ -169,7 +169,7 @@ impl Filesystem for CheckpointFs {
         SCRATCH.with_borrow_mut(|scratch| {
             match shared.guarded(|| shared.bytes(&file, offset, size, is_kept, scratch)) {
                 Ok(bytes) => {
-                    let length = bytes.len();
+                    let length = bytes.len() as u64;
                     reply.data(bytes);
                     let reply = Reply {
                         length,

@@ -17,35 +17,27 @@ pub(super) struct Span {
 /// A reply that was sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply {
-    pub length: usize,
+    pub length: u64,
     /// From the request to here.
     pub took: Duration,
     /// Whether the kernel keeps the bytes under the mount's own name.
     pub is_kept: bool,
 }
 
-/// A reply at fewer bytes a second comes from a slow source.
-const SLOW: f64 = 50e6;
-
 /// A shorter reply tells latency, not speed.
-const TELLING: usize = 128 << 10;
-
-impl Reply {
-    fn is_slow(&self) -> bool {
-        self.length >= TELLING && (self.length as f64) < SLOW * self.took.as_secs_f64()
-    }
-}
+const TELLING: u64 = 128 << 10;
 
 impl Span {
     pub fn note_cached(&self, is_kept: bool) {
         self.file.note_cached(self.range.clone(), is_kept);
     }
 
-    /// `is_telling`: whether the source alone took the time.
-    pub fn hand_on(self, reply: Reply, is_telling: bool) {
-        if is_telling {
-            self.file.read_ahead_of(&self.range, reply.is_slow());
+    /// `took_all`: whether nothing but the source took the time.
+    pub fn hand_on(self, reply: Reply, took_all: bool) {
+        if took_all && reply.length >= TELLING {
+            self.file.note_pace(reply.length, reply.took);
         }
+        self.file.read_ahead_of(&self.range);
         if reply.is_kept {
             self.file.give_back(self.range, self.bytes);
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
@@ -188,10 +189,15 @@ impl SourceFile {
         }
     }
 
-    /// After `range` was read, slowly or not: has the kernel read a slow file ahead of a sequential reader. A fast one it
-    /// reads ahead better by itself. Best effort.
-    pub fn read_ahead_of(&self, range: &Range<u64>, was_slow: bool) {
-        if let Some(next) = self.residency.ahead(range.start, range.end, was_slow) {
+    /// Notes how long the file took for a reply of so many bytes.
+    pub fn note_pace(&self, bytes: u64, took: Duration) {
+        self.residency.note_pace(bytes, took);
+    }
+
+    /// After `range` was read: has the kernel read a slow file ahead of a sequential reader. A fast one it reads ahead better
+    /// by itself. Best effort.
+    pub fn read_ahead_of(&self, range: &Range<u64>) {
+        if let Some(next) = self.residency.ahead(range.start, range.end) {
             self.read_ahead(next);
         }
     }

@@ -10,10 +10,12 @@
 //! read ahead into the window, and all of it again from the disk.
 
 use std::fs::File;
+use std::mem::take;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Large folios lie inside of a window, never across its end.
 const WINDOW: u64 = 4 << 20;
@@ -28,7 +30,11 @@ const SLACK: u64 = 64;
 /// How far ahead of a sequential reader a slow source is read: 20 ms at 1 GB/s.
 const AHEAD: u64 = 16 << 20;
 
-/// Slow reads in a row after which a file counts as slow for good: a busy machine alone has some.
+/// A reply at fewer bytes a second is slow.
+const SLOW: f64 = 50e6;
+
+/// Slow replies after which a file counts as slow for good, if all replies since the first were so on average: a busy
+/// machine alone has some.
 const SLOW_FROM: u32 = 16;
 
 /// Farther than kernels read ahead of a reader by themselves: 8 MiB where storage asks for much.
@@ -46,15 +52,41 @@ const COUNT: u64 = OWED - 1;
 #[derive(Debug, Default)]
 pub(super) struct Residency {
     counts: OnceLock<Box<[AtomicU64]>>,
-    slow: AtomicU32,
+    is_slow: AtomicBool,
+    pace: Mutex<Pace>,
     ahead: AtomicU64,
 }
 
+/// Replies since it was last judged how fast a file is.
+#[derive(Debug, Default)]
+struct Pace {
+    bytes: u64,
+    took: Duration,
+    slow: u32,
+}
+
+impl Pace {
+    /// Counts a reply, and says whether they are slow, where they are enough to tell.
+    fn judge(&mut self, bytes: u64, took: Duration) -> Option<bool> {
+        self.bytes += bytes;
+        self.took += took;
+        self.slow += u32::from(is_slow(bytes, took));
+        (self.slow >= SLOW_FROM).then(|| {
+            let all = take(self);
+            is_slow(all.bytes, all.took)
+        })
+    }
+}
+
+fn is_slow(bytes: u64, took: Duration) -> bool {
+    (bytes as f64) < SLOW * took.as_secs_f64()
+}
+
 impl Residency {
-    /// What to read ahead after `offset .. end` was read, slowly or not: nothing unless the file is slow and reads follow each
-    /// other, about in order.
-    pub fn ahead(&self, offset: u64, end: u64, was_slow: bool) -> Option<Range<u64>> {
-        if !self.is_slow(was_slow) {
+    /// What to read ahead after `offset .. end` was read: nothing unless the file is slow and reads follow each other, about
+    /// in order.
+    pub fn ahead(&self, offset: u64, end: u64) -> Option<Range<u64>> {
+        if !self.is_left_to_kernel() {
             return None;
         }
         let asked = self.ahead.load(Ordering::Relaxed);
@@ -69,26 +101,21 @@ impl Residency {
         (is_next && asked < next).then(|| asked.max(end)..next)
     }
 
-    fn is_slow(&self, was_slow: bool) -> bool {
-        let before = self.slow.load(Ordering::Relaxed);
-        let now = match (before, was_slow) {
-            (SLOW_FROM.., _) => before,
-            (_, true) => before + 1,
-            (_, false) => 0,
-        };
-        if now != before {
-            self.slow.store(now, Ordering::Relaxed);
+    /// Notes how long the file took for a reply.
+    pub fn note_pace(&self, bytes: u64, took: Duration) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if pace.judge(bytes, took) == Some(true) {
+            self.leave_to_kernel();
         }
-        now >= SLOW_FROM
     }
 
     /// Whether the kernel must read the file ahead: it is slow, or fails to be read past the page cache.
     pub fn is_left_to_kernel(&self) -> bool {
-        self.slow.load(Ordering::Relaxed) >= SLOW_FROM
+        self.is_slow.load(Ordering::Relaxed)
     }
 
     pub fn leave_to_kernel(&self) {
-        self.slow.store(SLOW_FROM, Ordering::Relaxed);
+        self.is_slow.store(true, Ordering::Relaxed);
     }
 
     /// Notes which windows others have cached, before a range is asked for and the kernel reads ahead of it.
@@ -240,6 +267,24 @@ mod tests {
         assert_eq!(hand_on(0), [0, 1]);
         assert_eq!(hand_on(2), [2]);
         assert_eq!(hand_on(2), [2]);
+    }
+
+    #[test]
+    fn a_file_is_slow_that_takes_long_on_average_not_once() {
+        let quick = (512 << 10, Duration::from_millis(1));
+        let slow = |millis| (512 << 10, Duration::from_millis(millis));
+        let is_slow_after = |replies: &[(u64, Duration)]| {
+            let residency = Residency::default();
+            for (bytes, took) in replies.iter().cycle().take(400) {
+                residency.note_pace(*bytes, *took);
+            }
+            residency.is_left_to_kernel()
+        };
+        assert!(is_slow_after(&[slow(20)]));
+        // A disk that is allowed so many reads in a tenth of a second, a busy machine, one hiccup.
+        assert!(is_slow_after(&[&[quick; 15][..], &[slow(90); 4]].concat()));
+        assert!(!is_slow_after(&[&[quick; 15][..], &[slow(15); 2]].concat()));
+        assert!(!is_slow_after(&[&[quick; 399][..], &[slow(9000)]].concat()));
     }
 
     #[test]
