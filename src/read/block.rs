@@ -1,7 +1,7 @@
 //! A block: rows of a transposed tensor, produced in slabs, each of which comes from one stretch of the source.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::{read_tensor_at, room};
 use crate::error::Result;
@@ -22,9 +22,6 @@ const ROWS: u64 = 64;
 /// About what it takes to keep track of a block.
 const OVERHEAD: u64 = 1024;
 
-/// A buffer may be larger than what it holds by this part.
-const SLACK: usize = 8;
-
 /// Some matrices of a tensor, or some rows of one.
 pub(super) struct Block {
     /// Of the whole tensor, which the block keeps alive.
@@ -37,6 +34,8 @@ pub(super) struct Block {
     row: u64,
     part: u64,
     slabs: Box<[Slab]>,
+    /// Memory for slabs from blocks that nobody needs any more: pages that were touched before cost nothing.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Some columns of all rows, one row's after the other's.
@@ -79,7 +78,28 @@ impl Block {
             row,
             part,
             slabs: (0..row.div_ceil(part)).map(|_| Slab::default()).collect(),
+            spare: Mutex::default(),
         }))
+    }
+
+    /// A block that uses the memory of others, as far as it is of the right size.
+    pub fn in_memory_of(mut self, others: Vec<Self>) -> Self {
+        let slab = self.part * ((self.range.end - self.range.start) / self.row);
+        let memory = others.into_iter().flat_map(Self::into_memory);
+        let suitable = memory.filter(|bytes| bytes.capacity() as u64 == slab);
+        self.spare = Mutex::new(suitable.take(self.slabs.len()).collect());
+        self
+    }
+
+    fn into_memory(self) -> impl Iterator<Item = Vec<u8>> {
+        let spare = self
+            .spare
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let slabs = self.slabs.into_iter();
+        slabs
+            .filter_map(|slab| slab.bytes.into_inner())
+            .chain(spare)
     }
 
     /// Its bytes, and about what it takes to keep track of it.
@@ -135,7 +155,12 @@ impl Block {
         let width = self.part.min(self.row - start);
         let unit = self.tensor.unit();
         let tensor = self.tensor.narrow(2, start / unit, width / unit)?;
-        let mut bytes = buffer(tensor.bytes() as usize);
+        let spare = self
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        let mut bytes = spare.unwrap_or_default();
         read_tensor_at(&tensor, 0, room(&mut bytes, tensor.bytes() as usize)?)?;
         bytes.truncate(tensor.bytes() as usize);
         slab.bytes.set(bytes).ok();
@@ -160,38 +185,5 @@ impl Slab {
     /// Empty before it was produced.
     fn bytes(&self) -> &[u8] {
         self.bytes.get().map_or(&[], Vec::as_slice)
-    }
-}
-
-/// Memory of blocks that nobody needs any more: pages that were touched before cost nothing.
-fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
-    static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A spare buffer for `length` bytes, or a new one. Those of other sizes go: together they could be as large as all blocks.
-fn buffer(length: usize) -> Vec<u8> {
-    let mut spare = spare();
-    let suits = |buffer: &Vec<u8>| (length..=length + length / SLACK).contains(&buffer.capacity());
-    spare.pop().filter(suits).unwrap_or_else(|| {
-        spare.clear();
-        Vec::new()
-    })
-}
-
-/// Leaves at most so many bytes of spare memory.
-pub(super) fn trim_spare(bytes: u64) {
-    let mut left = bytes;
-    spare().retain(|buffer| {
-        let rest = left.checked_sub(buffer.capacity() as u64);
-        left = rest.unwrap_or(0);
-        rest.is_some()
-    });
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        let slabs = self.slabs.iter_mut();
-        spare().extend(slabs.filter_map(|slab| slab.bytes.take()));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::block::{Block, trim_spare};
+use super::block::Block;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -16,11 +16,15 @@ pub fn set_cache_size(bytes: u64) {
     cache().limit = bytes;
 }
 
-/// A block that nobody read for so long was left by its reader.
+/// A block that nobody asked for so long was left by its reader, one of several readers was read by all of them.
 const LEFT: Duration = Duration::from_secs(1);
+const LEFT_BY_ALL: Duration = Duration::from_millis(200);
 
-/// A reader that has come this part of a block into it will go on to the next.
-const BEGUN: u64 = 16;
+/// A request so far behind another one is of another reader: more than the kernel asks for at once.
+const BEHIND: u64 = 16 << 20;
+
+/// A reader that has come beyond this part of a block will go on to the next. A rank that reads its half does not.
+const BEGUN: u64 = 2;
 
 /// Fills `target` with the bytes of `tensor` from `offset` on. `false`, where blocks of it do not fit the cache.
 pub(super) fn read(tensor: &Tensor, mut offset: u64, target: &mut [u8]) -> Result<bool> {
@@ -57,19 +61,44 @@ pub(super) fn produce_ahead(tensor: &Tensor, end: u64, following: impl FnOnce() 
 /// A block, and how far its readers are.
 struct Entry {
     block: Arc<Block>,
+    /// Where the furthest request ended.
+    front: u64,
     handed_on: u64,
+    has_several_readers: bool,
     used: Instant,
 }
 
 impl Entry {
+    fn new(block: Block) -> Self {
+        Self {
+            front: block.range.start,
+            block: Arc::new(block),
+            handed_on: 0,
+            has_several_readers: false,
+            used: Instant::now(),
+        }
+    }
+
     fn is_of(&self, tensor: &Tensor, offset: u64) -> bool {
         self.block.identity == tensor.identity() && self.block.range.contains(&offset)
     }
 
-    /// Whether some of it is still to be asked for.
+    /// Hands on up to `length` bytes from `offset` on.
+    fn hand_on(&mut self, offset: u64, length: u64) -> Arc<Block> {
+        let end = self.block.range.end.min(offset + length);
+        self.has_several_readers |= end + BEHIND < self.front;
+        self.front = self.front.max(end);
+        self.handed_on += end - offset;
+        self.used = Instant::now();
+        self.block.clone()
+    }
+
+    /// Whether it is being read or produced, or will be asked for again soon.
     fn is_in_use(&self) -> bool {
-        let length = self.block.range.end - self.block.range.start;
-        self.handed_on < length && self.used.elapsed() < LEFT
+        let is_held = Arc::strong_count(&self.block) > 1;
+        let is_begun = self.front < self.block.range.end && self.used.elapsed() < LEFT;
+        let is_shared = self.has_several_readers && self.used.elapsed() < LEFT_BY_ALL;
+        is_held || is_begun || is_shared
     }
 }
 
@@ -89,9 +118,7 @@ impl Cache {
             None => self.begin_for(tensor, offset, length)?,
         };
         Ok(entry.map(|mut entry| {
-            entry.handed_on += length.min(entry.block.range.end - offset);
-            entry.used = Instant::now();
-            let block = entry.block.clone();
+            let block = entry.hand_on(offset, length);
             self.entries.push(entry);
             block
         }))
@@ -137,12 +164,8 @@ impl Cache {
         let Some(block) = Block::around(tensor, offset, limit.min(self.limit / 2))? else {
             return Ok(None);
         };
-        self.make_room(block.cost());
-        Ok(Some(Entry {
-            block: Arc::new(block),
-            handed_on: 0,
-            used: Instant::now(),
-        }))
+        let gone = self.make_room(block.cost());
+        Ok(Some(Entry::new(block.in_memory_of(gone))))
     }
 
     /// What blocks that are in use leave.
@@ -155,17 +178,19 @@ impl Cache {
         self.entries.iter().filter(|entry| entry.is_in_use())
     }
 
-    /// Drops what is not in use where another block of `cost` bytes needs its room.
-    fn make_room(&mut self, cost: u64) {
+    /// Takes out what is not in use where another block of `cost` bytes needs its room.
+    fn make_room(&mut self, cost: u64) -> Vec<Block> {
         let mut held = self.held();
-        self.entries.retain(|entry| {
-            let stays = held + cost <= self.limit || entry.is_in_use();
-            if !stays {
+        let limit = self.limit;
+        let gone = self.entries.extract_if(.., |entry| {
+            let goes = held + cost > limit && !entry.is_in_use();
+            if goes {
                 held -= entry.block.cost();
             }
-            stays
+            goes
         });
-        trim_spare(self.limit.saturating_sub(held));
+        gone.filter_map(|entry| Arc::into_inner(entry.block))
+            .collect()
     }
 
     fn held(&self) -> u64 {
@@ -228,6 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_is_held_or_read_by_several_is_in_use() {
+        let (tensors, mut cache) = (transposed(2), cache(5 * MIB));
+        let block = cache.wanted(&tensors[0], 0, MIB).unwrap();
+        assert_eq!(cache.in_use().count(), 1);
+        drop(block);
+        assert_eq!(cache.in_use().count(), 0);
+        cache.wanted(&tensors[0], 0, 1000).unwrap();
+        assert_eq!(cache.in_use().count(), 0);
+        let entry = &mut cache.entries[0];
+        entry.front += BEHIND;
+        entry.hand_on(0, 1000);
+        assert_eq!(cache.in_use().count(), 1);
+    }
+
+    #[test]
+    fn the_transposed_tensor_behind_the_last_block_is_begun_too() {
+        let tensors = transposed(2);
+        let (tensor, following) = (&tensors[0], &tensors[1]);
+        assert!(read(tensor, 0, &mut vec![0; MIB as usize]).unwrap());
+        produce_ahead(tensor, MIB, || Some(following.clone()));
+        let is_there = |entry: &Entry| entry.is_of(following, 0);
+        assert!(super::cache().entries.iter().any(is_there));
+    }
+
+    #[test]
     fn what_was_read_makes_room_for_whole_matrices() {
         let (tensors, mut cache) = (transposed(20), cache(5 * MIB));
         for tensor in &tensors {
@@ -241,12 +291,12 @@ mod tests {
     fn a_lone_reader_that_goes_from_front_to_back_has_the_next_block_begun() {
         let (tensors, mut cache) = (transposed(2), cache(MIB));
         let (tensor, other) = (&tensors[0], &tensors[1]);
-        let block = cache.wanted(tensor, 0, 1000).unwrap().unwrap();
+        let end = cache.wanted(tensor, 0, 1000).unwrap().unwrap().range.end;
         assert_eq!(cache.end_of_begun(tensor, 1000), None);
-        let length = block.range.end / 2;
+        let length = end / BEGUN;
         cache.wanted(tensor, 1000, length).unwrap().unwrap();
-        let end = cache.end_of_begun(tensor, 1000 + length).unwrap();
-        assert_eq!(end, block.range.end);
+        assert_eq!(cache.end_of_begun(tensor, length), None);
+        assert_eq!(cache.end_of_begun(tensor, 1000 + length), Some(end));
         assert!(cache.ahead(tensor, end).is_some());
         assert!(cache.ahead(tensor, end).is_none());
         // One that jumped, and one of two.
