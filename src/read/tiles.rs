@@ -10,10 +10,10 @@ use super::place::{Grid, place};
 use super::room;
 use super::span::Span;
 
-/// Bytes of source held at a time where they are neighbours, so that what was read is cast in the processor's cache.
+/// Neighbours in the source held at a time, so that what was read is cast or transposed in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
-/// The same where they are transposed: the longer a read, the faster the disk.
-const DENSE_BYTES: u64 = 1 << 20;
+/// The same past the page cache: the longer a read, the faster the disk.
+const LANDED_BYTES: u64 = 1 << 20;
 /// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
 const ROW_BYTES: u64 = 4096;
 const ROWS: u64 = 256;
@@ -41,6 +41,8 @@ struct Rectangle {
     columns: u64,
     column_target: u64,
     row_target: u64,
+    /// Bytes of source held at a time where they are neighbours.
+    run: u64,
 }
 
 impl Rectangle {
@@ -69,12 +71,12 @@ impl Production<'_> {
     }
 
     pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
-        let (outer, rectangle) = self.rectangle();
-        if self.is_strided() {
-            let span = self.span();
-            if !rectangle.is_dense() || !span.file.is_read_past_cache(span.range.clone()) {
-                span.file.read_ahead(span.range);
-            }
+        let (outer, mut rectangle) = self.rectangle();
+        let span = self.span();
+        if rectangle.is_dense() && span.file.is_read_past_cache(span.range.clone()) {
+            rectangle.run = LANDED_BYTES;
+        } else if self.is_strided() {
+            span.file.read_ahead(span.range);
         }
         let mut tile = TILE.take();
         let mut result = Ok(());
@@ -108,6 +110,7 @@ impl Production<'_> {
             columns: columns.count,
             column_target: columns.destination,
             row_target: rows.destination,
+            run: RUN_BYTES,
         };
         (outer, rectangle)
     }
@@ -142,11 +145,8 @@ impl Production<'_> {
         let unit = self.nest.unit();
         // Rows that stay rows are not cut.
         let stays = rectangle.column_target == 1 && rectangle.columns * unit >= ROW_BYTES;
-        let widest = match rectangle.is_dense() {
-            true if self.is_strided() => DENSE_BYTES,
-            is_dense if is_dense || stays => RUN_BYTES,
-            _ => ROW_BYTES,
-        };
+        let is_long = rectangle.is_dense() || stays;
+        let widest = if is_long { rectangle.run } else { ROW_BYTES };
         let width = rectangle.columns.min(widest / unit).max(1);
         let height = match widest {
             ROW_BYTES => ROWS,
