@@ -29,7 +29,7 @@ pub struct Options {
     pub source: PathBuf,
     /// Whether other users may read what the modes of the source allow them.
     pub allow_other: bool,
-    /// Threads that answer requests; without a number as many as cores, 4 to 16.
+    /// Threads that answer requests; without a number as many as cores, 8 to 16.
     pub threads: Option<NonZeroUsize>,
     /// Whether the kernel may read files that equal one source file by itself.
     pub passthrough: bool,
@@ -52,7 +52,7 @@ impl Options {
     fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         self.threads
-            .map_or_else(|| cores().clamp(4, 16), NonZeroUsize::get)
+            .map_or_else(|| cores().clamp(8, 16), NonZeroUsize::get)
     }
 }
 

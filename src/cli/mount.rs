@@ -38,7 +38,7 @@ pub struct Arguments {
     /// Log counts of requests, bytes, source reads and errors at the end; SIGUSR1 asks for them at any time
     #[arg(long)]
     stats: bool,
-    /// Threads that answer requests [default: number of cores, 4 to 16]
+    /// Threads that answer requests [default: number of cores, 8 to 16]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// Memory for produced blocks of transposed tensors
