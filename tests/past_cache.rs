@@ -190,6 +190,29 @@ fn rows_in_rotary_order_are_read_once_past_the_page_cache() {
 }
 
 #[test]
+fn columns_of_two_ranks_are_read_once_past_the_page_cache() {
+    const ROWS: usize = 2048;
+    const HALF: usize = 2048;
+    let bytes = [noise(FRONT + ROWS * HALF), noise(FRONT + ROWS * HALF + 1)];
+    let bytes = [&bytes[0][..], &bytes[1][1..]];
+    let files = bytes.map(cold);
+    let sources = [open(&files[0]), open(&files[1])];
+    if !is_possible(&sources[0]) {
+        return;
+    }
+    let dims = [ROWS as u64, HALF as u64];
+    let ranks = sources.map(|source| stored(source, Dtype::U8, &dims));
+    let (got, read) = read_through(&shown(Tensor::concat(&ranks, 1).unwrap()), true);
+    let row = |rank: usize, row: usize| &bytes[rank][FRONT + row * HALF..][..HALF];
+    let want: Vec<u8> = (0..ROWS)
+        .flat_map(|number| [row(0, number), row(1, number)].concat())
+        .collect();
+    assert!(got == want);
+    assert_eq!(files.map(|file| cached(file.path())), [0, 0]);
+    assert!(read < want.len() as u64 * 3 / 2, "{read} bytes");
+}
+
+#[test]
 fn short_reads_of_rows_in_rotary_order_read_little_more() {
     let heads = Heads::cold();
     if !is_possible(&heads.source) {

@@ -101,9 +101,12 @@ fn read_places<'r>(
     let slices = destinations(&mut copies, reply);
     let mut places: Vec<Place> = copies.into_iter().zip(slices).collect();
     places.sort_unstable_by_key(|(copy, _)| copy.in_source());
-    for places in places.chunk_by_mut(|(a, _), (b, _)| a.is_of_file_of(b)) {
+    let is_of_one_file = |(a, _): &Place, (b, _): &Place| a.is_of_file_of(b);
+    let is_of_several = places.chunk_by(is_of_one_file).nth(1).is_some();
+    for places in places.chunk_by_mut(is_of_one_file) {
         let file = places[0].0.file;
-        if are_every_other_row(places) && read_windows(file, places)? {
+        let is_shared = are_every_other_row(places) || is_of_several && are_a_share(places);
+        if is_shared && read_windows(file, places)? {
             continue;
         }
         let stretches = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some());
@@ -125,6 +128,17 @@ fn are_every_other_row(places: &[Place<'_, '_>]) -> bool {
     let is_half = bytes < length && length < 3 * bytes;
     let is_long = 2 * length > Windows::SIZE;
     are_rows && is_half && is_long && first.file.is_read_past_cache(span)
+}
+
+/// Whether a file's share of a reply is one stretch of it, so short that the next replies' shares are better read at once.
+fn are_a_share(places: &[Place<'_, '_>]) -> bool {
+    let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) else {
+        return false;
+    };
+    let span = first.source..last.source_end();
+    let bytes: u64 = places.iter().map(|(copy, _)| copy.length as u64).sum();
+    let is_short = (Windows::SIZE / 8..=Windows::SIZE / 2).contains(&bytes);
+    is_short && bytes == span.end - span.start && first.file.is_read_past_cache(span)
 }
 
 fn read_windows(file: &SourceFile, places: &mut [Place<'_, '_>]) -> Result<bool> {
