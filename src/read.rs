@@ -37,6 +37,13 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Drops what is left of a reply, such as one that failed: its bytes were not handed on.
+    pub fn clear(&mut self) {
+        self.landed = None;
+        self.spans.clear();
+        self.progress = None;
+    }
+
     /// What can wait until a reply is on its way: reading ahead of a sequential reader where the source is slow, and giving
     /// back the page cache of a source whose bytes the kernel keeps. Best effort. Leaves memory that is scarce to other threads.
     pub fn follow_up(&mut self, file: &VirtualFile, reply: Reply) {
@@ -63,8 +70,7 @@ pub fn read<'a>(
     is_kept: bool,
     scratch: &'a mut Scratch,
 ) -> Result<&'a [u8]> {
-    scratch.landed = None;
-    scratch.spans.clear();
+    scratch.clear();
     let end = file.size().min(offset.saturating_add(size as u64));
     let length = end.saturating_sub(offset) as usize;
     if length == 0 {

@@ -182,7 +182,10 @@ impl Filesystem for CheckpointFs {
                     };
                     shared.guarded(follow_up).ok();
                 }
-                Err(errno) => reply.error(errno),
+                Err(errno) => {
+                    scratch.clear();
+                    reply.error(errno);
+                }
             }
         });
     }

@@ -31,18 +31,19 @@ const REACH: usize = 16;
 impl Progress {
     /// Has what comes next produced where the reader goes on to it.
     pub fn produce_ahead(&self, file: &VirtualFile) {
-        let following = || {
-            let segments = file.overlapping(self.file_end, u64::MAX).take(REACH);
-            let mut tensors = segments.filter_map(|(_, segment)| match segment {
-                Segment::Tensor(tensor) => Some(tensor),
-                _ => None,
-            });
-            let is_next = |tensor: &&Tensor| {
-                tensor.identity() != self.tensor.identity() && is_transposed(tensor)
-            };
-            tensors.find(is_next).cloned()
-        };
-        blocks::produce_ahead(&self.tensor, self.end, following);
+        blocks::produce_ahead(&self.tensor, self.end, || self.following(file));
+    }
+
+    /// The next transposed tensor of the file.
+    fn following(&self, file: &VirtualFile) -> Option<Tensor> {
+        let segments = file.overlapping(self.file_end, u64::MAX).take(REACH);
+        let mut tensors = segments.filter_map(|(_, segment)| match segment {
+            Segment::Tensor(tensor) => Some(tensor),
+            _ => None,
+        });
+        let is_next =
+            |tensor: &&Tensor| tensor.identity() != self.tensor.identity() && is_transposed(tensor);
+        tensors.find(is_next).cloned()
     }
 }
 
@@ -199,5 +200,35 @@ impl<'a> Plan<'a> {
             }
         }
         scatter::execute(self.copies, reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::Attributes;
+    use crate::tensor::{Dtype, Shape, SourceFile, contiguous};
+
+    #[test]
+    fn the_next_transposed_tensor_of_the_file_follows() {
+        let source = tempfile::NamedTempFile::new().unwrap();
+        source.as_file().set_len(400).unwrap();
+        let source = SourceFile::open(&source.path().canonicalize().unwrap()).unwrap();
+        let shape = Shape::new(&[10, 20]).unwrap();
+        let layout = contiguous(0, &shape);
+        let plain = Tensor::stored(source, Dtype::BF16, shape, layout).unwrap();
+        let cast = plain.cast(Dtype::F32).unwrap();
+        let (first, second) = (plain.transpose().unwrap(), plain.transpose().unwrap());
+        let tensors =
+            [&first, &plain, &cast, &second].map(|tensor| Segment::Tensor(tensor.clone()));
+        let file = VirtualFile::new("x", Attributes::default(), tensors.into());
+        let behind = |file_end| {
+            let plan = Plan::new(&file, file_end - 10, file_end).unwrap();
+            let following = plan.progress(file_end).unwrap().following(&file);
+            following.map(|tensor| tensor.identity())
+        };
+        assert_eq!(behind(10), Some(second.identity()));
+        assert_eq!(behind(400), Some(second.identity()));
+        assert_eq!(behind(file.size()), None);
     }
 }

@@ -105,8 +105,7 @@ fn read_places<'r>(
     let is_of_several = places.chunk_by(is_of_one_file).nth(1).is_some();
     for places in places.chunk_by_mut(is_of_one_file) {
         let file = places[0].0.file;
-        let is_shared = are_every_other_row(places) || is_of_several && are_a_share(places);
-        if is_shared && read_windows(file, places)? {
+        if suit_windows(places, is_of_several) && read_windows(file, places)? {
             continue;
         }
         let stretches = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some());
@@ -116,8 +115,9 @@ fn read_places<'r>(
     Ok(())
 }
 
-/// Whether about every other row of a stretch is copied: the rest is of another reply, and the page cache holds nothing of it.
-fn are_every_other_row(places: &[Place<'_, '_>]) -> bool {
+/// Whether the replies before and after need what lies around the copies, and the page cache holds nothing of it: about every
+/// other row of a stretch, or one file's share of a reply, one stretch that is short for a read.
+fn suit_windows(places: &[Place<'_, '_>], is_of_several: bool) -> bool {
     let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) else {
         return false;
     };
@@ -125,20 +125,10 @@ fn are_every_other_row(places: &[Place<'_, '_>]) -> bool {
     let length = span.end - span.start;
     let bytes: u64 = places.iter().map(|(copy, _)| copy.length as u64).sum();
     let are_rows = places.iter().all(|(copy, _)| copy.length < LONG);
-    let is_half = bytes < length && length < 3 * bytes;
-    let is_long = 2 * length > Windows::SIZE;
-    are_rows && is_half && is_long && first.file.is_read_past_cache(span)
-}
-
-/// Whether a file's share of a reply is one stretch of it, so short that the next replies' shares are better read at once.
-fn are_a_share(places: &[Place<'_, '_>]) -> bool {
-    let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) else {
-        return false;
-    };
-    let span = first.source..last.source_end();
-    let bytes: u64 = places.iter().map(|(copy, _)| copy.length as u64).sum();
+    let is_half = bytes < length && length < 3 * bytes && 2 * length > Windows::SIZE;
     let is_short = (Windows::SIZE / 8..=Windows::SIZE / 2).contains(&bytes);
-    is_short && bytes == span.end - span.start && first.file.is_read_past_cache(span)
+    let is_share = is_of_several && bytes == length && is_short;
+    (are_rows && is_half || is_share) && first.file.is_read_past_cache(span)
 }
 
 fn read_windows(file: &SourceFile, places: &mut [Place<'_, '_>]) -> Result<bool> {

@@ -1,5 +1,5 @@
-//! Windows of source files whose rows go to several replies, such as the heads of a tensor in rotary order: read past the page
-//! cache, whole, once, and kept for the next few replies.
+//! Windows of source files whose bytes go to several replies, such as the heads of a tensor in rotary order or a rank's columns:
+//! read past the page cache, whole, once, and kept for the next few replies.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};

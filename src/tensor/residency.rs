@@ -66,15 +66,16 @@ struct Pace {
 }
 
 impl Pace {
-    /// Counts a reply, and says whether they are slow, where they are enough to tell.
-    fn judge(&mut self, bytes: u64, took: Duration) -> Option<bool> {
+    /// Counts a reply, and says whether they are enough to tell, and slow.
+    fn judge(&mut self, bytes: u64, took: Duration) -> bool {
         self.bytes += bytes;
         self.took += took;
         self.slow += u32::from(is_slow(bytes, took));
-        (self.slow >= SLOW_FROM).then(|| {
-            let all = take(self);
-            is_slow(all.bytes, all.took)
-        })
+        if self.slow < SLOW_FROM {
+            return false;
+        }
+        let all = take(self);
+        is_slow(all.bytes, all.took)
     }
 }
 
@@ -104,7 +105,7 @@ impl Residency {
     /// Notes how long the file took for a reply.
     pub fn note_pace(&self, bytes: u64, took: Duration) {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        if pace.judge(bytes, took) == Some(true) {
+        if pace.judge(bytes, took) {
             self.leave_to_kernel();
         }
     }
