@@ -206,15 +206,38 @@ fn operations(caches: Caches) -> Vec<Case> {
             side: some(source, tensors),
         })
         .collect();
-    cases.push(Case {
-        label: "cast f32 to bf16, per byte of bf16",
-        caches,
-        base: some(Source::RenamedF32, &[]),
-        side: Side {
-            flags: &["--dtype", "bf16"],
-            ..some(Source::RenamedF32, &[])
-        },
+    let cast = |source, tensors| Side {
+        flags: &["--dtype", "bf16"],
+        ..some(source, tensors)
+    };
+    let all = &[];
+    let (whole, renamed) = (some(Source::RenamedF32, all), |tensors| {
+        cast(Source::RenamedF32, tensors)
     });
+    let casts = [
+        ("cast f32 to bf16, per byte of bf16", whole, renamed(all)),
+        (
+            "cast, rope-permuted against renamed",
+            renamed(rope),
+            cast(Source::MetaF32, rope),
+        ),
+        (
+            "cast, dim-0 / FSDP shards against renamed",
+            renamed(rows),
+            cast(Source::ShardedF32, rows),
+        ),
+        (
+            "cast, dim-1 shards against renamed",
+            renamed(columns),
+            cast(Source::ShardedF32, columns),
+        ),
+    ];
+    cases.extend(casts.map(|(label, base, side)| Case {
+        label,
+        caches,
+        base,
+        side,
+    }));
     cases
 }
 

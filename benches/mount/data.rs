@@ -21,8 +21,10 @@ pub enum Source {
     Untouched,
     /// Meta's names: query and key rows in rotary order.
     Meta,
+    MetaF32,
     /// Two ranks: columns of o_proj and down_proj, rows of all others.
     Sharded,
+    ShardedF32,
     /// Experts in one tensor, as transformers 5 holds them.
     Experts,
     /// Experts under each other, w2 transposed: Mixtral's first files.
@@ -44,8 +46,8 @@ impl Source {
         }
         fs::create_dir_all(&folder).expect("a folder");
         let layers = (size / self.layer_bytes()).max(1);
-        let arrays = self.arrays(layers);
-        if self == Self::Sharded {
+        let arrays = self.layout().arrays(layers);
+        if self.layout() == Self::Sharded {
             for rank in 0..2 {
                 let name = format!("shard-{:05}-model-00001-of-00001.safetensors", rank + 1);
                 let shards: Vec<Array> = arrays.iter().map(|array| shard(array, rank)).collect();
@@ -60,16 +62,25 @@ impl Source {
 
     fn dtype(self) -> &'static str {
         match self {
-            Self::RenamedF32 => "F32",
+            Self::RenamedF32 | Self::MetaF32 | Self::ShardedF32 => "F32",
             _ => "BF16",
+        }
+    }
+
+    /// The source of the same tensors in bf16.
+    fn layout(self) -> Self {
+        match self {
+            Self::RenamedF32 => Self::Renamed,
+            Self::MetaF32 => Self::Meta,
+            Self::ShardedF32 => Self::Sharded,
+            bf16 => bf16,
         }
     }
 
     fn layer_bytes(self) -> u64 {
         match self {
             Self::Experts | Self::Transposed => EXPERTS * 3 * HIDDEN * EXPERT * 2,
-            Self::RenamedF32 => 7 * HIDDEN * HIDDEN * 4,
-            _ => 7 * HIDDEN * HIDDEN * 2,
+            _ => 7 * HIDDEN * HIDDEN * width(self.dtype()),
         }
     }
 
@@ -88,7 +99,7 @@ impl Source {
                 arrays.push(array(name.replace("{}", &layer.to_string()), &shape));
             }
         }
-        if self == Self::Renamed || self == Self::RenamedF32 {
+        if self == Self::Renamed {
             for array in &mut arrays {
                 array.name.insert_str(0, "_orig_mod.");
             }
@@ -213,11 +224,10 @@ fn shard(array: &Array, rank: u64) -> Array {
 
 /// A safetensors file, on disk when this returns.
 fn write_file(path: &Path, dtype: &str, arrays: &[Array]) {
-    let width = if dtype == "F32" { 4 } else { 2 };
     let (mut entries, mut places, mut end) = (String::new(), Vec::new(), 0);
     for array in arrays {
         let start = end;
-        end += array.shape.iter().product::<u64>() * width;
+        end += array.shape.iter().product::<u64>() * width(dtype);
         let (name, shape) = (&array.name, &array.shape);
         entries += &format!(
             r#","{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{start},{end}]}}"#
@@ -247,6 +257,10 @@ fn write_file(path: &Path, dtype: &str, arrays: &[Array]) {
         end -= count;
     }
     file.sync_all().expect("data on disk");
+}
+
+fn width(dtype: &str) -> u64 {
+    if dtype == "F32" { 4 } else { 2 }
 }
 
 /// Finite numbers in every float type.
