@@ -23,7 +23,6 @@ use span::Span;
 
 pub use blocks::set_cache_size;
 pub use passthrough::passthrough_source;
-pub use span::Reply;
 
 /// Memory of a thread in which replies are put together. It grows to the largest.
 #[derive(Default)]
@@ -34,6 +33,8 @@ pub struct Scratch {
     /// What the reply was read from.
     spans: Vec<Span>,
     progress: Option<Progress>,
+    /// Whether the kernel keeps it under the mount's own name.
+    is_kept: bool,
 }
 
 impl Scratch {
@@ -46,10 +47,10 @@ impl Scratch {
 
     /// What can wait until a reply is on its way: reading ahead of a sequential reader where the source is slow, and giving
     /// back the page cache of a source whose bytes the kernel keeps. Best effort. Leaves memory that is scarce to other threads.
-    pub fn follow_up(&mut self, file: &VirtualFile, reply: Reply) {
+    pub fn follow_up(&mut self, file: &VirtualFile) {
         self.landed = None;
         for span in self.spans.drain(..) {
-            span.hand_on(reply, self.progress.is_none());
+            span.hand_on(self.is_kept);
         }
         if let Some(progress) = self.progress.take() {
             progress.produce_ahead(file);
@@ -79,6 +80,7 @@ pub fn read<'a>(
     let mut plan = Plan::new(file, offset, end)?;
     scratch.spans.extend(plan.spans());
     scratch.progress = plan.progress(end);
+    scratch.is_kept = is_kept;
     for span in &scratch.spans {
         span.note_cached(is_kept);
     }

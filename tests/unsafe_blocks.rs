@@ -79,7 +79,8 @@ fn no_function_trait_or_impl_is_unsafe() {
             "unsafe impl",
             "unsafe trait",
             "unsafe extern",
-            "static mut",
+            "\nstatic mut",
+            " static mut",
         ] {
             assert!(!text.contains(what), "{}: {what}", path.display());
         }

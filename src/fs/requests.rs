@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use fuser::*;
 
 use super::inodes::FOREVER;
 use super::waiting::Waiting;
 use super::{CheckpointFs, Entry, Shared, attributes, tree};
-use crate::read::{Reply, Scratch};
+use crate::read::Scratch;
 
 const GENERATION: Generation = Generation(0);
 
@@ -158,7 +158,6 @@ impl Filesystem for CheckpointFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let start = Instant::now();
         // A direct read leaves nothing in the kernel.
         let is_kept = flags.0 & libc::O_DIRECT == 0;
         let shared = &self.shared;
@@ -169,15 +168,9 @@ impl Filesystem for CheckpointFs {
         SCRATCH.with_borrow_mut(|scratch| {
             match shared.guarded(|| shared.bytes(&file, offset, size, is_kept, scratch)) {
                 Ok(bytes) => {
-                    let length = bytes.len() as u64;
                     reply.data(bytes);
-                    let reply = Reply {
-                        length,
-                        took: start.elapsed(),
-                        is_kept,
-                    };
                     let follow_up = || {
-                        scratch.follow_up(&file, reply);
+                        scratch.follow_up(&file);
                         Ok(())
                     };
                     shared.guarded(follow_up).ok();

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::tensor::SourceFile;
 
@@ -14,31 +13,15 @@ pub(super) struct Span {
     pub bytes: u64,
 }
 
-/// A reply that was sent.
-#[derive(Debug, Clone, Copy)]
-pub struct Reply {
-    pub length: u64,
-    /// From the request to here.
-    pub took: Duration,
-    /// Whether the kernel keeps the bytes under the mount's own name.
-    pub is_kept: bool,
-}
-
-/// A shorter reply tells latency, not speed.
-const TELLING: u64 = 128 << 10;
-
 impl Span {
     pub fn note_cached(&self, is_kept: bool) {
         self.file.note_cached(self.range.clone(), is_kept);
     }
 
-    /// `took_all`: whether nothing but the source took the time.
-    pub fn hand_on(self, reply: Reply, took_all: bool) {
-        if took_all && reply.length >= TELLING {
-            self.file.note_pace(reply.length, reply.took);
-        }
+    /// `is_kept`: whether the kernel keeps the bytes under the mount's own name.
+    pub fn hand_on(self, is_kept: bool) {
         self.file.read_ahead_of(&self.range);
-        if reply.is_kept {
+        if is_kept {
             self.file.give_back(self.range, self.bytes);
         }
     }

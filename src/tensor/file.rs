@@ -1,17 +1,15 @@
 //! A source file: opened once, stamped, read only through calls that fail when it changed.
 
+mod reads;
+
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
-use nix::sys::uio::preadv;
 
 use super::descriptors::pool;
 use super::opening::open_regular;
@@ -19,6 +17,8 @@ use super::past_cache::{self, Landed};
 use super::residency::Residency;
 use super::stamp::{Baseline, Stamp};
 use crate::error::{Error, Result};
+
+pub use reads::{Rows, source_reads};
 
 /// One regular file of the source.
 #[derive(Debug)]
@@ -35,17 +35,6 @@ pub struct SourceFile {
 /// Descriptors that a file may have, and the number of the one past the page cache.
 const KINDS: u64 = 2;
 const DIRECT: u64 = 1;
-
-/// Shorter stretches of which several make a reply follow each other closely: the kernel reads them ahead.
-const LONG: usize = 64 << 10;
-
-/// Equally long rows of a file, `step` bytes apart.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows {
-    pub offset: u64,
-    pub length: usize,
-    pub step: u64,
-}
 
 impl SourceFile {
     /// Opens a regular file by a path without links. FIFOs, devices, sockets and directories are refused without being opened for reading.
@@ -100,75 +89,6 @@ impl SourceFile {
         self.stamp.is_of_file_of(&other.stamp)
     }
 
-    /// Fills `buffer` from `offset`, or fails: a short file and a changed file are errors.
-    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.checked(|file| file.read_exact_at(buffer, offset))
-    }
-
-    /// Fills the slices of each stretch, in order, with the contiguous bytes from its offset on: one `preadv` for each
-    /// 1024 slices.
-    pub fn read_scattered(&self, stretches: &mut [(u64, Vec<IoSliceMut<'_>>)]) -> Result<()> {
-        let is_lone = stretches.len() == 1;
-        let mut others = Vec::with_capacity(stretches.len());
-        for (offset, slices) in stretches {
-            let length: usize = slices.iter().map(|slice| slice.len()).sum();
-            let landed = match is_lone || length >= LONG {
-                true => self.read_past_cache(*offset..*offset + length as u64)?,
-                false => None,
-            };
-            match landed {
-                Some(landed) => landed.scatter(slices),
-                None => others.push((*offset, slices)),
-            }
-        }
-        if others.is_empty() {
-            return Ok(());
-        }
-        self.checked(|file| {
-            let mut others = others.into_iter();
-            others.try_for_each(|(offset, slices)| scatter(file, slices, offset))
-        })
-    }
-
-    /// The bytes of a range, read past the page cache, where that is possible and worth it, and nobody else has them there.
-    pub fn read_past_cache(&self, range: Range<u64>) -> Result<Option<Landed>> {
-        let Some(file) = self.direct_handle(&range) else {
-            return Ok(None);
-        };
-        READS.fetch_add(1, Ordering::Relaxed);
-        let Ok(landed) = Landed::read(&file, range) else {
-            // What is wrong tells who reads it in the usual way.
-            self.residency.leave_to_kernel();
-            return Ok(None);
-        };
-        self.check(&file)?;
-        Ok(landed)
-    }
-
-    /// Fills the front of each `pitch` bytes of `buffer` with the next row.
-    pub fn read_rows(&self, rows: Rows, buffer: &mut [u8], pitch: usize) -> Result<()> {
-        self.checked(|file| {
-            if rows.length == pitch && rows.step == pitch as u64 {
-                return file.read_exact_at(buffer, rows.offset);
-            }
-            let places = buffer.chunks_mut(pitch).zip(0..);
-            places
-                .filter_map(|(place, row)| Some((place.get_mut(..rows.length)?, row)))
-                .try_for_each(|(place, row)| {
-                    file.read_exact_at(place, rows.offset + row * rows.step)
-                })
-        })
-    }
-
-    /// What `read` read, if the file is afterwards still the one that was opened first.
-    fn checked<T>(&self, read: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
-        READS.fetch_add(1, Ordering::Relaxed);
-        let file = self.handle()?;
-        let value = read(&file).map_err(|error| self.failed(error))?;
-        self.check(&file)?;
-        Ok(value)
-    }
-
     /// Before a range is read: notes what others have in the page cache by now, and that it stays there where nobody else keeps
     /// it. Best effort.
     pub fn note_cached(&self, range: Range<u64>, is_kept: bool) {
@@ -187,11 +107,6 @@ impl SourceFile {
             self.residency.ask(&file, self.size(), range.clone());
             advise(&file, range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
         }
-    }
-
-    /// Notes how long the file took for a reply of so many bytes.
-    pub fn note_pace(&self, bytes: u64, took: Duration) {
-        self.residency.note_pace(bytes, took);
     }
 
     /// After `range` was read: has the kernel read a slow file ahead of a sequential reader. A fast one it reads ahead better
@@ -220,8 +135,8 @@ impl SourceFile {
 
     /// One past the page cache, if a range of it is to be read in that way.
     fn direct_handle(&self, range: &Range<u64>) -> Option<Arc<File>> {
-        let suits = past_cache::suits(range.end.checked_sub(range.start)?);
-        if !suits || !self.is_read_past_cache(range.clone()) {
+        let length = range.end.checked_sub(range.start)?;
+        if length > Landed::MOST || !self.is_read_past_cache(range.clone()) {
             return None;
         }
         self.opened(self.id + DIRECT, OFlag::O_DIRECT).ok()
@@ -289,39 +204,6 @@ impl SourceFile {
 fn advise(file: &File, range: Range<u64>, advice: PosixFadviseAdvice) {
     let (offset, length) = (range.start as i64, (range.end - range.start) as i64);
     posix_fadvise(file, offset, length, advice).ok();
-}
-
-/// Reads of all source files, for the statistics.
-static READS: AtomicU64 = AtomicU64::new(0);
-
-/// How often this process has read source files, in whatever sizes.
-pub fn source_reads() -> u64 {
-    READS.load(Ordering::Relaxed)
-}
-
-/// Most slices that one `preadv` takes (Linux: IOV_MAX).
-const SLICES_AT_ONCE: usize = 1024;
-
-fn scatter(file: &File, slices: &mut [IoSliceMut<'_>], mut offset: u64) -> io::Result<()> {
-    for chunk in slices.chunks_mut(SLICES_AT_ONCE) {
-        let mut rest: &mut [IoSliceMut<'_>] = chunk;
-        while !rest.is_empty() {
-            let count = match preadv(file, rest, at(offset)?) {
-                Err(Errno::EINTR) => continue,
-                count => count?,
-            };
-            if count == 0 && rest.iter().any(|slice| !slice.is_empty()) {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            offset += count as u64;
-            IoSliceMut::advance_slices(&mut rest, count);
-        }
-    }
-    Ok(())
-}
-
-fn at(offset: u64) -> io::Result<i64> {
-    i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 impl Drop for SourceFile {

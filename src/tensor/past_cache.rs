@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, Range};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -21,16 +21,11 @@ const HUGE: usize = 2 << 20;
 /// What offsets and lengths are multiples of: the largest block that local filesystems ask for.
 const BLOCK: usize = 4096;
 
-/// A longer range, with whole blocks around it, does not fit.
-const MOST: u64 = (HUGE - 2 * BLOCK) as u64;
+/// Where a range lands, with whole blocks around it: in one huge page, or two.
+const PLACE: usize = Landed::MOST as usize + 2 * BLOCK;
 
-/// Most huge pages at a time: 48 MiB. Who gets none reads in the usual way.
-const PAGES: usize = 24;
-
-/// Whether a range of so many bytes can be read at once.
-pub(super) fn suits(length: u64) -> bool {
-    length <= MOST
-}
+/// All memory for that. Who gets none reads in the usual way.
+const MEMORY: usize = 48 << 20;
 
 /// Whether there are huge pages, and addresses enough for them and all others.
 static IS_AFFORDABLE: LazyLock<bool> = LazyLock::new(|| {
@@ -58,91 +53,73 @@ fn block(file: &File) -> Option<usize> {
     is_told.then_some(answer.stx_dio_offset_align as usize)
 }
 
-/// Huge pages that there are, and those in which nothing lies at the moment: touched before, they cost nothing.
-#[derive(Default)]
-struct Pages {
-    count: usize,
-    spare: Vec<HugePage>,
+/// Memory that the disk is told of in one piece or two.
+type Place = &'static mut [u8];
+
+/// The places in which nothing lies at the moment, last those that were touched before: they cost nothing.
+fn places() -> MutexGuard<'static, Vec<Place>> {
+    static PLACES: LazyLock<Mutex<Vec<Place>>> = LazyLock::new(|| Mutex::new(all_places()));
+    PLACES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn pages() -> MutexGuard<'static, Pages> {
-    static PAGES: LazyLock<Mutex<Pages>> = LazyLock::new(Mutex::default);
-    PAGES.lock().unwrap_or_else(PoisonError::into_inner)
+fn all_places() -> Vec<Place> {
+    // Longer, it holds whole huge pages wherever it lies.
+    let Ok(map) = MmapMut::map_anon(MEMORY + HUGE) else {
+        return Vec::new();
+    };
+    map.advise(Advice::HugePage).ok();
+    let start = map.as_ptr().align_offset(HUGE);
+    let memory = &mut Box::leak(Box::new(map))[start..][..MEMORY];
+    memory.chunks_exact_mut(PLACE).rev().collect()
 }
 
-/// Memory that the disk is told of in one piece.
-struct HugePage {
-    map: MmapMut,
-    start: usize,
-}
-
-impl HugePage {
-    fn take() -> Option<Self> {
-        let mut pages = pages();
-        if let Some(page) = pages.spare.pop() {
-            return Some(page);
+/// Reads the whole blocks around a range, and says where among them the range lies.
+fn fill(place: &mut [u8], file: &File, range: Range<u64>) -> io::Result<Range<usize>> {
+    let start = range.start / BLOCK as u64 * BLOCK as u64;
+    let skip = (range.start - start) as usize;
+    let end = (range.end - start) as usize;
+    let blocks = &mut place[..end.next_multiple_of(BLOCK)];
+    let mut done = 0;
+    while done < end {
+        // Only the end of the file is no whole number of blocks.
+        match file.read_at(&mut blocks[done..], start + done as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => done += count,
         }
-        let page = (pages.count < PAGES).then(Self::new)?.ok()?;
-        pages.count += 1;
-        Some(page)
     }
-
-    fn new() -> io::Result<Self> {
-        // Twice as long, it has a whole one inside wherever it lies.
-        let map = MmapMut::map_anon(2 * HUGE)?;
-        map.advise(Advice::HugePage)?;
-        let start = map.as_ptr().align_offset(HUGE);
-        Ok(Self { map, start })
-    }
-
-    /// Reads the whole blocks around a range, and says where in the page the range lies.
-    fn fill(&mut self, file: &File, range: Range<u64>) -> io::Result<Range<usize>> {
-        let start = range.start / BLOCK as u64 * BLOCK as u64;
-        let skip = (range.start - start) as usize;
-        let end = (range.end - start) as usize;
-        let page = &mut self.map[self.start..][..HUGE];
-        let blocks = &mut page[..end.next_multiple_of(BLOCK)];
-        let mut done = 0;
-        while done < end {
-            // Only the end of the file is no whole number of blocks.
-            match file.read_at(&mut blocks[done..], start + done as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => done += count,
-            }
-        }
-        Ok(skip..end)
-    }
+    Ok(skip..end)
 }
 
 /// Bytes of a file, in memory that the next such read takes once this is dropped.
 pub struct Landed {
-    page: Option<HugePage>,
+    place: Place,
     range: Range<usize>,
 }
 
 impl Landed {
-    /// Reads a range that [suits], by a descriptor opened with O_DIRECT. None where all memory for it is in use.
+    /// The longest range that is read at once: longer reads of a disk are hardly faster.
+    pub const MOST: u64 = 1 << 20;
+
+    /// Reads a range of at most [Self::MOST] bytes, by a descriptor opened with O_DIRECT. None where all memory for it is in use.
     pub(super) fn read(file: &File, range: Range<u64>) -> io::Result<Option<Self>> {
-        let Some(page) = HugePage::take() else {
+        let Some(place) = places().pop() else {
             return Ok(None);
         };
-        let mut landed = Self {
-            page: None,
-            range: 0..0,
-        };
-        // From here on the page is given back even where reading fails.
-        landed.range = landed.page.insert(page).fill(file, range)?;
+        let mut landed = Self { place, range: 0..0 };
+        // From here on the place is given back even where reading fails.
+        landed.range = fill(landed.place, file, range)?;
         Ok(Some(landed))
     }
 
-    /// Copies its bytes to slices that together are as long.
-    pub(super) fn scatter(&self, slices: &mut [IoSliceMut<'_>]) {
-        let mut rest: &[u8] = self;
-        for slice in slices {
-            let (bytes, behind) = rest.split_at(slice.len());
-            slice.copy_from_slice(bytes);
-            rest = behind;
+    /// Copies its bytes to the front of slices that together are at least as long, and leaves the rest of them.
+    pub(super) fn scatter(&self, slices: &mut &mut [IoSliceMut<'_>]) {
+        let mut bytes: &[u8] = self;
+        for slice in slices.iter_mut() {
+            let (part, behind) = bytes.split_at(slice.len().min(bytes.len()));
+            slice[..part.len()].copy_from_slice(part);
+            bytes = behind;
         }
+        IoSliceMut::advance_slices(slices, self.len());
     }
 }
 
@@ -150,14 +127,13 @@ impl Deref for Landed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let page = self.page.as_ref();
-        page.map_or(&[], |page| &page.map[page.start..][self.range.clone()])
+        &self.place[self.range.clone()]
     }
 }
 
 impl Drop for Landed {
     fn drop(&mut self) {
-        pages().spare.extend(self.page.take());
+        places().push(mem::take(&mut self.place));
     }
 }
 
@@ -174,7 +150,7 @@ mod tests {
         let file = File::open(file.path()).unwrap();
         let read = || Landed::read(&file, 5_000..9_999).unwrap();
         let landed: Vec<Landed> = repeat_with(read).map_while(|landed| landed).collect();
-        assert!(landed.len() <= PAGES && landed.iter().all(|bytes| **bytes == [7; 4_999]));
+        assert!(landed.len() <= MEMORY / PLACE && landed.iter().all(|bytes| **bytes == [7; 4_999]));
         assert!(read().is_none());
         drop(landed);
         assert!(read().is_some());

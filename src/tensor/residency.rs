@@ -30,12 +30,15 @@ const SLACK: u64 = 64;
 /// How far ahead of a sequential reader a slow source is read: 20 ms at 1 GB/s.
 const AHEAD: u64 = 16 << 20;
 
-/// A reply at fewer bytes a second is slow.
+/// A read at fewer bytes a second is slow.
 const SLOW: f64 = 50e6;
 
-/// Slow replies after which a file counts as slow for good, if all replies since the first were so on average: a busy
-/// machine alone has some.
+/// Slow reads after which a file counts as slow for good, if all reads since the first were so on average: a busy machine
+/// alone has some.
 const SLOW_FROM: u32 = 16;
+
+/// A shorter read tells latency, not speed.
+const TELLING: u64 = 128 << 10;
 
 /// Farther than kernels read ahead of a reader by themselves: 8 MiB where storage asks for much.
 const FAR: u64 = 32 << 20;
@@ -57,7 +60,7 @@ pub(super) struct Residency {
     ahead: AtomicU64,
 }
 
-/// Replies since it was last judged how fast a file is.
+/// Reads since it was last judged how fast a file is.
 #[derive(Debug, Default)]
 struct Pace {
     bytes: u64,
@@ -66,7 +69,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Counts a reply, and says whether they are enough to tell, and slow.
+    /// Counts a read, and says whether they are enough to tell, and slow.
     fn judge(&mut self, bytes: u64, took: Duration) -> bool {
         self.bytes += bytes;
         self.took += took;
@@ -102,8 +105,11 @@ impl Residency {
         (is_next && asked < next).then(|| asked.max(end)..next)
     }
 
-    /// Notes how long the file took for a reply.
+    /// Notes how long a read took.
     pub fn note_pace(&self, bytes: u64, took: Duration) {
+        if bytes < TELLING {
+            return;
+        }
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         if pace.judge(bytes, took) {
             self.leave_to_kernel();
