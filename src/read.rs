@@ -9,6 +9,7 @@ mod place;
 mod plan;
 mod scatter;
 mod span;
+mod stage;
 mod tiles;
 mod windows;
 

@@ -127,6 +127,14 @@ fn a_cold_source_is_not_in_the_page_cache_after_it_was_read() {
     assert!(read < bytes.len() as u64 * 11 / 10, "{read} bytes");
 }
 
+/// The even rows of each head, then the odd ones.
+fn in_rotary_order(tensor: &Tensor, half: u64) -> Tensor {
+    let dims = tensor.shape().dims();
+    let heads = tensor.reshape(&[dims[0] / (2 * half), half, 2, dims[1]]);
+    let rows = heads.unwrap().permute(&[0, 2, 1, 3]).unwrap();
+    rows.reshape(dims).unwrap()
+}
+
 /// Rows of bf16 in heads of 1 MiB, and the same in rotary order: a request of 512 KiB holds half a head, every other row.
 struct Heads {
     bytes: Vec<u8>,
@@ -152,17 +160,9 @@ impl Heads {
     }
 
     fn rotary(&self) -> VirtualFile {
-        let [heads, half, width] = [Self::COUNT, Self::HALF, Self::WIDTH].map(|size| size as u64);
-        let dims = [heads * 2 * half, width];
+        let dims = [Self::COUNT * 2 * Self::HALF, Self::WIDTH].map(|size| size as u64);
         let tensor = stored(self.source.clone(), Dtype::BF16, &dims);
-        let split = tensor.reshape(&[heads, half, 2, width]).unwrap();
-        shown(
-            split
-                .permute(&[0, 2, 1, 3])
-                .unwrap()
-                .reshape(&dims)
-                .unwrap(),
-        )
+        shown(in_rotary_order(&tensor, Self::HALF as u64))
     }
 
     fn row(&self, head: usize, part: usize, i: usize) -> &[u8] {
@@ -187,6 +187,28 @@ fn rows_in_rotary_order_are_read_once_past_the_page_cache() {
     assert!(got == want);
     assert_eq!(cached(heads.file.path()), 0);
     assert!(read < Heads::SIZE as u64 * 3 / 2, "{read} bytes");
+}
+
+#[test]
+fn rows_of_all_lengths_in_rotary_order_are_read_once_and_cast() {
+    for width in [2 << 10, 4 << 10, 8 << 10] {
+        let length = 512 * 4 * width as usize;
+        let bytes = noise(FRONT + length);
+        let (file, warm) = (cold(&bytes), cold(&bytes));
+        let source = open(&file);
+        if !is_possible(&source) {
+            return;
+        }
+        std::fs::read(warm.path()).unwrap();
+        let cast = |source| {
+            let rows = in_rotary_order(&stored(source, Dtype::F32, &[512, width]), 64);
+            shown(rows.cast(Dtype::BF16).unwrap())
+        };
+        let (got, read) = read_through(&cast(source), true);
+        assert!(got == read_through(&cast(open(&warm)), true).0);
+        assert_eq!(cached(file.path()), 0, "width {width}");
+        assert!(read < length as u64 * 3 / 2, "width {width}: {read} bytes");
+    }
 }
 
 #[test]

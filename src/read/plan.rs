@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::scatter::{self, Copy};
 use super::span::Span;
+use super::stage::Stage;
 use super::tiles::Production;
 use super::{blocks, read_tensor_at};
 use crate::error::Result;
@@ -63,6 +64,7 @@ fn is_transposed(tensor: &Tensor) -> bool {
 pub(super) struct Plan<'a> {
     ready: Vec<(usize, Cow<'a, [u8]>)>,
     copies: Vec<Copy<'a>>,
+    stages: Vec<Stage<'a>>,
     productions: Vec<Production<'a>>,
     transposed: Vec<Transposed<'a>>,
     /// What those are produced from.
@@ -95,7 +97,7 @@ impl<'a> Plan<'a> {
                 Segment::Tensor(tensor) => plan.add_tensor(tensor, from, to, destination)?,
             }
         }
-        scatter::join(&mut plan.copies);
+        plan.join();
         Ok(plan)
     }
 
@@ -103,8 +105,14 @@ impl<'a> Plan<'a> {
     pub fn of_tensor(tensor: &'a Tensor, start: u64, end: u64) -> Result<Self> {
         let mut plan = Self::default();
         plan.add_tensor(tensor, start, end, 0)?;
-        scatter::join(&mut plan.copies);
+        plan.join();
         Ok(plan)
+    }
+
+    fn join(&mut self) {
+        scatter::join(&mut self.copies);
+        self.stages.dedup_by(|next, last| last.takes(next));
+        self.stages.iter_mut().for_each(Stage::join);
     }
 
     /// Bytes `from .. to` of a tensor. The few requests that cut through an element are served by way of whole ones.
@@ -117,24 +125,23 @@ impl<'a> Plan<'a> {
     ) -> Result<()> {
         let unit = tensor.unit();
         if from.is_multiple_of(unit) && to.is_multiple_of(unit) {
-            let (copies, productions) = (self.copies.len(), self.productions.len());
+            let mut part = Self::default();
             nests(tensor, from / unit..to / unit, &mut |nest| {
-                self.add_nest(tensor, nest, destination);
+                part.add_nest(tensor, nest, destination);
                 Ok(())
             })?;
             let is_part = to - from < tensor.bytes();
-            let mut added = self.productions[productions..].iter();
-            if self.uses_blocks && is_part && added.any(Production::is_strided) {
-                let copies = &mut self.copies.split_off(copies);
-                let productions = self.productions.drain(productions..);
-                self.behind_blocks.extend(scatter::spans(copies));
-                self.behind_blocks
-                    .extend(productions.map(|production| production.span()));
+            if self.uses_blocks && is_part && !part.productions.is_empty() {
+                self.behind_blocks.extend(part.spans());
                 self.transposed.push(Transposed {
                     destination,
                     tensor,
                     range: from..to,
                 });
+            } else {
+                self.copies.append(&mut part.copies);
+                self.stages.append(&mut part.stages);
+                self.productions.append(&mut part.productions);
             }
             return Ok(());
         }
@@ -148,22 +155,27 @@ impl<'a> Plan<'a> {
     }
 
     fn add_nest(&mut self, tensor: &'a Tensor, nest: Nest<'a>, destination: usize) {
-        if nest.dtype == tensor.dtype() && nest.is_contiguous_inside() {
-            scatter::expand(&nest, destination, &mut self.copies);
-        } else {
+        let (from, to) = (nest.dtype, tensor.dtype());
+        if !nest.is_contiguous_inside() {
             self.productions.push(Production {
                 nest,
-                dtype: tensor.dtype(),
+                dtype: to,
                 destination,
             });
+        } else if from == to {
+            scatter::expand(&nest, destination, &mut self.copies);
+        } else {
+            self.stages.push(Stage::of(&nest, to, destination));
         }
     }
 
     /// What the files are read in.
     pub fn spans(&mut self) -> impl Iterator<Item = Span> {
+        let stages = self.stages.iter_mut().flat_map(Stage::spans);
         let productions = self.productions.iter().map(Production::span);
         let behind_blocks = self.behind_blocks.drain(..);
         scatter::spans(&mut self.copies)
+            .chain(stages)
             .chain(productions)
             .chain(behind_blocks)
     }
@@ -188,6 +200,9 @@ impl<'a> Plan<'a> {
     pub fn execute(self, reply: &mut [u8]) -> Result<()> {
         for (destination, bytes) in &self.ready {
             reply[*destination..destination + bytes.len()].copy_from_slice(bytes);
+        }
+        for stage in self.stages {
+            stage.execute(reply)?;
         }
         for production in &self.productions {
             production.execute(reply)?;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::span::Span;
-use super::windows::Windows;
+use super::windows::{self, Windows};
 use crate::error::Result;
 use crate::tensor::{Nest, SourceFile};
 
@@ -17,8 +17,8 @@ const GAP: u64 = 4096;
 /// Copies that are less apart are handed on in about the same parts: they are noted together.
 const NEAR: u64 = 64 << 10;
 
-/// Longer rows are of heads that few windows do not hold.
-const LONG: usize = 32 << 10;
+/// Longer rows are read each by itself.
+const LONG: u64 = 64 << 10;
 
 thread_local! {
     /// Where gaps go.
@@ -37,6 +37,11 @@ pub(super) struct Copy<'a> {
 impl Copy<'_> {
     pub fn range(&self) -> Range<u64> {
         self.source..self.source_end()
+    }
+
+    /// What it fills of the reply.
+    pub fn filled(&self) -> Range<usize> {
+        self.destination..self.destination + self.length
     }
 
     fn source_end(&self) -> u64 {
@@ -101,39 +106,78 @@ fn read_places<'r>(
     let slices = destinations(&mut copies, reply);
     let mut places: Vec<Place> = copies.into_iter().zip(slices).collect();
     places.sort_unstable_by_key(|(copy, _)| copy.in_source());
-    let is_of_one_file = |(a, _): &Place, (b, _): &Place| a.is_of_file_of(b);
-    let is_of_several = places.chunk_by(is_of_one_file).nth(1).is_some();
-    for places in places.chunk_by_mut(is_of_one_file) {
-        let file = places[0].0.file;
-        if suit_windows(places, is_of_several) && read_windows(file, places)? {
-            continue;
+    let reply = Reply::of(&places);
+    let regions = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, NEAR).is_some());
+    let (windowed, mut others): (Vec<_>, Vec<_>) =
+        regions.partition(|region| reply.suits_windows(region));
+    for (file, range) in windowed.iter().filter_map(|region| around(region)) {
+        windows::read_free(file, range)?;
+    }
+    for region in windowed {
+        if !read_windows(region)? {
+            others.push(region);
         }
-        let stretches = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some());
+    }
+    for regions in others.chunk_by_mut(|a, b| a[0].0.is_of_file_of(&b[0].0)) {
+        let file = regions[0][0].0.file;
+        let stretches = regions
+            .iter_mut()
+            .flat_map(|region| region.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some()));
         let stretches = stretches.map(|stretch| slices_of(stretch, &mut waste));
         file.read_scattered(&mut stretches.collect::<Vec<_>>())?;
     }
     Ok(())
 }
 
-/// Whether the replies before and after need what lies around the copies, and the page cache holds nothing of it: about every
-/// other row of a stretch, or one file's share of a reply, one stretch that is short for a read.
-fn suit_windows(places: &[Place<'_, '_>], is_of_several: bool) -> bool {
-    let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) else {
-        return false;
-    };
-    let span = first.source..last.source_end();
-    let length = span.end - span.start;
-    let bytes: u64 = places.iter().map(|(copy, _)| copy.length as u64).sum();
-    let are_rows = places.iter().all(|(copy, _)| copy.length < LONG);
-    let is_half = bytes < length && length < 3 * bytes && 2 * length > Windows::SIZE;
-    let is_short = (Windows::SIZE / 8..=Windows::SIZE / 2).contains(&bytes);
-    let is_share = is_of_several && bytes == length && is_short;
-    (are_rows && is_half || is_share) && first.file.is_read_past_cache(span)
+/// What the parts of a reply are judged by.
+struct Reply {
+    bytes: u64,
+    is_of_several_files: bool,
 }
 
-fn read_windows(file: &SourceFile, places: &mut [Place<'_, '_>]) -> Result<bool> {
+impl Reply {
+    /// The places are sorted by source.
+    fn of(places: &[Place<'_, '_>]) -> Self {
+        let ends = (places.first(), places.last());
+        let is_of_several_files =
+            matches!(ends, (Some((a, _)), Some((b, _))) if !a.is_of_file_of(b));
+        Self {
+            bytes: bytes(places),
+            is_of_several_files,
+        }
+    }
+
+    /// Whether the replies before and after need what lies around the copies of a region, and the page cache holds nothing of it:
+    /// about every other row, or one file's share of a reply, one stretch that is short for a read.
+    fn suits_windows(&self, region: &[Place<'_, '_>]) -> bool {
+        let Some((file, range)) = around(region) else {
+            return false;
+        };
+        let (length, bytes) = (range.end - range.start, bytes(region));
+        let are_rows = bytes < region.len() as u64 * LONG && 4 * self.bytes > Windows::SIZE;
+        let is_half = bytes < length && length < 3 * bytes;
+        let is_short = (Windows::SIZE / 8..=Windows::SIZE / 4).contains(&bytes);
+        let is_share = self.is_of_several_files && bytes == length && is_short;
+        (are_rows && is_half || is_share) && file.is_read_past_cache(range)
+    }
+}
+
+fn bytes(places: &[Place<'_, '_>]) -> u64 {
+    places.iter().map(|(copy, _)| copy.length as u64).sum()
+}
+
+/// The file and the range that a region lies in.
+fn around<'a>(region: &[Place<'a, '_>]) -> Option<(&'a SourceFile, Range<u64>)> {
+    let ((first, _), (last, _)) = (region.first()?, region.last()?);
+    Some((first.file, first.source..last.source_end()))
+}
+
+fn read_windows(region: &mut [Place<'_, '_>]) -> Result<bool> {
+    let Some((file, _)) = around(region) else {
+        return Ok(true);
+    };
     let mut windows = Windows::of(file);
-    for (copy, target) in places {
+    for (copy, target) in region {
         if !windows.read(copy.source, target)? {
             return Ok(false);
         }

@@ -1,4 +1,4 @@
-//! Elements that are no plain copies: transposed ones, in cache-sized tiles, and cast ones.
+//! Transposed elements, cast or not, in cache-sized tiles.
 
 use std::cell::Cell;
 
@@ -10,10 +10,8 @@ use super::place::{Grid, place};
 use super::room;
 use super::span::Span;
 
-/// Neighbours in the source held at a time, so that what was read is cast or transposed in the processor's cache.
+/// Neighbours in the source held at a time, so that what was read is transposed in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
-/// The same past the page cache: the longer a read, the faster the disk.
-const LANDED_BYTES: u64 = 1 << 20;
 /// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
 const ROW_BYTES: u64 = 4096;
 const ROWS: u64 = 256;
@@ -24,7 +22,7 @@ thread_local! {
     static TILE: Cell<Tile> = const { Cell::new(Tile::new()) };
 }
 
-/// A nest whose innermost loop is strided, or whose elements change their type.
+/// A nest whose innermost loop is strided: neighbours of the reply are no neighbours of the source.
 pub(super) struct Production<'a> {
     pub nest: Nest<'a>,
     /// Type of the produced elements.
@@ -53,11 +51,6 @@ impl Rectangle {
 }
 
 impl Production<'_> {
-    /// Whether neighbours of the reply are no neighbours of the source.
-    pub fn is_strided(&self) -> bool {
-        !self.nest.is_contiguous_inside()
-    }
-
     /// What the source elements lie in.
     pub fn span(&self) -> Span {
         let (start, unit, loops) = (self.nest.source, self.nest.unit(), self.nest.loops());
@@ -74,8 +67,8 @@ impl Production<'_> {
         let (outer, mut rectangle) = self.rectangle();
         let span = self.span();
         if rectangle.is_dense() && span.file.is_read_past_cache(span.range.clone()) {
-            rectangle.run = LANDED_BYTES;
-        } else if self.is_strided() {
+            rectangle.run = Landed::MOST;
+        } else {
             span.file.read_ahead(span.range);
         }
         let mut tile = TILE.take();
@@ -89,7 +82,7 @@ impl Production<'_> {
         result
     }
 
-    /// The loop along source neighbours, the loop along reply neighbours (one and the same for a cast), and the others.
+    /// The loop along source neighbours and the loop along reply neighbours, and the others.
     fn rectangle(&self) -> (Vec<Loop>, Rectangle) {
         let mut outer = self.nest.loops().to_vec();
         let mut take = |chosen: &dyn Fn(&Loop) -> bool| {
@@ -143,10 +136,11 @@ impl Production<'_> {
     /// Columns and rows of a tile.
     fn tile_sides(&self, rectangle: &Rectangle) -> (u64, u64) {
         let unit = self.nest.unit();
-        // Rows that stay rows are not cut.
-        let stays = rectangle.column_target == 1 && rectangle.columns * unit >= ROW_BYTES;
-        let is_long = rectangle.is_dense() || stays;
-        let widest = if is_long { rectangle.run } else { ROW_BYTES };
+        let widest = if rectangle.is_dense() {
+            rectangle.run
+        } else {
+            ROW_BYTES
+        };
         let width = rectangle.columns.min(widest / unit).max(1);
         let height = match widest {
             ROW_BYTES => ROWS,
@@ -193,18 +187,6 @@ impl Production<'_> {
         let read = &read[..length as usize];
         if self.nest.dtype == self.dtype {
             self.place(part, tile.pitch, read, reply);
-            return Ok(());
-        }
-        if part.column_target == 1 && part.columns > 1 {
-            let (row, pitch) = (
-                part.columns * self.nest.unit(),
-                tile.pitch * self.nest.unit(),
-            );
-            for (number, from) in (0..part.rows).zip(read.chunks(pitch as usize)) {
-                let to = (number * part.row_target * unit) as usize;
-                let target = &mut reply[to..][..(part.columns * unit) as usize];
-                cast(self.nest.dtype, &from[..row as usize], self.dtype, target);
-            }
             return Ok(());
         }
         let length = part.rows * tile.pitch * unit;
