@@ -7,7 +7,7 @@ use super::scatter::{self, Copy};
 use super::span::Span;
 use super::stage::Stage;
 use super::tiles::Production;
-use super::{blocks, read_tensor_at};
+use super::{blocks, read_tensor_at, room};
 use crate::error::Result;
 use crate::repo::{Segment, VirtualFile};
 use crate::tensor::{Nest, Tensor, nests};
@@ -146,8 +146,8 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         let (first, last) = (from / unit * unit, to.next_multiple_of(unit));
-        let mut whole = vec![0; (last - first) as usize];
-        read_tensor_at(tensor, first, &mut whole)?;
+        let mut whole = Vec::new();
+        read_tensor_at(tensor, first, room(&mut whole, (last - first) as usize)?)?;
         whole.truncate((to - first) as usize);
         whole.drain(..(from - first) as usize);
         self.ready.push((destination, whole.into()));

@@ -1,28 +1,28 @@
 //! Plain copies: in source order, one scattering `preadv` for each stretch of a source file.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io::IoSliceMut;
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::span::Span;
-use super::windows::{self, Windows};
+use super::{room, windows};
 use crate::error::Result;
 use crate::tensor::{Nest, SourceFile};
 
 /// Longest gap between two copies that is read along with them: copying a page costs less than another system call.
 const GAP: u64 = 4096;
 
-/// Copies that are less apart are handed on in about the same parts: they are noted together.
-const NEAR: u64 = 64 << 10;
+/// Most bytes of gaps that are read at once.
+const MOST_WASTE: u64 = 1 << 20;
 
-/// Longer rows are read each by itself.
-const LONG: u64 = 64 << 10;
+/// Copies that are less apart are handed on in about the same parts: they are noted together.
+pub(super) const NEAR: u64 = 64 << 10;
 
 thread_local! {
     /// Where gaps go.
-    static WASTE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static WASTE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// `length` bytes at `source` of a file go to `destination` of the reply.
@@ -44,7 +44,7 @@ impl Copy<'_> {
         self.destination..self.destination + self.length
     }
 
-    fn source_end(&self) -> u64 {
+    pub fn source_end(&self) -> u64 {
         self.source + self.length as u64
     }
 
@@ -52,12 +52,12 @@ impl Copy<'_> {
         (Arc::as_ptr(self.file), self.source)
     }
 
-    fn is_of_file_of(&self, other: &Copy<'_>) -> bool {
+    pub fn is_of_file_of(&self, other: &Copy<'_>) -> bool {
         Arc::ptr_eq(self.file, other.file)
     }
 
     /// Bytes between this copy and a later one of the same file, if they are at most so many.
-    fn gap_to(&self, next: &Copy<'_>, most: u64) -> Option<u64> {
+    pub fn gap_to(&self, next: &Copy<'_>, most: u64) -> Option<u64> {
         let gap = next.source.checked_sub(self.source_end())?;
         (self.is_of_file_of(next) && gap <= most).then_some(gap)
     }
@@ -91,108 +91,45 @@ pub(super) fn join(copies: &mut Vec<Copy<'_>>) {
 
 /// Carries out copies whose destinations do not overlap.
 pub(super) fn execute(mut copies: Vec<Copy<'_>>, reply: &mut [u8]) -> Result<()> {
+    let slices = destinations(&mut copies, reply);
+    let mut places: Vec<Place> = copies.into_iter().zip(slices).collect();
+    places.sort_unstable_by_key(|(copy, _)| copy.in_source());
+    let mut others = windows::read(places)?;
     let mut waste = WASTE.take();
-    waste.resize(waste.len().max(gaps(&mut copies)), 0);
-    let result = read_places(copies, reply, &mut waste);
+    let result = read_stretches(&mut others, &mut waste);
     WASTE.set(waste);
     result
 }
 
-fn read_places<'r>(
-    mut copies: Vec<Copy<'_>>,
-    reply: &'r mut [u8],
-    mut waste: &'r mut [u8],
-) -> Result<()> {
-    let slices = destinations(&mut copies, reply);
-    let mut places: Vec<Place> = copies.into_iter().zip(slices).collect();
-    places.sort_unstable_by_key(|(copy, _)| copy.in_source());
-    let reply = Reply::of(&places);
-    let regions = places.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, NEAR).is_some());
-    let (windowed, mut others): (Vec<_>, Vec<_>) =
-        regions.partition(|region| reply.suits_windows(region));
-    for (file, range) in windowed.iter().filter_map(|region| around(region)) {
-        windows::read_free(file, range)?;
-    }
-    for region in windowed {
-        if !read_windows(region)? {
-            others.push(region);
+/// Reads sorted places, as many at a time as share a file and have gaps for which there is room.
+fn read_stretches(places: &mut [Place<'_, '_>], waste: &mut Vec<u8>) -> Result<()> {
+    let mut wasted = 0;
+    let batches = places.chunk_by_mut(|(a, _), (b, _)| {
+        wasted += a.gap_to(b, GAP).unwrap_or(0);
+        let fits = a.is_of_file_of(b) && wasted <= MOST_WASTE;
+        if !fits {
+            wasted = 0;
         }
-    }
-    for regions in others.chunk_by_mut(|a, b| a[0].0.is_of_file_of(&b[0].0)) {
-        let file = regions[0][0].0.file;
-        let stretches = regions
-            .iter_mut()
-            .flat_map(|region| region.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some()));
+        fits
+    });
+    for batch in batches {
+        let file = batch[0].0.file;
+        let mut waste = room(waste, gaps(batch))?;
+        let stretches = batch.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some());
         let stretches = stretches.map(|stretch| slices_of(stretch, &mut waste));
         file.read_scattered(&mut stretches.collect::<Vec<_>>())?;
     }
     Ok(())
 }
 
-/// What the parts of a reply are judged by.
-struct Reply {
-    bytes: u64,
-    is_of_several_files: bool,
-}
-
-impl Reply {
-    /// The places are sorted by source.
-    fn of(places: &[Place<'_, '_>]) -> Self {
-        let ends = (places.first(), places.last());
-        let is_of_several_files =
-            matches!(ends, (Some((a, _)), Some((b, _))) if !a.is_of_file_of(b));
-        Self {
-            bytes: bytes(places),
-            is_of_several_files,
-        }
-    }
-
-    /// Whether the replies before and after need what lies around the copies of a region, and the page cache holds nothing of it:
-    /// about every other row, or one file's share of a reply, one stretch that is short for a read.
-    fn suits_windows(&self, region: &[Place<'_, '_>]) -> bool {
-        let Some((file, range)) = around(region) else {
-            return false;
-        };
-        let (length, bytes) = (range.end - range.start, bytes(region));
-        let are_rows = bytes < region.len() as u64 * LONG && 4 * self.bytes > Windows::SIZE;
-        let is_half = bytes < length && length < 3 * bytes;
-        let is_short = (Windows::SIZE / 8..=Windows::SIZE / 4).contains(&bytes);
-        let is_share = self.is_of_several_files && bytes == length && is_short;
-        (are_rows && is_half || is_share) && file.is_read_past_cache(range)
-    }
-}
-
-fn bytes(places: &[Place<'_, '_>]) -> u64 {
-    places.iter().map(|(copy, _)| copy.length as u64).sum()
-}
-
-/// The file and the range that a region lies in.
-fn around<'a>(region: &[Place<'a, '_>]) -> Option<(&'a SourceFile, Range<u64>)> {
-    let ((first, _), (last, _)) = (region.first()?, region.last()?);
-    Some((first.file, first.source..last.source_end()))
-}
-
-fn read_windows(region: &mut [Place<'_, '_>]) -> Result<bool> {
-    let Some((file, _)) = around(region) else {
-        return Ok(true);
-    };
-    let mut windows = Windows::of(file);
-    for (copy, target) in region {
-        if !windows.read(copy.source, target)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// A copy and the part of the reply that it fills.
-type Place<'a, 'r> = (Copy<'a>, &'r mut [u8]);
+pub(super) type Place<'a, 'r> = (Copy<'a>, &'r mut [u8]);
 
 /// Where a stretch starts, and what its bytes fill one after the other.
-fn slices_of<'r>(
+fn slices_of<'r: 'w, 'w>(
     stretch: &mut [Place<'_, 'r>],
-    waste: &mut &'r mut [u8],
-) -> (u64, Vec<IoSliceMut<'r>>) {
+    waste: &mut &'w mut [u8],
+) -> (u64, Vec<IoSliceMut<'w>>) {
     let start = stretch[0].0.source;
     let mut end = start;
     let mut slices = Vec::with_capacity(stretch.len());
@@ -223,11 +160,10 @@ pub(super) fn spans(copies: &mut [Copy<'_>]) -> impl Iterator<Item = Span> {
     })
 }
 
-/// Bytes of all gaps that are read along. Sorts the copies by source.
-fn gaps(copies: &mut [Copy<'_>]) -> usize {
-    copies.sort_unstable_by_key(Copy::in_source);
-    let pairs = copies.iter().zip(copies.iter().skip(1));
-    let gaps = pairs.filter_map(|(a, b)| a.gap_to(b, GAP));
+/// Bytes of all gaps that are read along with sorted places.
+fn gaps(places: &[Place<'_, '_>]) -> usize {
+    let pairs = places.iter().zip(places.iter().skip(1));
+    let gaps = pairs.filter_map(|((a, _), (b, _))| a.gap_to(b, GAP));
     gaps.sum::<u64>() as usize
 }
 
@@ -244,4 +180,29 @@ fn destinations<'r>(copies: &mut [Copy<'_>], mut reply: &'r mut [u8]) -> Vec<&'r
             part
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::read_tensor_at;
+    use crate::tensor::{Dtype, Shape, Tensor, contiguous};
+
+    #[test]
+    fn gaps_between_few_columns_take_little_memory() {
+        let (rows, columns) = (4096, 2000);
+        let bytes: Vec<u8> = (0..rows * columns).map(|at| (at % 251) as u8).collect();
+        let source = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(source.path(), &bytes).unwrap();
+        let source = SourceFile::open(&source.path().canonicalize().unwrap()).unwrap();
+        let shape = Shape::new(&[rows, columns]).unwrap();
+        let layout = contiguous(0, &shape);
+        let whole = Tensor::stored(source, Dtype::U8, shape, layout).unwrap();
+        let column = whole.narrow(1, 7, 1).unwrap();
+        let mut read = vec![0; rows as usize];
+        read_tensor_at(&column, 0, &mut read).unwrap();
+        let wanted = bytes.iter().skip(7).step_by(columns as usize);
+        assert!(read.iter().eq(wanted));
+        assert!(WASTE.take().len() as u64 <= MOST_WASTE);
+    }
 }
