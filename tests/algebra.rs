@@ -1,30 +1,24 @@
 //! Laws of the algebra and of `read_at`, against a naive tensor library written for clarity.
 
+#[path = "algebra/large.rs"]
+mod large;
 mod naive;
 
 use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ckptfs::read::{Scratch, read, read_at, set_cache_size};
 use ckptfs::repo::{Attributes, Segment, VirtualFile};
 use ckptfs::tensor::{Dtype, Shape, SourceFile, Tensor, Tile};
-use naive::Naive;
 use naive::program::{apply, step, stored};
 use proptest::prelude::*;
 
 /// A file of numbered elements: element i holds the float i, exact in every type used here. A cold one does not lie in the
 /// page cache, so that it is read past it.
-fn source(dtype: Dtype, elements: u64, is_cold: bool) -> Arc<SourceFile> {
+fn source(dtype: Dtype, elements: u64) -> Arc<SourceFile> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let elements = (0..elements).flat_map(|i| naive::encode(i as f32, dtype));
     file.write_all(&elements.collect::<Vec<u8>>()).unwrap();
-    if is_cold {
-        file.as_file().sync_all().unwrap();
-        // SAFETY: posix_fadvise takes a descriptor and numbers.
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    }
     SourceFile::open(file.path()).unwrap()
 }
 
@@ -42,6 +36,9 @@ fn file_of(tensor: &Tensor, header: &[u8]) -> VirtualFile {
     VirtualFile::new("x", attributes, segments)
 }
 
+/// The size of the cache is the whole program's.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("CKPTFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000),
@@ -57,11 +54,11 @@ proptest! {
         steps in prop::collection::vec(step(), 0..8),
         ranges in prop::collection::vec((any::<u64>(), any::<u64>()), 1..5),
         header in prop::collection::vec(any::<u8>(), 0..20),
-        is_cold in prop::bool::weighted(0.1),
         cache_size in prop::sample::select(vec![0, 100, 3000, 128 << 20]),
     ) {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         set_cache_size(cache_size);
-        let pair = steps.iter().fold(stored(source(dtype, 256, is_cold), &dims, order, dtype), apply);
+        let pair = steps.iter().fold(stored(source(dtype, 256), &dims, order, dtype), apply);
         prop_assert_eq!(pair.lazy.shape().dims(), &*pair.naive.dims);
         let file = file_of(&pair.lazy, &header);
         let want = [header, pair.bytes()].concat();
@@ -82,7 +79,7 @@ proptest! {
 
 #[test]
 fn reading_past_the_end_is_an_error_and_not_zeros() {
-    let pair = stored(source(Dtype::F32, 16, false), &[4, 4], 0, Dtype::F32);
+    let pair = stored(source(Dtype::F32, 16), &[4, 4], 0, Dtype::F32);
     let file = file_of(&pair.lazy, b"");
     assert!(read_at(&file, 60, &mut [0; 8]).is_err());
     assert!(
@@ -99,7 +96,7 @@ fn reading_past_the_end_is_an_error_and_not_zeros() {
 
 #[test]
 fn a_gap_and_an_overlap_between_tiles_are_refused() {
-    let pair = stored(source(Dtype::F32, 16, false), &[4, 4], 0, Dtype::F32);
+    let pair = stored(source(Dtype::F32, 16), &[4, 4], 0, Dtype::F32);
     let tile = |y, x, height, width| Tile {
         offsets: [y, x].into(),
         tensor: pair
@@ -138,45 +135,4 @@ fn a_gap_and_an_overlap_between_tiles_are_refused() {
         Err("the chunks at [0, 0] and [2, 0] overlap".to_owned())
     );
     assert!(tiled(vec![tile(3, 0, 2, 4)]).is_err());
-}
-
-/// Whole in one request, and in small ones by several readers at the same time that keep many blocks, few and none.
-fn read_in_all_ways(lazy: impl Fn() -> Tensor, naive: &Naive) {
-    const PIECE: usize = 100_001;
-    let dtype = lazy().dtype();
-    let elements = naive.elements.iter();
-    let want: Vec<u8> = elements
-        .flat_map(|element| naive::encode(*element, dtype))
-        .collect();
-    let mut got = vec![0; want.len()];
-    read_at(&file_of(&lazy(), b""), 0, &mut got).unwrap();
-    assert!(got == want);
-    for cache_size in [128 << 20, 3 << 20, 300 << 10, 0] {
-        set_cache_size(cache_size);
-        let file = file_of(&lazy(), b"");
-        let read_through = || {
-            for (number, want) in want.chunks(PIECE).enumerate() {
-                let (offset, mut scratch) = ((number * PIECE) as u64, Scratch::default());
-                let got = read(&file, offset, PIECE, true, &mut scratch).unwrap();
-                assert!(got == want);
-            }
-        };
-        thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(read_through))));
-    }
-}
-
-#[test]
-fn large_tensors_cast_and_transpose_across_tiles() {
-    let naive = Naive::strided(&[700, 900], &[900, 1], 0);
-    let turned = naive.permute(&[1, 0]);
-    for dtype in [Dtype::BF16, Dtype::F32, Dtype::F64] {
-        let source = source(dtype, 700 * 900, dtype == Dtype::F32);
-        let pair = stored(source, &[700, 900], 0, dtype);
-        read_in_all_ways(|| pair.lazy.transpose().unwrap(), &turned);
-        if dtype == Dtype::F32 {
-            read_in_all_ways(|| pair.lazy.cast(Dtype::BF16).unwrap(), &naive);
-            let cast = || pair.lazy.transpose().unwrap().cast(Dtype::F16).unwrap();
-            read_in_all_ways(cast, &turned);
-        }
-    }
 }
