@@ -12,6 +12,7 @@ mod status;
 mod unmount;
 
 pub use point::check_source;
+pub use requirements::affordable_cache;
 pub use session::Mounted;
 pub use signals::{StopSignals, is_ignored};
 pub use status::{Mount, mounts};

@@ -26,4 +26,4 @@ pub use past_cache::Landed;
 pub use runs::nests;
 pub use shape::{Dims, MAX_RANK, Shape};
 pub use stored::{Layout, Locate, Stored, contiguous};
-pub use view::{Tensor, Tile};
+pub use view::{Identity, Tensor, Tile};

@@ -65,7 +65,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     crate::mount::check(&arguments.mountpoint, &options)?;
     let shown = Shown::at(&arguments)?;
     let ready = arguments.readiness(&shown);
-    crate::read::set_cache_size(arguments.cache_size);
+    crate::read::set_cache_size(crate::mount::affordable_cache(arguments.cache_size));
     let signals = StopSignals::take()?;
     let mounted = shown.mount(&arguments, &options)?;
     output::announce(&format!("{}\n", one_line(&ready)))?;

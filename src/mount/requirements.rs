@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
 use crate::error::{Error, Result};
 
 const DEVICE: &str = "/dev/fuse";
@@ -19,8 +21,8 @@ const DESCRIPTORS: usize = 6;
 /// Threads and processes beside those that answer: for signals, for questions to a mount point, and who mounts for a user.
 const OTHER_THREADS: usize = 6;
 
-/// What a thread takes: its stack, and the buffer in which fuser puts the largest request.
-const THREAD_BYTES: usize = (2 + 17) << 20;
+/// What a thread takes: its stack, the buffer in which fuser puts the largest request, and those in which replies are put together.
+const THREAD_BYTES: usize = (2 + 17 + 3) << 20;
 
 /// Refuses where a mount cannot succeed, saying what to do.
 pub fn check(allow_other: bool, threads: usize) -> Result<()> {
@@ -55,6 +57,14 @@ fn check_limits(threads: usize) -> std::result::Result<(), String> {
     start_threads(threads.saturating_add(OTHER_THREADS)).map_err(|error| {
         format!("{threads} threads cannot be started ({error}); allow more with: ulimit -u, or pass a smaller --threads")
     })
+}
+
+/// How much of a cache of so many bytes there is room for: where addresses are limited, threads and replies need the most.
+pub fn affordable_cache(bytes: u64) -> u64 {
+    match getrlimit(Resource::RLIMIT_AS) {
+        Ok((limit, _)) if limit != RLIM_INFINITY => bytes.min(limit / 8),
+        _ => bytes,
+    }
 }
 
 /// Whether so many threads can run at once. They end before this returns.

@@ -1,11 +1,11 @@
 //! A block: rows of a transposed tensor, produced in slabs, each of which comes from one stretch of the source.
 
 use std::ops::Range;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{read_tensor_at, room};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{Identity, Tensor};
 
 /// Small matrices come several to a block.
 const USUAL: u64 = 8 << 20;
@@ -24,17 +24,17 @@ const OVERHEAD: u64 = 1024;
 
 /// Some matrices of a tensor, or some rows of one.
 pub(super) struct Block {
-    /// Of the whole tensor, which the block keeps alive.
-    pub identity: usize,
+    /// Of the whole tensor.
+    pub identity: Identity,
     /// Where in the whole tensor it lies, in bytes.
     pub range: Range<u64>,
-    /// Matrices, rows, columns.
-    tensor: Tensor,
+    /// Matrices, rows, columns; none once all slabs are produced, so that the source need not stay open.
+    tensor: Mutex<Option<Tensor>>,
     /// Bytes of a row, and of a slab's part of one.
     row: u64,
     part: u64,
     slabs: Box<[Slab]>,
-    /// Memory for slabs from blocks that nobody needs any more: pages that were touched before cost nothing.
+    /// Memory for whole slabs from blocks that nobody needs any more: pages that were touched before cost nothing.
     spare: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -66,15 +66,16 @@ impl Block {
         let (number, matrices) = aligned(offset / matrix, matrices, all);
         let (first, height) = aligned(offset / row % rows, height, rows);
         let start = number * matrix + first * row;
+        let block_rows = tensor
+            .reshape(&[all, rows, columns])?
+            .narrow(0, number, matrices)?
+            .narrow(1, first, height)?;
         let part = (SLAB / (matrices * height)).max(1);
         let part = part.next_multiple_of(LINE).min(row);
         Ok(Some(Self {
             identity: tensor.identity(),
             range: start..start + matrices * height * row,
-            tensor: tensor
-                .reshape(&[all, rows, columns])?
-                .narrow(0, number, matrices)?
-                .narrow(1, first, height)?,
+            tensor: Mutex::new(Some(block_rows)),
             row,
             part,
             slabs: (0..row.div_ceil(part)).map(|_| Slab::default()).collect(),
@@ -87,7 +88,8 @@ impl Block {
         let slab = self.part * ((self.range.end - self.range.start) / self.row);
         let memory = others.into_iter().flat_map(Self::into_memory);
         let suitable = memory.filter(|bytes| bytes.capacity() as u64 == slab);
-        self.spare = Mutex::new(suitable.take(self.slabs.len()).collect());
+        let whole_slabs = self.row / self.part;
+        self.spare = Mutex::new(suitable.take(whole_slabs as usize).collect());
         self
     }
 
@@ -135,9 +137,10 @@ impl Block {
             }
         }
         for (number, slab) in self.missing() {
-            let _producer = slab.producer.lock().unwrap_or_else(PoisonError::into_inner);
+            let _producer = lock(&slab.producer);
             self.produce_slab(number, slab)?;
         }
+        *lock(&self.tensor) = None;
         Ok(())
     }
 
@@ -148,24 +151,30 @@ impl Block {
     }
 
     fn produce_slab(&self, number: u64, slab: &Slab) -> Result<()> {
+        let Some(tensor) = lock(&self.tensor).clone() else {
+            return Ok(());
+        };
         if slab.bytes.get().is_some() {
             return Ok(());
         }
         let start = number * self.part;
         let width = self.part.min(self.row - start);
-        let unit = self.tensor.unit();
-        let tensor = self.tensor.narrow(2, start / unit, width / unit)?;
-        let spare = self
-            .spare
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let unit = tensor.unit();
+        let tensor = tensor.narrow(2, start / unit, width / unit)?;
+        let spare = match width == self.part {
+            true => lock(&self.spare).pop(),
+            false => None,
+        };
         let mut bytes = spare.unwrap_or_default();
         read_tensor_at(&tensor, 0, room(&mut bytes, tensor.bytes() as usize)?)?;
         bytes.truncate(tensor.bytes() as usize);
         slab.bytes.set(bytes).ok();
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where the stretch of `length` around `at` begins, and what there is of it before `end`.

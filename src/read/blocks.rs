@@ -1,7 +1,6 @@
 //! Blocks of transposed tensors that are kept. A small piece of one touches as much of the source as a large piece does, so
 //! blocks are produced whole, once, and kept while there is room.
 
-use std::collections::BTreeSet;
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,9 +10,10 @@ use super::block::Block;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// How many bytes of produced blocks are kept; with 0 every request is produced by itself.
+/// How much memory produced blocks may take, an eighth of it beside their bytes: what the allocator cannot give back. With 0
+/// every request is produced by itself.
 pub fn set_cache_size(bytes: u64) {
-    cache().limit = bytes;
+    cache().limit = bytes - bytes / 8;
 }
 
 /// A block that nobody asked for so long was left by its reader, one of several readers was read by all of them.
@@ -98,7 +98,7 @@ impl Entry {
         let is_held = Arc::strong_count(&self.block) > 1;
         let is_begun = self.front < self.block.range.end && self.used.elapsed() < LEFT;
         let is_shared = self.has_several_readers && self.used.elapsed() < LEFT_BY_ALL;
-        is_held || is_begun || is_shared
+        is_held || (is_begun || is_shared) && !self.block.identity.is_gone()
     }
 }
 
@@ -126,9 +126,13 @@ impl Cache {
 
     /// A block for a request: as large as is fair to all who read. One that is smaller than the request saves nothing.
     fn begin_for(&mut self, tensor: &Tensor, offset: u64, length: u64) -> Result<Option<Entry>> {
-        let others = self.in_use().map(|entry| entry.block.identity);
-        let others = others.filter(|identity| *identity != tensor.identity());
-        let readers = 1 + others.collect::<BTreeSet<_>>().len() as u64;
+        let mut read = vec![tensor.identity()];
+        for entry in self.in_use() {
+            if !read.contains(&entry.block.identity) {
+                read.push(entry.block.identity.clone());
+            }
+        }
+        let readers = read.len() as u64;
         match self.room().min(self.limit / readers) {
             limit if limit < length => Ok(None),
             limit => self.begin(tensor, offset, limit),
@@ -268,6 +272,17 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_was_produced_keeps_no_source_open() {
+        let (tensors, mut cache) = (transposed(1), cache(5 * MIB));
+        let block = cache.wanted(&tensors[0], 0, 10).unwrap().unwrap();
+        block.read(0, &mut [0; 10]).unwrap();
+        drop(tensors);
+        assert!(block.identity.is_gone());
+        drop(block);
+        assert_eq!(cache.in_use().count(), 0);
+    }
+
+    #[test]
     fn the_transposed_tensor_behind_the_last_block_is_begun_too() {
         let tensors = transposed(2);
         let (tensor, following) = (&tensors[0], &tensors[1]);
@@ -278,13 +293,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_makes_room_for_whole_matrices() {
+    fn what_was_read_makes_room_for_whole_matrices_but_not_what_is_read() {
         let (tensors, mut cache) = (transposed(20), cache(5 * MIB));
-        for tensor in &tensors {
+        let (read, tensors) = tensors.split_first().unwrap();
+        let held = cache.wanted(read, 0, MIB).unwrap().unwrap();
+        for tensor in tensors {
             let block = cache.wanted(tensor, 0, MIB).unwrap().unwrap();
             assert_eq!(block.range, 0..MIB);
             assert!(cache.held() <= cache.limit);
         }
+        assert!(
+            cache
+                .entries
+                .iter()
+                .any(|entry| Arc::ptr_eq(&entry.block, &held))
+        );
     }
 
     #[test]

@@ -39,12 +39,7 @@ impl Copy<'_> {
         self.source..self.source_end()
     }
 
-    /// What it fills of the reply.
-    pub fn filled(&self) -> Range<usize> {
-        self.destination..self.destination + self.length
-    }
-
-    pub fn source_end(&self) -> u64 {
+    fn source_end(&self) -> u64 {
         self.source + self.length as u64
     }
 

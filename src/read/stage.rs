@@ -1,7 +1,7 @@
 //! Elements that change their type: gathered as they lie in the source, then cast.
 
 use std::cell::Cell;
-use std::ops::Range;
+use std::mem::take;
 
 use super::cast::cast;
 use super::room;
@@ -9,6 +9,12 @@ use super::scatter::{self, Copy};
 use super::span::Span;
 use crate::error::Result;
 use crate::tensor::{Dtype, Nest};
+
+/// Elements that follow each other are read so many bytes at a time, and cast in the processor's cache.
+const PIECE: usize = 256 << 10;
+
+/// Most that is gathered at a time.
+const MOST: usize = 1 << 20;
 
 thread_local! {
     static GATHERED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -53,33 +59,68 @@ impl<'a> Stage<'a> {
         scatter::spans(&mut self.copies)
     }
 
-    pub fn execute(self, reply: &mut [u8]) -> Result<()> {
-        if let [copy] = &*self.copies
-            && let Some(landed) = copy.file.read_past_cache(copy.range())?
-        {
-            self.cast(&landed, copy.filled(), reply);
-            return Ok(());
-        }
+    pub fn execute(mut self, reply: &mut [u8]) -> Result<()> {
+        let mut copies = take(&mut self.copies);
+        copies.sort_unstable_by_key(|copy| copy.destination);
         let mut gathered = GATHERED.take();
-        let result = self.execute_in(&mut gathered, reply);
+        let mut length = 0;
+        let parts = copies.chunk_by(|copy, next| {
+            length += copy.length;
+            let fits = length + next.length <= MOST;
+            if !fits {
+                length = 0;
+            }
+            fits
+        });
+        let mut parts = parts.map(|part| match part {
+            [copy] => self.copy(copy, &mut gathered, reply),
+            _ => self.gather(part, &mut gathered, reply),
+        });
+        let result = parts.try_for_each(|result| result);
         GATHERED.set(gathered);
         result
     }
 
-    fn execute_in(&self, gathered: &mut Vec<u8>, reply: &mut [u8]) -> Result<()> {
-        let ends = self.copies.iter().map(|copy| copy.filled().end);
-        let gathered = room(gathered, ends.max().unwrap_or(0))?;
-        scatter::execute(self.copies.clone(), gathered)?;
-        for range in self.copies.iter().map(Copy::filled) {
-            self.cast(&gathered[range.clone()], range, reply);
+    fn copy(&self, copy: &Copy<'_>, gathered: &mut Vec<u8>, reply: &mut [u8]) -> Result<()> {
+        if let Some(landed) = copy.file.read_past_cache(copy.range())? {
+            self.cast(&landed, copy.destination, reply);
+            return Ok(());
+        }
+        for start in (0..copy.length).step_by(PIECE) {
+            let elements = room(gathered, PIECE.min(copy.length - start))?;
+            copy.file
+                .read_exact_at(elements, copy.source + start as u64)?;
+            self.cast(elements, copy.destination + start, reply);
         }
         Ok(())
     }
 
-    /// Casts what lies at a range of the gathered bytes.
-    fn cast(&self, elements: &[u8], range: Range<usize>, reply: &mut [u8]) {
+    /// Copies that follow each other in the range, with gaps perhaps.
+    fn gather(&self, part: &[Copy<'_>], gathered: &mut Vec<u8>, reply: &mut [u8]) -> Result<()> {
+        let mut end = 0;
+        let dense = part.iter().map(|copy| {
+            let destination = end;
+            end += copy.length;
+            Copy {
+                destination,
+                ..*copy
+            }
+        });
+        let dense: Vec<Copy> = dense.collect();
+        let mut rest = room(gathered, end)?;
+        scatter::execute(dense, rest)?;
+        for copy in part {
+            let (elements, behind) = rest.split_at_mut(copy.length);
+            self.cast(elements, copy.destination, reply);
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Casts elements that go to `destination` of the range.
+    fn cast(&self, elements: &[u8], destination: usize, reply: &mut [u8]) {
         let place = |at| self.destination + at / width(self.from) * width(self.to);
-        let target = &mut reply[place(range.start)..place(range.end)];
+        let target = &mut reply[place(destination)..place(destination + elements.len())];
         cast(self.from, elements, self.to, target);
     }
 }

@@ -14,7 +14,7 @@ use super::span::Span;
 const RUN_BYTES: u64 = 256 << 10;
 /// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
 const ROW_BYTES: u64 = 4096;
-const ROWS: u64 = 256;
+const ROWS: u64 = 128;
 /// Rows of a tile do not follow each other at a power of two, which would crowd them into few lines of the cache.
 const PADDING: u64 = 64;
 

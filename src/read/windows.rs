@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::tensor::{Landed, SourceFile};
 
 /// Those of the replies that are under way, and of those before.
-const KEPT: NonZeroUsize = NonZeroUsize::new(24).unwrap();
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// Bytes of a window: about as many as the rows of a reply are spread over.
 const SIZE: u64 = Landed::MOST;

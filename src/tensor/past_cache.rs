@@ -25,7 +25,7 @@ const BLOCK: usize = 4096;
 const PLACE: usize = Landed::MOST as usize + 2 * BLOCK;
 
 /// All memory for that. Who gets none reads in the usual way.
-const MEMORY: usize = 48 << 20;
+const MEMORY: usize = 32 << 20;
 
 /// Whether there are huge pages, and addresses enough for them and all others.
 static IS_AFFORDABLE: LazyLock<bool> = LazyLock::new(|| {

@@ -33,9 +33,10 @@ const AHEAD: u64 = 16 << 20;
 /// A read at fewer bytes a second is slow.
 const SLOW: f64 = 50e6;
 
-/// Slow reads after which a file counts as slow for good, if all reads since the first were so on average: a busy machine
-/// alone has some.
+/// Slow reads after which a file counts as slow for good, if all reads since the first were so on average and these a good part
+/// of them: a busy machine alone has some, and one that slept has a few that took for ever.
 const SLOW_FROM: u32 = 16;
+const SLOW_PART: u32 = 8;
 
 /// A shorter read tells latency, not speed.
 const TELLING: u64 = 128 << 10;
@@ -65,6 +66,7 @@ pub(super) struct Residency {
 struct Pace {
     bytes: u64,
     took: Duration,
+    count: u32,
     slow: u32,
 }
 
@@ -73,12 +75,13 @@ impl Pace {
     fn judge(&mut self, bytes: u64, took: Duration) -> bool {
         self.bytes += bytes;
         self.took += took;
+        self.count = self.count.saturating_add(1);
         self.slow += u32::from(is_slow(bytes, took));
         if self.slow < SLOW_FROM {
             return false;
         }
         let all = take(self);
-        is_slow(all.bytes, all.took)
+        is_slow(all.bytes, all.took) && all.count <= all.slow * SLOW_PART
     }
 }
 
@@ -292,6 +295,9 @@ mod tests {
         assert!(is_slow_after(&[&[quick; 15][..], &[slow(90); 4]].concat()));
         assert!(!is_slow_after(&[&[quick; 15][..], &[slow(15); 2]].concat()));
         assert!(!is_slow_after(&[&[quick; 399][..], &[slow(9000)]].concat()));
+        assert!(!is_slow_after(
+            &[&[quick; 180][..], &[slow(1500); 8]].concat()
+        ));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The operations on tensors: each builds an expression and reads nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::dtype::Dtype;
 use super::file::SourceFile;
@@ -13,6 +13,23 @@ use crate::error::{Error, Result};
 /// An immutable, lazily evaluated array. Cloning copies a pointer.
 #[derive(Debug, Clone)]
 pub struct Tensor(Arc<Node>);
+
+/// Which tensor something is of. It does not keep the tensor, nor its files open; no later tensor has the same.
+#[derive(Debug, Clone)]
+pub struct Identity(Weak<Node>);
+
+impl Identity {
+    /// Whether nobody has the tensor any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
 
 #[derive(Debug)]
 struct Node {
@@ -231,9 +248,9 @@ impl Tensor {
         unit_bytes(self.0.dtype)
     }
 
-    /// What tells this tensor from every other that is alive; equal for clones.
-    pub fn identity(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+    /// What tells this tensor from every other; equal for clones.
+    pub fn identity(&self) -> Identity {
+        Identity(Arc::downgrade(&self.0))
     }
 
     pub(super) fn expression(&self) -> &Expression {
