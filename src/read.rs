@@ -13,6 +13,7 @@ mod stage;
 mod tiles;
 mod windows;
 
+use std::cell::Cell;
 use std::io;
 
 use crate::error::{Error, Result};
@@ -24,6 +25,11 @@ use span::Span;
 
 pub use blocks::set_cache_size;
 pub use passthrough::passthrough_source;
+
+thread_local! {
+    /// Where a thread puts what it reads of sources and then casts or turns.
+    static GATHERED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Memory of a thread in which replies are put together. It grows to the largest.
 #[derive(Default)]

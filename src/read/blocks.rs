@@ -10,10 +10,9 @@ use super::block::Block;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// How much memory produced blocks may take, an eighth of it beside their bytes: what the allocator cannot give back. With 0
-/// every request is produced by itself.
+/// How many bytes of produced blocks are kept; with 0 every request is produced by itself.
 pub fn set_cache_size(bytes: u64) {
-    cache().limit = bytes - bytes / 8;
+    cache().limit = bytes;
 }
 
 /// A block that nobody asked for so long was left by its reader, one of several readers was read by all of them.

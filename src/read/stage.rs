@@ -1,12 +1,11 @@
 //! Elements that change their type: gathered as they lie in the source, then cast.
 
-use std::cell::Cell;
 use std::mem::take;
 
 use super::cast::cast;
-use super::room;
 use super::scatter::{self, Copy};
 use super::span::Span;
+use super::{GATHERED, room};
 use crate::error::Result;
 use crate::tensor::{Dtype, Nest};
 
@@ -14,11 +13,7 @@ use crate::tensor::{Dtype, Nest};
 const PIECE: usize = 256 << 10;
 
 /// Most that is gathered at a time.
-const MOST: usize = 1 << 20;
-
-thread_local! {
-    static GATHERED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
+const MOST: usize = 512 << 10;
 
 /// A tensor's elements of one type that a reply wants as another.
 pub(super) struct Stage<'a> {

@@ -7,11 +7,13 @@ use crate::tensor::{Dtype, Landed, Loop, Nest, Rows, each_offset};
 
 use super::cast::cast;
 use super::place::{Grid, place};
-use super::room;
 use super::span::Span;
+use super::{GATHERED, room};
 
 /// Neighbours in the source held at a time, so that what was read is transposed in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
+/// The same past the page cache where all of them are cast before they are placed: half a longest read.
+const LANDED_CAST: u64 = Landed::MOST / 2;
 /// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
 const ROW_BYTES: u64 = 4096;
 const ROWS: u64 = 128;
@@ -19,7 +21,7 @@ const ROWS: u64 = 128;
 const PADDING: u64 = 64;
 
 thread_local! {
-    static TILE: Cell<Tile> = const { Cell::new(Tile::new()) };
+    static PRODUCED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A nest whose innermost loop is strided: neighbours of the reply are no neighbours of the source.
@@ -67,18 +69,24 @@ impl Production<'_> {
         let (outer, mut rectangle) = self.rectangle();
         let span = self.span();
         if rectangle.is_dense() && span.file.is_read_past_cache(span.range.clone()) {
-            rectangle.run = Landed::MOST;
+            let casts = self.nest.dtype != self.dtype;
+            rectangle.run = if casts { LANDED_CAST } else { Landed::MOST };
         } else {
             span.file.read_ahead(span.range);
         }
-        let mut tile = TILE.take();
+        let mut tile = Tile {
+            read: GATHERED.take(),
+            produced: PRODUCED.take(),
+            pitch: 0,
+        };
         let mut result = Ok(());
         each_offset(&outer, 0, 0, &mut |source, destination| {
             if result.is_ok() {
                 result = self.execute_rectangle(&rectangle, source, destination, &mut tile, reply);
             }
         });
-        TILE.set(tile);
+        GATHERED.set(tile.read);
+        PRODUCED.set(tile.produced);
         result
     }
 
@@ -213,20 +221,9 @@ impl Production<'_> {
 }
 
 /// Buffers reused from tile to tile.
-#[derive(Default)]
 struct Tile {
     read: Vec<u8>,
     produced: Vec<u8>,
     /// Elements from the start of a row to the next.
     pitch: u64,
-}
-
-impl Tile {
-    const fn new() -> Self {
-        Self {
-            read: Vec::new(),
-            produced: Vec::new(),
-            pitch: 0,
-        }
-    }
 }
