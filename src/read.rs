@@ -132,6 +132,28 @@ pub fn read_tensor_at(tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repo::{Attributes, Segment};
+    use crate::tensor::{Dtype, Shape, SourceFile, contiguous};
+
+    #[test]
+    fn what_an_earlier_reply_left_is_not_handed_on_with_a_later_one() {
+        let source = tempfile::NamedTempFile::new().unwrap();
+        source.as_file().set_len(100).unwrap();
+        let source = SourceFile::open(&source.path().canonicalize().unwrap()).unwrap();
+        let shape = Shape::new(&[100]).unwrap();
+        let layout = contiguous(0, &shape);
+        let tensor = Tensor::stored(source, Dtype::U8, shape, layout).unwrap();
+        let file = VirtualFile::new("x", Attributes::default(), vec![Segment::Tensor(tensor)]);
+        let mut scratch = Scratch::default();
+        read(&file, 0, 10, true, &mut scratch).unwrap();
+        read(&file, 10, 10, true, &mut scratch).unwrap();
+        assert_eq!(scratch.spans.len(), 1);
+        assert!(read(&file, 100, 10, true, &mut scratch).unwrap().is_empty());
+        assert!(scratch.spans.is_empty());
+        read(&file, 0, 10, true, &mut scratch).unwrap();
+        scratch.clear();
+        assert!(scratch.spans.is_empty() && scratch.landed.is_none());
+    }
 
     #[test]
     fn a_buffer_for_which_there_is_no_memory_is_an_error() {

@@ -5,10 +5,8 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
@@ -145,79 +143,6 @@ fn little_address_space_is_said_or_enough() {
         }
     });
     ended(program);
-}
-
-/// A layer of Mixtral's first files: rows in rotary order and transposed experts.
-fn mixtral(folder: &Path) {
-    let arrays = [
-        ("layers.0.attention.wk.weight", [1024, 1024]),
-        ("layers.0.attention.wo.weight", [1024, 1024]),
-        ("layers.0.attention.wq.weight", [1024, 1024]),
-        ("layers.0.attention.wv.weight", [1024, 1024]),
-        ("layers.0.attention_norm.weight", [1024, 1]),
-        ("layers.0.block_sparse_moe.gate.weight", [2, 1024]),
-        ("layers.0.block_sparse_moe.w1", [4096, 1024]),
-        ("layers.0.block_sparse_moe.w2", [4096, 1024]),
-        ("layers.0.block_sparse_moe.w3", [4096, 1024]),
-        ("layers.0.ffn_norm.weight", [1024, 1]),
-        ("norm.weight", [1024, 1]),
-        ("output.weight", [256, 1024]),
-        ("tok_embeddings.weight", [256, 1024]),
-    ];
-    let (mut entries, mut end) = (Vec::new(), 0);
-    for (name, [rows, columns]) in arrays {
-        let shape = if columns == 1 {
-            vec![rows]
-        } else {
-            vec![rows, columns]
-        };
-        let start = end;
-        end += rows * columns * 2;
-        entries.push(format!(
-            r#""{name}":{{"dtype":"BF16","shape":{shape:?},"data_offsets":[{start},{end}]}}"#
-        ));
-    }
-    let header = format!("{{{}}}", entries.join(","));
-    let numbers = (0..end as u32 / 4).map(|i| i.wrapping_mul(2_654_435_761) & 0x3FFF_3FFF);
-    let mut file = File::create(folder.join("model.safetensors")).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    file.write_all(&numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
-        .unwrap();
-    file.sync_all().unwrap();
-    let config = r#"{"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 1024,
-        "intermediate_size": 2048, "num_hidden_layers": 1, "num_attention_heads": 8, "num_key_value_heads": 8,
-        "head_dim": 128, "num_local_experts": 2, "vocab_size": 256, "tie_word_embeddings": false,
-        "rms_norm_eps": 1e-05, "torch_dtype": "bfloat16"}"#;
-    fs::write(folder.join("config.json"), config).unwrap();
-}
-
-#[test]
-fn cold_rows_in_another_order_and_transposed_tensors_need_few_addresses() {
-    need_fuse!();
-    let stage = Stage::new();
-    let source = stage.source();
-    fs::remove_dir_all(&source).unwrap();
-    fs::create_dir(&source).unwrap();
-    mixtral(&source);
-    let cold_read = |limits: &[&str]| {
-        let file = File::open(source.join("model.safetensors")).unwrap();
-        // SAFETY: the call takes a descriptor and numbers.
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        let program = stage.mount_by(limited(limits));
-        let bytes = fs::read(stage.weights()).unwrap();
-        ended(program);
-        bytes
-    };
-    let want = cold_read(&[]);
-    assert!(want.len() > 30 << 20);
-    for mib in [256, 320, 500] {
-        assert!(
-            cold_read(&[&format!("--as={}", mib << 20)]) == want,
-            "{mib} MiB"
-        );
-    }
 }
 
 #[test]

@@ -66,9 +66,13 @@ impl Stage {
         self.mount_by(Command::new(env!("CARGO_BIN_EXE_ckptfs")))
     }
 
-    pub fn mount_by(&self, mut command: Command) -> Foreground {
+    pub fn mount_by(&self, command: Command) -> Foreground {
+        self.mount_with(command, &[])
+    }
+
+    pub fn mount_with(&self, mut command: Command, flags: &[&str]) -> Foreground {
         command.current_dir(self.root.path());
-        command.args(["mount", "source", "point"]);
+        command.args(["mount", "source", "point"]).args(flags);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec prctl may be called; it takes numbers alone.
         unsafe {
@@ -147,7 +151,7 @@ impl Foreground {
         states.all(|is_stopped| is_stopped == Some(true))
     }
 
-    #[allow(dead_code, reason = "the load test alone asks")]
+    #[allow(dead_code, reason = "few tests ask")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
