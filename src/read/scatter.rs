@@ -34,7 +34,17 @@ pub(super) struct Copy<'a> {
     pub length: usize,
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    /// The copy in pieces of at most so many bytes.
+    pub fn pieces(self, most: usize) -> impl Iterator<Item = Copy<'a>> {
+        (0..self.length).step_by(most).map(move |start| Copy {
+            source: self.source + start as u64,
+            destination: self.destination + start,
+            length: most.min(self.length - start),
+            ..self
+        })
+    }
+
     pub fn range(&self) -> Range<u64> {
         self.source..self.source_end()
     }

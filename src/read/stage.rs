@@ -7,7 +7,7 @@ use super::scatter::{self, Copy};
 use super::span::Span;
 use super::{GATHERED, room};
 use crate::error::Result;
-use crate::tensor::{Dtype, Nest};
+use crate::tensor::{Dtype, Landed, Nest};
 
 /// Elements that follow each other are read so many bytes at a time, and cast in the processor's cache.
 const PIECE: usize = 256 << 10;
@@ -77,15 +77,25 @@ impl<'a> Stage<'a> {
     }
 
     fn copy(&self, copy: &Copy<'_>, gathered: &mut Vec<u8>, reply: &mut [u8]) -> Result<()> {
-        if let Some(landed) = copy.file.read_past_cache(copy.range())? {
-            self.cast(&landed, copy.destination, reply);
-            return Ok(());
+        for part in copy.pieces(Landed::MOST as usize) {
+            match part.file.read_past_cache(part.range())? {
+                Some(landed) => self.cast(&landed, part.destination, reply),
+                None => self.copy_from_page_cache(&part, gathered, reply)?,
+            }
         }
-        for start in (0..copy.length).step_by(PIECE) {
-            let elements = room(gathered, PIECE.min(copy.length - start))?;
-            copy.file
-                .read_exact_at(elements, copy.source + start as u64)?;
-            self.cast(elements, copy.destination + start, reply);
+        Ok(())
+    }
+
+    fn copy_from_page_cache(
+        &self,
+        copy: &Copy<'_>,
+        gathered: &mut Vec<u8>,
+        reply: &mut [u8],
+    ) -> Result<()> {
+        for part in copy.pieces(PIECE) {
+            let elements = room(gathered, part.length)?;
+            part.file.read_exact_at(elements, part.source)?;
+            self.cast(elements, part.destination, reply);
         }
         Ok(())
     }
