@@ -19,7 +19,7 @@ mod tiling;
 mod view;
 
 pub use dtype::Dtype;
-pub use file::{Rows, SourceFile, source_reads};
+pub use file::{Rows, SourceFile, Stretch, source_reads};
 pub use named::SourceTensor;
 pub use nest::{Loop, Nest, each_offset};
 pub use past_cache::Landed;

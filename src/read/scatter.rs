@@ -9,10 +9,15 @@ use std::sync::Arc;
 use super::span::Span;
 use super::{room, windows};
 use crate::error::Result;
-use crate::tensor::{Nest, SourceFile};
+use crate::tensor::{Nest, SourceFile, Stretch};
 
 /// Longest gap between two copies that is read along with them: copying a page costs less than another system call.
 const GAP: u64 = 4096;
+
+/// Shorter stretches are left to the page cache, for which the kernel reads ahead: of one file, where several make a reply, and of
+/// several files, whose shares of a reply follow each other closely.
+const LONG: u64 = 64 << 10;
+const LONG_SHARE: u64 = 192 << 10;
 
 /// Most bytes of gaps that are read at once.
 const MOST_WASTE: u64 = 1 << 20;
@@ -106,8 +111,10 @@ pub(super) fn execute(mut copies: Vec<Copy<'_>>, reply: &mut [u8]) -> Result<()>
     result
 }
 
-/// Reads sorted places, as many at a time as share a file and have gaps for which there is room.
+/// Reads places, as many at a time as share a file and have gaps for which there is room.
 fn read_stretches(places: &mut [Place<'_, '_>], waste: &mut Vec<u8>) -> Result<()> {
+    let mut files = places.chunk_by(|(a, _), (b, _)| a.is_of_file_of(b));
+    let is_of_several_files = files.nth(1).is_some();
     let mut wasted = 0;
     let batches = places.chunk_by_mut(|(a, _), (b, _)| {
         wasted += a.gap_to(b, GAP).unwrap_or(0);
@@ -122,7 +129,13 @@ fn read_stretches(places: &mut [Place<'_, '_>], waste: &mut Vec<u8>) -> Result<(
         let mut waste = room(waste, gaps(batch))?;
         let stretches = batch.chunk_by_mut(|(a, _), (b, _)| a.gap_to(b, GAP).is_some());
         let stretches = stretches.map(|stretch| slices_of(stretch, &mut waste));
-        file.read_scattered(&mut stretches.collect::<Vec<_>>())?;
+        let mut stretches: Vec<_> = stretches.collect();
+        let long = match stretches.len() {
+            _ if is_of_several_files => LONG_SHARE,
+            1 => 0,
+            _ => LONG,
+        };
+        file.read_scattered(&mut stretches, long)?;
     }
     Ok(())
 }
@@ -131,10 +144,7 @@ fn read_stretches(places: &mut [Place<'_, '_>], waste: &mut Vec<u8>) -> Result<(
 pub(super) type Place<'a, 'r> = (Copy<'a>, &'r mut [u8]);
 
 /// Where a stretch starts, and what its bytes fill one after the other.
-fn slices_of<'r: 'w, 'w>(
-    stretch: &mut [Place<'_, 'r>],
-    waste: &mut &'w mut [u8],
-) -> (u64, Vec<IoSliceMut<'w>>) {
+fn slices_of<'r: 'w, 'w>(stretch: &mut [Place<'_, 'r>], waste: &mut &'w mut [u8]) -> Stretch<'w> {
     let start = stretch[0].0.source;
     let mut end = start;
     let mut slices = Vec::with_capacity(stretch.len());

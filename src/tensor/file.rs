@@ -18,7 +18,7 @@ use super::residency::Residency;
 use super::stamp::{Baseline, Stamp};
 use crate::error::{Error, Result};
 
-pub use reads::{Rows, source_reads};
+pub use reads::{Rows, Stretch, source_reads};
 
 /// One regular file of the source.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use super::super::past_cache::Landed;
 use super::SourceFile;
 use crate::error::Result;
 
-/// Shorter stretches of which several make a reply follow each other closely: the kernel reads them ahead.
-const LONG: u64 = 64 << 10;
+/// An offset in a file, and what the bytes from there on fill.
+pub type Stretch<'a> = (u64, Vec<IoSliceMut<'a>>);
 
 /// Equally long rows of a file, `step` bytes apart.
 #[derive(Debug, Clone, Copy)]
@@ -33,14 +33,13 @@ impl SourceFile {
         self.checked(length, |file| file.read_exact_at(buffer, offset))
     }
 
-    /// Fills the slices of each stretch, in order, with the contiguous bytes from its offset on: one `preadv` for each
-    /// 1024 slices.
-    pub fn read_scattered(&self, stretches: &mut [(u64, Vec<IoSliceMut<'_>>)]) -> Result<()> {
-        let is_lone = stretches.len() == 1;
+    /// Fills the slices of each stretch, in order, with the contiguous bytes from its offset on: past the page cache where it
+    /// has at least `long` of them and that is possible, else by one `preadv` for each 1024 slices.
+    pub fn read_scattered(&self, stretches: &mut [Stretch<'_>], long: u64) -> Result<()> {
         let mut others = Vec::with_capacity(stretches.len());
         for (offset, slices) in stretches {
             let (mut offset, mut slices) = (*offset, &mut slices[..]);
-            if is_lone || length(slices) >= LONG {
+            if length(slices) >= long {
                 self.land(&mut offset, &mut slices)?;
             }
             if !slices.is_empty() {
