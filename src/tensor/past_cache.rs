@@ -100,15 +100,16 @@ impl Landed {
     /// The longest range that is read at once: longer reads of a disk are hardly faster.
     pub const MOST: u64 = 1 << 20;
 
-    /// Reads a range of at most [Self::MOST] bytes, by a descriptor opened with O_DIRECT. None where all memory for it is in use.
-    pub(super) fn read(file: &File, range: Range<u64>) -> io::Result<Option<Self>> {
-        let Some(place) = places().pop() else {
-            return Ok(None);
-        };
-        let mut landed = Self { place, range: 0..0 };
-        // From here on the place is given back even where reading fails.
-        landed.range = fill(landed.place, file, range)?;
-        Ok(Some(landed))
+    /// Memory in which nothing lies yet. None where all of it is in use.
+    pub(super) fn take() -> Option<Self> {
+        let place = places().pop()?;
+        Some(Self { place, range: 0..0 })
+    }
+
+    /// Reads a range of at most [Self::MOST] bytes, by a descriptor opened with O_DIRECT.
+    pub(super) fn read(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
+        self.range = fill(self.place, file, range)?;
+        Ok(())
     }
 
     /// Copies its bytes to the front of slices that together are at least as long, and leaves the rest of them.
@@ -148,7 +149,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), [7; 10_000]).unwrap();
         let file = File::open(file.path()).unwrap();
-        let read = || Landed::read(&file, 5_000..9_999).unwrap();
+        let read = || {
+            let mut landed = Landed::take()?;
+            landed.read(&file, 5_000..9_999).unwrap();
+            Some(landed)
+        };
         let landed: Vec<Landed> = repeat_with(read).map_while(|landed| landed).collect();
         assert!(landed.len() <= MEMORY / PLACE && landed.iter().all(|bytes| **bytes == [7; 4_999]));
         assert!(read().is_none());

@@ -291,6 +291,7 @@ mod tests {
             residency.is_left_to_kernel()
         };
         assert!(is_slow_after(&[slow(20)]));
+        assert!(!is_slow_after(&[(4096, Duration::from_millis(1))]));
         // A disk that is allowed so many reads in a tenth of a second, a busy machine, one hiccup.
         assert!(is_slow_after(&[&[quick; 15][..], &[slow(90); 4]].concat()));
         assert!(!is_slow_after(&[&[quick; 15][..], &[slow(15); 2]].concat()));

@@ -75,14 +75,17 @@ impl SourceFile {
         let Some(file) = self.direct_handle(&range) else {
             return Ok(None);
         };
+        let Some(mut landed) = Landed::take() else {
+            return Ok(None);
+        };
         let length = range.end - range.start;
-        let Ok(landed) = self.timed(length, || Landed::read(&file, range)) else {
+        if self.timed(length, || landed.read(&file, range)).is_err() {
             // What is wrong tells who reads it in the usual way.
             self.residency.leave_to_kernel();
             return Ok(None);
-        };
+        }
         self.check(&file)?;
-        Ok(landed)
+        Ok(Some(landed))
     }
 
     /// Fills the front of each `pitch` bytes of `buffer` with the next row.
