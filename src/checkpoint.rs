@@ -1,27 +1,17 @@
 //! What lies on disk: where each named tensor's bytes are, the side files, and which system wrote it.
 
-mod consolidated;
-mod dcp;
-mod ending;
+mod completion;
 pub mod folder;
 pub mod foreign;
-mod fsdp_ranks;
-mod layout;
+pub mod formats;
 mod links;
-mod lone;
+mod locate;
 pub mod lora;
-mod megatron_args;
-mod megatron_ranks;
-mod named;
 mod names;
-mod place;
-mod ranks;
 mod run;
-pub mod safetensors;
 mod save;
 mod side_files;
-pub mod torch_file;
-mod whole_files;
+mod tensor_error;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,14 +19,15 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::tensor::SourceFile;
+use crate::source::SourceFile;
 pub use crate::tensor::SourceTensor;
 
 use folder::Folder;
-use layout::Files;
-pub use layout::Layout;
+use formats::{consolidated, dcp, fsdp_ranks, megatron_args, megatron_ranks, whole_files};
+use locate::LocatedCheckpoint;
+pub use locate::layout::CheckpointFormat;
+use locate::layout::{self, Files};
 pub use names::{any_shared_roots, is_root, shared_roots, unwrapped};
-use place::Place;
 pub use run::{LATEST, Run};
 pub use save::Save;
 pub use side_files::SideFile;
@@ -44,7 +35,7 @@ pub use side_files::SideFile;
 /// A checkpoint, read as far as its metadata goes.
 #[derive(Debug)]
 pub struct Checkpoint {
-    pub layout: Layout,
+    pub layout: CheckpointFormat,
     /// The weights, under the system's own names.
     pub tensors: Vec<SourceTensor>,
     /// The adapter among the weights.
@@ -55,7 +46,7 @@ pub struct Checkpoint {
     /// params.json of Meta, Mistral or Lingua.
     pub params: Option<Map<String, Value>>,
     /// Numbers of config.json that Megatron-LM's arguments tell, under config.json's names.
-    pub stated: Map<String, Value>,
+    pub declared: Map<String, Value>,
     pub notes: Vec<String>,
     /// What several ranks hold of one tensor, though one of them would do.
     pub copies: Vec<SourceTensor>,
@@ -77,53 +68,53 @@ pub struct Adapter {
 /// # Errors
 /// When there is none, when it is incomplete, or when what it says contradicts itself.
 pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
-    let place = place::find(source, system)?;
-    let folder = &place.weights;
+    let located = locate::find(source, system)?;
+    let folder = &located.weights;
     let mut notes = Vec::new();
-    let mut stated = Map::new();
+    let mut declared = Map::new();
     let mut copies = Vec::new();
-    let tensors = match &place.layout {
-        Layout::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
-        Layout::Torch(files) => whole_files::torch_files(folder, files)?,
-        Layout::Consolidated(names) => consolidated::read(folder, names)?,
-        Layout::Adapter => Vec::new(),
-        Layout::Dcp => {
-            stated = megatron_args::stated_beside(folder)?;
+    let tensors = match &located.layout {
+        CheckpointFormat::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
+        CheckpointFormat::Torch(files) => whole_files::torch_files(folder, files)?,
+        CheckpointFormat::Consolidated(names) => consolidated::read(folder, names)?,
+        CheckpointFormat::Adapter => Vec::new(),
+        CheckpointFormat::Dcp => {
+            declared = megatron_args::declared_beside(folder)?;
             dcp(folder, &mut notes)?
         }
-        Layout::HfSharded => dcp::hf_sharded(folder)?,
-        Layout::FsdpRanks => {
+        CheckpointFormat::HfSharded => dcp::hf_sharded(folder)?,
+        CheckpointFormat::FsdpRanks => {
             let tensors;
             fsdp_ranks::Ranks { tensors, copies } = fsdp_ranks::read(folder)?;
             tensors
         }
-        Layout::TorchCheckpointing => {
+        CheckpointFormat::TorchCheckpointing => {
             let reason = "was written by torch_checkpointing, torchtitan's second backend, whose layout is not read; save with the DCP backend";
             return Err(Error::checkpoint(folder.path(), reason));
         }
-        Layout::MegatronRanks(names) => {
+        CheckpointFormat::MegatronRanks(names) => {
             let tensors;
-            (tensors, stated) = megatron_ranks::read(folder, names)?;
+            (tensors, declared) = megatron_ranks::read(folder, names)?;
             tensors
         }
     };
     let (tensors, own_adapter) = lora::split(tensors);
-    if tensors.is_empty() && own_adapter.is_empty() && place.layout != Layout::Adapter {
+    if tensors.is_empty() && own_adapter.is_empty() && located.layout != CheckpointFormat::Adapter {
         return Err(Error::checkpoint(
             source,
             "holds no weights; name the folder or file of the model",
         ));
     }
     Ok(Checkpoint {
-        stated,
+        declared,
         tensors,
         own_adapter,
-        side_files: side_files_of(&place)?,
-        params: json_beside(&place.beside, "params.json")?,
+        side_files: side_files_of(&located)?,
+        params: json_beside(&located.beside, "params.json")?,
         notes,
         copies,
-        layout: place.layout,
-        beside: place.beside,
+        layout: located.layout,
+        beside: located.beside,
     })
 }
 
@@ -138,7 +129,7 @@ pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
         Some(parent) if path.is_file() => Folder::open(parent)?,
         _ => Folder::open(path)?,
     };
-    side_files::side_files(&place::snapshot(folder)?)
+    side_files::side_files(&locate::snapshot(folder)?)
 }
 
 /// The words by which a checkpoint's system is called, beside those of the mapping's tables.
@@ -208,18 +199,18 @@ impl Checkpoint {
     pub fn has_own_order(&self) -> bool {
         matches!(
             self.layout,
-            Layout::Torch(_) | Layout::FsdpRanks | Layout::Dcp
+            CheckpointFormat::Torch(_) | CheckpointFormat::FsdpRanks | CheckpointFormat::Dcp
         )
     }
 
     /// The system that writes such names in such a layout.
     pub fn system_with<'a>(&'a self, names: &'a str) -> &'a str {
         match (&self.layout, names) {
-            (Layout::Dcp, "meta") if self.params.is_some() => "lingua",
-            (Layout::Dcp, "meta") => "torchtitan",
-            (Layout::Dcp | Layout::HfSharded, "huggingface") => "dcp",
+            (CheckpointFormat::Dcp, "meta") if self.params.is_some() => "lingua",
+            (CheckpointFormat::Dcp, "meta") => "torchtitan",
+            (CheckpointFormat::Dcp | CheckpointFormat::HfSharded, "huggingface") => "dcp",
             (_, "megatron") if !self.side_files.is_empty() => "verl-megatron",
-            (Layout::Torch(_), "meta") => "meta",
+            (CheckpointFormat::Torch(_), "meta") => "meta",
             (_, "torchtitan" | "torchtune" | "torchtune-main" | "megatron") => names,
             (layout, _) => layout.word(),
         }
@@ -238,9 +229,9 @@ fn dcp(folder: &Folder, notes: &mut Vec<String>) -> Result<Vec<SourceTensor>> {
 }
 
 /// The side files of all folders that go with the weights; of two of one name the nearer counts.
-fn side_files_of(place: &Place) -> Result<Vec<SideFile>> {
+fn side_files_of(located: &LocatedCheckpoint) -> Result<Vec<SideFile>> {
     let mut files: Vec<SideFile> = Vec::new();
-    for folder in &place.beside {
+    for folder in &located.beside {
         for file in side_files::side_files(folder)? {
             if !files.iter().any(|other| other.path == file.path) {
                 files.push(file);

@@ -27,7 +27,7 @@ mod verify;
 mod view;
 
 use crate::error::Error;
-use crate::fs::one_line;
+use crate::text::one_line;
 
 const EXIT_STATUS: &str = "\
 Exit status:

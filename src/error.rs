@@ -18,7 +18,7 @@ pub const UNTRUSTED: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused an operation on a source file.
-    #[error("{}: {source}{}", file.display(), remedy(source))]
+    #[error("{}: {source}{}", file.display(), hint(source))]
     Io { file: PathBuf, source: io::Error },
     /// The bytes of a file break its format: nothing helps but another copy.
     #[error("{}: {reason}; copy it again, or take another save", file.display())]
@@ -142,7 +142,7 @@ impl Error {
 }
 
 /// What to do about what the operating system refused. An error of our own says so itself.
-fn remedy(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         None => "",
         Some(libc::ENOENT) => "; copy it again, or name another checkpoint",

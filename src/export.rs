@@ -13,9 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::fs::Tree;
+use crate::output::VirtualFile;
 use crate::parallel;
-use crate::repo::VirtualFile;
+use crate::tree::Tree;
 
 use pieces::{Piece, Range};
 use staging::Staging;

@@ -15,18 +15,16 @@ mod inodes;
 mod passthrough;
 mod requests;
 mod run;
-mod tree;
 mod waiting;
 
+pub use crate::tree::{Entry, Kind, Stat, Tree, Usage};
 pub use counters::Counters;
-pub use errors::{one_line, plain_json};
 pub use inodes::Inodes;
 pub use run::{Open, RunTree};
-pub use tree::{Entry, Kind, Stat, Tree, Usage};
 
 use crate::error::Result;
+use crate::output::VirtualFile;
 use crate::read::Scratch;
-use crate::repo::VirtualFile;
 use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
 use waiting::Waiting;
@@ -104,7 +102,7 @@ impl Shared {
 
     fn find(&self, parent: INodeNo, name: &OsStr) -> Answer<FileAttr> {
         self.counters.request();
-        if name.len() > tree::NAME_MAX {
+        if name.len() > crate::tree::NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
         let stat = name

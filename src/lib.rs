@@ -3,7 +3,7 @@
 //! Data flows one way through the house, and each floor uses only what lies below it:
 //!
 //! ```text
-//! checkpoint -> tensor -> mapping -> repo -> read -> fs -> mount, export, verify -> cli
+//! source -> tensor -> checkpoint -> mapping -> output -> read -> view -> tree -> fs -> mount, export, verify -> cli
 //! ```
 #![deny(
     clippy::undocumented_unsafe_blocks,
@@ -19,9 +19,12 @@ pub mod fs;
 pub mod mapping;
 pub mod mount;
 mod mountinfo;
+pub mod output;
 pub mod parallel;
 pub mod read;
-pub mod repo;
+pub mod source;
 pub mod tensor;
+mod text;
+pub mod tree;
 pub mod verify;
 pub mod view;

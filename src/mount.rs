@@ -21,7 +21,7 @@ pub use unmount::{When, unmount};
 use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::fs::{CheckpointFs, Inodes, Open, Read, RunTree, Tree};
-use crate::repo::VirtualFile;
+use crate::output::VirtualFile;
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]

@@ -4,12 +4,12 @@
 mod block;
 mod blocks;
 mod cast;
+mod cast_copy;
 mod passthrough;
-mod place;
 mod plan;
 mod scatter;
+mod scatter_tile;
 mod span;
-mod stage;
 mod tiles;
 mod windows;
 
@@ -17,8 +17,9 @@ use std::cell::Cell;
 use std::io;
 
 use crate::error::{Error, Result};
-use crate::repo::VirtualFile;
-use crate::tensor::{Landed, Tensor};
+use crate::output::VirtualFile;
+use crate::source::DirectBuffer;
+use crate::tensor::Tensor;
 
 use plan::{Plan, Progress};
 use span::Span;
@@ -36,7 +37,7 @@ thread_local! {
 pub struct Scratch {
     bytes: Vec<u8>,
     /// A reply that lies in the source as it is.
-    landed: Option<Landed>,
+    landed: Option<DirectBuffer>,
     /// What the reply was read from.
     spans: Vec<Span>,
     progress: Option<Progress>,
@@ -91,7 +92,7 @@ pub fn read<'a>(
     for span in &scratch.spans {
         span.note_cached(is_kept);
     }
-    if let Some(copy) = plan.lone_copy(length)
+    if let Some(copy) = plan.single_copy(length)
         && let Some(landed) = copy.file.read_past_cache(copy.range())?
     {
         return Ok(scratch.landed.insert(landed));
@@ -132,8 +133,9 @@ pub fn read_tensor_at(tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::{Attributes, Segment};
-    use crate::tensor::{Dtype, Shape, SourceFile, contiguous};
+    use crate::output::{Attributes, Segment};
+    use crate::source::SourceFile;
+    use crate::tensor::{Dtype, Shape, contiguous};
 
     #[test]
     fn what_an_earlier_reply_left_is_not_handed_on_with_a_later_one() {

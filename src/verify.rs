@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::mapping::MappedTensor;
+use crate::output::{Segment, VirtualFile};
 use crate::parallel;
 use crate::read::{self, read_tensor_at};
-use crate::repo::{Segment, VirtualFile};
 use crate::tensor::Tensor;
 
 pub use compare::Difference;

@@ -1,16 +1,16 @@
 //! A checkpoint as the Hugging Face directory that it becomes: read, mapped, checked, laid out.
 
 mod adapter;
-mod chosen;
 mod compare;
 mod config;
 mod copies;
+mod declared;
+mod detect_system;
 mod dtype;
 mod names;
 mod options;
-mod stated;
 mod tied;
-mod unlisted;
+mod unknown_family;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,11 +20,11 @@ use serde::Serialize;
 use crate::checkpoint::{self, Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Tables};
-use crate::repo::{self, Naming, VirtualFile, Weights};
+use crate::output::{self, Naming, VirtualFile, Weights};
 
 use config::ConfigFile;
 use names::families;
-pub use options::{DtypeChoice, Layout, MAX_SHARD_SIZE, Options};
+pub use options::{DtypeChoice, MAX_SHARD_SIZE, Options, OutputFormat};
 pub use tied::Tied;
 
 /// What a mount shows, and where it comes from.
@@ -118,11 +118,11 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
                 other => other,
             })?
         }
-        None => unlisted::map(&mut checkpoint, &tables, &config, &mut notes)?,
+        None => unknown_family::map(&mut checkpoint, &tables, &config, &mut notes)?,
     };
     check_system(options, &checkpoint, &table, &tables)?;
     notes.extend(config.note().map(Note::warning));
-    notes.extend(stated::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
+    notes.extend(declared::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
     let dtype = options.dtype.resolve(&config)?;
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
     config.state_dtype(dtype);
@@ -141,7 +141,7 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let others = side_files
         .into_iter()
         .filter(|file| file.path != config::NAME);
-    files.extend(others.map(|SideFile { path, file }| repo::source_file(&path, file)));
+    files.extend(others.map(|SideFile { path, file }| output::source_file(&path, file)));
     Ok(View {
         system: checkpoint.system_with(&table).to_owned(),
         evidence,
@@ -193,7 +193,7 @@ fn map(
 ) -> Result<(String, Outcome, Option<Tied>)> {
     let systems: Vec<&System> = tables.systems_of(family).collect();
     let tensors = &checkpoint.tensors;
-    let chosen = chosen::choose(
+    let chosen = detect_system::choose(
         &systems,
         family,
         tensors,

@@ -7,9 +7,10 @@ mod naive;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ckptfs::output::{Attributes, Segment, VirtualFile};
 use ckptfs::read::{Scratch, read, read_at, set_cache_size};
-use ckptfs::repo::{Attributes, Segment, VirtualFile};
-use ckptfs::tensor::{Dtype, Shape, SourceFile, Tensor, Tile};
+use ckptfs::source::SourceFile;
+use ckptfs::tensor::{Dtype, Shape, Tensor, Tile};
 use naive::program::{apply, step, stored};
 use proptest::prelude::*;
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use ckptfs::output::{Attributes, Segment, VirtualFile};
 use ckptfs::read::{Scratch, read};
-use ckptfs::repo::{Attributes, Segment, VirtualFile};
-use ckptfs::tensor::{Dtype, Shape, SourceFile, Tensor, contiguous};
+use ckptfs::source::SourceFile;
+use ckptfs::tensor::{Dtype, Shape, Tensor, contiguous};
 use tempfile::NamedTempFile;
 
 /// Bytes before the first tensor of a source: no block of a disk begins there.

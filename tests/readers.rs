@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ckptfs::checkpoint::formats::torch_file::TorchFile;
 use ckptfs::checkpoint::open;
-use ckptfs::checkpoint::torch_file::TorchFile;
 use ckptfs::error::Result;
-use ckptfs::tensor::{SourceFile, Tensor, nests};
+use ckptfs::source::SourceFile;
+use ckptfs::tensor::{Tensor, nests};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

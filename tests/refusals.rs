@@ -7,10 +7,10 @@ use ckptfs::view::{Options, View};
 use safetensors::tensor::{Dtype, TensorView};
 use tempfile::TempDir;
 
-#[path = "common/remedy.rs"]
-mod remedy;
+#[path = "common/hint.rs"]
+mod hint;
 
-use remedy::says_what_to_do;
+use hint::says_what_to_do;
 
 fn example() -> (PathBuf, PathBuf) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/torchtitan-llama3");

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use ckptfs::output::{Split, VirtualFile};
 use ckptfs::read::{Scratch, read, read_at};
-use ckptfs::repo::{Split, VirtualFile};
 use ckptfs::tensor::Dtype;
 use ckptfs::view::{DtypeChoice, Options, View};
 use safetensors::SafeTensors;

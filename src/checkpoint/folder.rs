@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::foreign;
 use super::links::resolve;
 use crate::error::{Error, INCOMPLETE, Result};
-use crate::tensor::SourceFile;
+use crate::source::SourceFile;
 
 /// Largest file of parameters. In memory its values may take forty times as much.
 const JSON_LIMIT: u64 = 4 << 20;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::ending::Endings;
+use super::completion::Completions;
 use super::folder::Folder;
-use super::lone::{is_lone, stem};
-use super::place::{is_optimizers, search};
+use super::locate::single_file::{is_single_file, stem};
+use super::locate::{is_optimizers, search};
 use super::save::{self, Save};
 use crate::error::{Error, Result};
 
@@ -34,7 +34,7 @@ pub struct Run {
     named: Folder,
     /// Where the checkpoints are, once there are any.
     settled: OnceLock<Folder>,
-    endings: Endings,
+    endings: Completions,
 }
 
 impl Run {
@@ -48,7 +48,7 @@ impl Run {
         Self {
             named: folder,
             settled: OnceLock::new(),
-            endings: Endings::default(),
+            endings: Completions::default(),
         }
     }
 
@@ -105,7 +105,7 @@ impl Run {
     pub fn names(&self) -> Result<Vec<String>> {
         let mut names = self.folder().folders()?;
         let files = self.folder().names()?;
-        names.extend(files.into_iter().filter(|name| is_lone(name)));
+        names.extend(files.into_iter().filter(|name| is_single_file(name)));
         names.retain(|name| self.may_show(name));
         names.sort_unstable();
         Ok(names)

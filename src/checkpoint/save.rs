@@ -3,10 +3,10 @@
 use std::fs::Metadata;
 use std::time::SystemTime;
 
-use super::ending::{Endings, Trace, Weights};
+use super::completion::{Completions, Trace, Weights};
 use super::folder::Folder;
-use super::lone::is_lone;
-use super::place::search;
+use super::locate::search;
+use super::locate::single_file::is_single_file;
 use super::run::numbered;
 use crate::error::{Error, Result};
 
@@ -36,9 +36,9 @@ pub struct Save {
 /// Looks at what is called `name` in a run. `last` is the number of the last save that has ended, where the run says it.
 ///
 /// A numbered folder that cannot be looked into counts as a save: opening it will say why.
-pub fn look(run: &Folder, name: &str, last: Option<u64>, endings: &Endings) -> Option<Save> {
+pub fn look(run: &Folder, name: &str, last: Option<u64>, endings: &Completions) -> Option<Save> {
     let metadata = run.metadata(name).ok()?;
-    if !metadata.is_dir() && !is_lone(name) {
+    if !metadata.is_dir() && !is_single_file(name) {
         return None;
     }
     let number = numbered(name).and_then(|(_, numbers)| numbers.last().copied());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::folder::Folder;
 use crate::error::Result;
-use crate::tensor::SourceFile;
+use crate::source::SourceFile;
 
 /// What may stand in a Hugging Face directory beside the weights. Code (`*.py`) is left out: it would be run.
 const NAMES: [&str; 25] = [

@@ -1,7 +1,7 @@
 //! `ckptfs exec`.
 
 mod child;
-mod place;
+mod mount_folder;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,7 +14,7 @@ use clap::Args;
 use super::view;
 use crate::mount::Options;
 use child::Signals;
-use place::Place;
+use mount_folder::MountFolder;
 
 /// What stands for the path of the mount.
 const PATH: &[u8] = b"{}";
@@ -40,7 +40,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let source = view::pinned(&arguments.source)?;
     let view = view::open(&source, &arguments.view)?;
     let signals = Signals::take()?;
-    let place = Place::make(&source)?;
+    let place = MountFolder::make(&source)?;
     let options = Options::new(&source);
     let mounted = crate::mount::mount(view.files, place.path(), &options)?;
     let code = child::run(command(&arguments.command, mounted.point()), signals);

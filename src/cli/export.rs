@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use super::progress::Bar;
 use super::{output, size, view};
 use crate::export::{Exported, Options, export};
-use crate::fs::one_line;
 use crate::parallel;
+use crate::text::one_line;
 
 /// Write what a mount would show to a new directory; continues after an interruption
 #[derive(Debug, Args)]

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{output, view};
 use crate::checkpoint::Run;
 use crate::error::Error;
-use crate::fs::plain_json;
+use crate::text::plain_json;
 use crate::view::View;
 use report::{Report, TensorDetail};
 use run::RunReport;

@@ -11,8 +11,8 @@ use clap::Args;
 use super::{allocator, daemon, output, size, systemd, view};
 use crate::checkpoint::Run;
 use crate::error::Result;
-use crate::fs::one_line;
 use crate::mount::{Mounted, Options, StopSignals};
+use crate::text::one_line;
 use crate::view::View;
 
 /// Mount a checkpoint, or a run of them; stays in the foreground until Ctrl-C

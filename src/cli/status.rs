@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::inspect::print;
-use crate::fs::one_line;
 use crate::mount::{Mount, mounts};
+use crate::text::one_line;
 
 /// List what is mounted where
 #[derive(Debug, Args)]

@@ -7,11 +7,11 @@ use clap::{Args, ValueEnum};
 use super::size;
 use crate::checkpoint::Run;
 use crate::error::Result;
-use crate::fs::one_line;
 use crate::mount;
-use crate::repo::Split;
+use crate::output::Split;
 use crate::tensor;
-use crate::view::{DtypeChoice, Layout, MAX_SHARD_SIZE, Options, View};
+use crate::text::one_line;
+use crate::view::{DtypeChoice, MAX_SHARD_SIZE, Options, OutputFormat, View};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What the view shows")]
@@ -73,10 +73,10 @@ pub enum Shown {
 }
 
 impl Shown {
-    fn layout(self) -> Layout {
+    fn layout(self) -> OutputFormat {
         match self {
-            Self::Hf => Layout::Hf,
-            Self::Npy => Layout::Npy,
+            Self::Hf => OutputFormat::Hf,
+            Self::Npy => OutputFormat::Npy,
         }
     }
 }

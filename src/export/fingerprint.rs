@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::runs;
 use crate::error::Result;
-use crate::repo::{Segment, VirtualFile};
-use crate::tensor::SourceFile;
+use crate::output::{Segment, VirtualFile};
+use crate::source::SourceFile;
 
 /// Equal for two lists of files only if each byte of both is made in the same way of the same, unchanged source files.
 pub fn of(files: &[VirtualFile]) -> Result<String> {

@@ -1,6 +1,6 @@
 //! The parts in which files are written: each by one thread, each remembered when it is safe on disk.
 
-use crate::repo::VirtualFile;
+use crate::output::VirtualFile;
 
 /// Bytes of a piece: what a kill costs at most, for each thread.
 const PIECE: u64 = 32 << 20;
@@ -48,7 +48,7 @@ fn cut(file: usize, start: u64, end: u64, pieces: &mut Vec<Piece>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::inline_file;
+    use crate::output::inline_file;
 
     #[test]
     fn pieces_and_shared_ranges_cover_everything_once() {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::repo::{Segment, VirtualFile};
-use crate::tensor::{Dtype, Nest, SourceFile, Tensor, nests};
+use crate::output::{Segment, VirtualFile};
+use crate::source::SourceFile;
+use crate::tensor::{Dtype, Nest, Tensor, nests};
 
 /// `length` bytes of a source that lie in a file unchanged.
 #[derive(Debug, Clone)]

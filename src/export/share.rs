@@ -13,8 +13,8 @@ use super::pieces::Range;
 use super::runs::{self, Run};
 use super::staging::Staging;
 use crate::error::{Error, Result};
-use crate::repo::{Segment, VirtualFile, lengthened};
-use crate::tensor::SourceFile;
+use crate::output::{Segment, VirtualFile, lengthened};
+use crate::source::SourceFile;
 
 /// The alignment of tensors in a safetensors file, which a longer header keeps.
 const ALIGNMENT: u64 = 8;

@@ -11,8 +11,8 @@ use super::pieces::Piece;
 use super::target::Target;
 use super::{Progress, parallel};
 use crate::error::{Error, Result};
+use crate::output::VirtualFile;
 use crate::read;
-use crate::repo::VirtualFile;
 
 /// Bytes read and written at a time.
 const BLOCK: usize = 4 << 20;
@@ -249,7 +249,7 @@ mod tests {
         fs::create_dir(staging.files()).unwrap();
         fs::write(staging.files().join("a.npy"), "").unwrap();
         fs::hard_link(staging.files().join("a.npy"), staging.files().join("A.npy")).unwrap();
-        let file = |name| crate::repo::inline_file(name, vec![0; 9], None);
+        let file = |name| crate::output::inline_file(name, vec![0; 9], None);
         assert!(staging.make(&[file("a.npy"), file("b.npy")]).is_ok());
         let error = staging.make(&[file("A.npy"), file("a.npy")]).unwrap_err();
         assert!(error.to_string().contains("capital letters"), "{error}");

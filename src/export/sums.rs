@@ -11,8 +11,8 @@ use super::fingerprint::hex;
 use super::staging::Staging;
 use super::{Progress, Step};
 use crate::error::{Error, Result};
+use crate::output::VirtualFile;
 use crate::parallel;
-use crate::repo::VirtualFile;
 
 const NAME: &str = "SHA256SUMS";
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::tensor::source_reads;
+use crate::source::source_reads;
 
 /// Counts of a mount's requests. What the kernel answers by itself, from its caches or the source, does not appear.
 #[derive(Debug, Default)]

@@ -4,9 +4,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tree::{Entry, Stat, Tree, Usage};
 use super::{Answer, Errno};
-use crate::repo::VirtualFile;
+use crate::output::VirtualFile;
+use crate::tree::{Entry, Stat, Tree, Usage};
 
 /// How long the kernel may keep what cannot change while the mount lives.
 pub const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fuser::{BackingId, ReplyOpen};
 
 use crate::error::Result;
+use crate::output::VirtualFile;
 use crate::read::passthrough_source;
-use crate::repo::VirtualFile;
-use crate::tensor::SourceFile;
+use crate::source::SourceFile;
 
 /// What was decided at the first open of each file: the kernel takes no mixture.
 #[derive(Debug, Default)]

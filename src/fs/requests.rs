@@ -10,8 +10,9 @@ use fuser::*;
 
 use super::inodes::FOREVER;
 use super::waiting::Waiting;
-use super::{CheckpointFs, Entry, Shared, attributes, tree};
+use super::{CheckpointFs, Entry, Shared, attributes};
 use crate::read::Scratch;
+use crate::tree;
 
 const GENERATION: Generation = Generation(0);
 

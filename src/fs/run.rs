@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::tree::{Entry, Kind, ROOT, Stat, Usage};
 use super::{Answer, Errno, ErrorLog, Inodes};
 use crate::checkpoint::{LATEST, Run, Save};
 use crate::error::Result;
-use crate::repo::VirtualFile;
+use crate::output::VirtualFile;
+use crate::tree::{Entry, Kind, ROOT, Stat, Usage};
 use slot::Slot;
 use slots::{Slots, inode_in, split};
 

@@ -13,7 +13,7 @@ use super::index::{Found, Index};
 use super::pattern::{Bindings, form_of};
 use super::production::{Claim, Production, join};
 use super::table::{Rule, System};
-use crate::checkpoint::safetensors::name_fault;
+use crate::checkpoint::formats::safetensors::name_fault;
 use crate::error::{Error, Result};
 use crate::tensor::{SourceTensor, Tensor};
 

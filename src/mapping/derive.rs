@@ -97,7 +97,7 @@ impl Derivation {
     }
 
     /// What `params` themselves say, without what the system assumes.
-    pub fn stated(&self, params: &Map<String, Value>) -> Result<Map<String, Value>> {
+    pub fn declared(&self, params: &Map<String, Value>) -> Result<Map<String, Value>> {
         let is_constant = |field: &&Field| matches!(field.value, FieldValue::Constant(_));
         let fields = self.fields.iter().filter(|field| !is_constant(field));
         self.made(fields, params, &[], false)

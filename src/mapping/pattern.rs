@@ -20,11 +20,11 @@ pub struct Pattern {
     /// The pattern with `{}` for each component of digits.
     pub form: String,
     /// What stands at each `{}`: a variable, or digits that must be these.
-    places: Vec<Place>,
+    places: Vec<Piece>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Piece {
     Variable(String),
     Digits(u64),
 }
@@ -46,8 +46,8 @@ impl Pattern {
 
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.places.iter().filter_map(|place| match place {
-            Place::Variable(name) => Some(name.as_str()),
-            Place::Digits(_) => None,
+            Piece::Variable(name) => Some(name.as_str()),
+            Piece::Digits(_) => None,
         })
     }
 
@@ -56,9 +56,9 @@ impl Pattern {
         let mut bindings = Bindings::new();
         for (place, number) in self.places.iter().zip(numbers) {
             match place {
-                Place::Digits(digits) if digits != number => return None,
-                Place::Digits(_) => {}
-                Place::Variable(name) => {
+                Piece::Digits(digits) if digits != number => return None,
+                Piece::Digits(_) => {}
+                Piece::Variable(name) => {
                     bindings.insert(name.clone(), *number);
                 }
             }
@@ -84,8 +84,8 @@ impl Pattern {
                     .strip_prefix('{')
                     .and_then(|rest| rest.strip_suffix('}'));
                 match (variable, digits(component)) {
-                    (Some(name), _) => places.push(Place::Variable(name.to_owned())),
-                    (None, Some(number)) => places.push(Place::Digits(number)),
+                    (Some(name), _) => places.push(Piece::Variable(name.to_owned())),
+                    (None, Some(number)) => places.push(Piece::Digits(number)),
                     (None, None) => return component,
                 }
                 "{}"

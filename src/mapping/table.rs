@@ -202,11 +202,11 @@ impl Tables {
     }
 
     /// What params.json itself tells of config.json; nothing where it does not say enough.
-    pub fn stated(&self, params: &Map<String, Value>) -> Map<String, Value> {
-        let stated = self
+    pub fn declared(&self, params: &Map<String, Value>) -> Map<String, Value> {
+        let declared = self
             .derivation(params)
-            .map(|(derivation, model)| derivation.stated(model));
-        stated.and_then(Result::ok).unwrap_or_default()
+            .map(|(derivation, model)| derivation.declared(model));
+        declared.and_then(Result::ok).unwrap_or_default()
     }
 
     pub fn family(&self, model_type: &str) -> Option<&Family> {
@@ -214,7 +214,7 @@ impl Tables {
     }
 
     /// What is told of a family whose tensors are not listed.
-    pub fn unlisted(&self, model_type: &str) -> Option<&Family> {
+    pub fn unknown_family(&self, model_type: &str) -> Option<&Family> {
         let all = self.own.families.iter().chain(&self.embedded.families);
         all.filter(|family| !family.is_listed())
             .find(|family| family.is(model_type))

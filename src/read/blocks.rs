@@ -145,10 +145,10 @@ impl Cache {
         let range = &read.block.range;
         let done = end - range.start;
         let is_begun = read.handed_on >= done && done * BEGUN > range.end - range.start;
-        let is_lone = self
+        let is_single_reader = self
             .in_use()
             .all(|entry| entry.block.identity == read.block.identity);
-        (is_begun && is_lone).then_some(range.end)
+        (is_begun && is_single_reader).then_some(range.end)
     }
 
     /// A block that nobody asked for yet, unless it is there or there is no room.
@@ -212,7 +212,8 @@ fn cache() -> MutexGuard<'static, Cache> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{Dtype, Shape, SourceFile, contiguous};
+    use crate::source::SourceFile;
+    use crate::tensor::{Dtype, Shape, contiguous};
 
     const MIB: u64 = 1 << 20;
 

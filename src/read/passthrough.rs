@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::repo::{Segment, VirtualFile};
-use crate::tensor::{SourceFile, Tensor, nests};
+use crate::output::{Segment, VirtualFile};
+use crate::source::SourceFile;
+use crate::tensor::{Tensor, nests};
 
 /// The source file whose bytes are exactly those of `file`, if there is one.
 ///

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::cast_copy::CastCopy;
 use super::scatter::{self, Copy};
 use super::span::Span;
-use super::stage::Stage;
 use super::tiles::Production;
 use super::{blocks, read_tensor_at, room};
 use crate::error::Result;
-use crate::repo::{Segment, VirtualFile};
+use crate::output::{Segment, VirtualFile};
 use crate::tensor::{Nest, Tensor, nests};
 
 /// A range of a tensor that is taken from blocks.
@@ -64,7 +64,7 @@ fn is_transposed(tensor: &Tensor) -> bool {
 pub(super) struct Plan<'a> {
     ready: Vec<(usize, Cow<'a, [u8]>)>,
     copies: Vec<Copy<'a>>,
-    stages: Vec<Stage<'a>>,
+    stages: Vec<CastCopy<'a>>,
     productions: Vec<Production<'a>>,
     transposed: Vec<Transposed<'a>>,
     /// What those are produced from.
@@ -112,7 +112,7 @@ impl<'a> Plan<'a> {
     fn join(&mut self) {
         scatter::join(&mut self.copies);
         self.stages.dedup_by(|next, last| last.takes(next));
-        self.stages.iter_mut().for_each(Stage::join);
+        self.stages.iter_mut().for_each(CastCopy::join);
     }
 
     /// Bytes `from .. to` of a tensor. The few requests that cut through an element are served by way of whole ones.
@@ -165,13 +165,13 @@ impl<'a> Plan<'a> {
         } else if from == to {
             scatter::expand(&nest, destination, &mut self.copies);
         } else {
-            self.stages.push(Stage::of(&nest, to, destination));
+            self.stages.push(CastCopy::of(&nest, to, destination));
         }
     }
 
     /// What the files are read in.
     pub fn spans(&mut self) -> impl Iterator<Item = Span> {
-        let stages = self.stages.iter_mut().flat_map(Stage::spans);
+        let stages = self.stages.iter_mut().flat_map(CastCopy::spans);
         let productions = self.productions.iter().map(Production::span);
         let behind_blocks = self.behind_blocks.drain(..);
         scatter::spans(&mut self.copies)
@@ -190,7 +190,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The copy that makes a whole reply of `length` bytes, if one does.
-    pub fn lone_copy(&self, length: usize) -> Option<&Copy<'a>> {
+    pub fn single_copy(&self, length: usize) -> Option<&Copy<'a>> {
         match &*self.copies {
             [copy] if copy.length == length => Some(copy),
             _ => None,
@@ -221,8 +221,9 @@ impl<'a> Plan<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::Attributes;
-    use crate::tensor::{Dtype, Shape, SourceFile, contiguous};
+    use crate::output::Attributes;
+    use crate::source::SourceFile;
+    use crate::tensor::{Dtype, Shape, contiguous};
 
     #[test]
     fn the_next_transposed_tensor_of_the_file_follows() {

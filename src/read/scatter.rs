@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::span::Span;
 use super::{room, windows};
 use crate::error::Result;
-use crate::tensor::{Nest, SourceFile, Stretch};
+use crate::source::{SourceFile, Stretch};
+use crate::tensor::Nest;
 
 /// Longest gap between two copies that is read along with them: copying a page costs less than another system call.
 const GAP: u64 = 4096;
@@ -102,7 +103,7 @@ pub(super) fn join(copies: &mut Vec<Copy<'_>>) {
 /// Carries out copies whose destinations do not overlap.
 pub(super) fn execute(mut copies: Vec<Copy<'_>>, reply: &mut [u8]) -> Result<()> {
     let slices = destinations(&mut copies, reply);
-    let mut places: Vec<Place> = copies.into_iter().zip(slices).collect();
+    let mut places: Vec<Destination> = copies.into_iter().zip(slices).collect();
     places.sort_unstable_by_key(|(copy, _)| copy.in_source());
     let mut others = windows::read(places)?;
     let mut waste = WASTE.take();
@@ -112,7 +113,7 @@ pub(super) fn execute(mut copies: Vec<Copy<'_>>, reply: &mut [u8]) -> Result<()>
 }
 
 /// Reads places, as many at a time as share a file and have gaps for which there is room.
-fn read_stretches(places: &mut [Place<'_, '_>], waste: &mut Vec<u8>) -> Result<()> {
+fn read_stretches(places: &mut [Destination<'_, '_>], waste: &mut Vec<u8>) -> Result<()> {
     let mut files = places.chunk_by(|(a, _), (b, _)| a.is_of_file_of(b));
     let is_of_several_files = files.nth(1).is_some();
     let mut wasted = 0;
@@ -141,10 +142,13 @@ fn read_stretches(places: &mut [Place<'_, '_>], waste: &mut Vec<u8>) -> Result<(
 }
 
 /// A copy and the part of the reply that it fills.
-pub(super) type Place<'a, 'r> = (Copy<'a>, &'r mut [u8]);
+pub(super) type Destination<'a, 'r> = (Copy<'a>, &'r mut [u8]);
 
 /// Where a stretch starts, and what its bytes fill one after the other.
-fn slices_of<'r: 'w, 'w>(stretch: &mut [Place<'_, 'r>], waste: &mut &'w mut [u8]) -> Stretch<'w> {
+fn slices_of<'r: 'w, 'w>(
+    stretch: &mut [Destination<'_, 'r>],
+    waste: &mut &'w mut [u8],
+) -> Stretch<'w> {
     let start = stretch[0].0.source;
     let mut end = start;
     let mut slices = Vec::with_capacity(stretch.len());
@@ -176,7 +180,7 @@ pub(super) fn spans(copies: &mut [Copy<'_>]) -> impl Iterator<Item = Span> {
 }
 
 /// Bytes of all gaps that are read along with sorted places.
-fn gaps(places: &[Place<'_, '_>]) -> usize {
+fn gaps(places: &[Destination<'_, '_>]) -> usize {
     let pairs = places.iter().zip(places.iter().skip(1));
     let gaps = pairs.filter_map(|((a, _), (b, _))| a.gap_to(b, GAP));
     gaps.sum::<u64>() as usize

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::tensor::SourceFile;
+use crate::source::SourceFile;
 
 /// A range of a file, of which about every part is wanted alike.
 pub(super) struct Span {

@@ -3,17 +3,18 @@
 use std::cell::Cell;
 
 use crate::error::Result;
-use crate::tensor::{Dtype, Landed, Loop, Nest, Rows, each_offset};
+use crate::source::{DirectBuffer, Rows};
+use crate::tensor::{Dtype, Loop, Nest, each_offset};
 
 use super::cast::cast;
-use super::place::{Grid, place};
+use super::scatter_tile::{Grid, place};
 use super::span::Span;
 use super::{GATHERED, room};
 
 /// Neighbours in the source held at a time, so that what was read is transposed in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
 /// The same past the page cache where all of them are cast before they are placed: half a longest read.
-const LANDED_CAST: u64 = Landed::MOST / 2;
+const LANDED_CAST: u64 = DirectBuffer::MOST / 2;
 /// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
 const ROW_BYTES: u64 = 4096;
 const ROWS: u64 = 128;
@@ -70,7 +71,11 @@ impl Production<'_> {
         let span = self.span();
         if rectangle.is_dense() && span.file.is_read_past_cache(span.range.clone()) {
             let casts = self.nest.dtype != self.dtype;
-            rectangle.run = if casts { LANDED_CAST } else { Landed::MOST };
+            rectangle.run = if casts {
+                LANDED_CAST
+            } else {
+                DirectBuffer::MOST
+            };
         } else {
             span.file.read_ahead(span.range);
         }
@@ -158,7 +163,12 @@ impl Production<'_> {
     }
 
     /// Reads the rectangle row after row, into the tile unless it landed elsewhere.
-    fn read_tile(&self, part: &Rectangle, from: u64, tile: &mut Tile) -> Result<Option<Landed>> {
+    fn read_tile(
+        &self,
+        part: &Rectangle,
+        from: u64,
+        tile: &mut Tile,
+    ) -> Result<Option<DirectBuffer>> {
         let unit = self.nest.unit();
         let is_dense = part.is_dense();
         let padding = if is_dense { 0 } else { PADDING / unit };

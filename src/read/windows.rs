@@ -8,15 +8,15 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use lru::LruCache;
 
-use super::scatter::{NEAR, Place};
+use super::scatter::{Destination, NEAR};
 use crate::error::Result;
-use crate::tensor::{Landed, SourceFile};
+use crate::source::{DirectBuffer, SourceFile};
 
 /// Those of the replies that are under way, and of those before.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// Bytes of a window: about as many as the rows of a reply are spread over.
-const SIZE: u64 = Landed::MOST;
+const SIZE: u64 = DirectBuffer::MOST;
 
 /// Replies that are shorter read less than windows would.
 const SHORT: u64 = SIZE / 4;
@@ -25,10 +25,12 @@ const SHORT: u64 = SIZE / 4;
 const LONG: u64 = 64 << 10;
 
 /// Read by the first who needs it, for whom the others wait.
-type Window = Arc<Mutex<Option<Arc<Landed>>>>;
+type Window = Arc<Mutex<Option<Arc<DirectBuffer>>>>;
 
 /// Fills those of a reply's places that windows suit, and returns the others. They are sorted by source.
-pub(super) fn read<'a, 'r>(mut places: Vec<Place<'a, 'r>>) -> Result<Vec<Place<'a, 'r>>> {
+pub(super) fn read<'a, 'r>(
+    mut places: Vec<Destination<'a, 'r>>,
+) -> Result<Vec<Destination<'a, 'r>>> {
     if bytes(&places) <= SHORT {
         return Ok(places);
     }
@@ -48,7 +50,7 @@ pub(super) fn read<'a, 'r>(mut places: Vec<Place<'a, 'r>>) -> Result<Vec<Place<'
 
 /// Whether the replies before and after need what lies between the copies of a region, about every other row, and the page cache
 /// holds nothing of it.
-fn suit(region: &[Place<'_, '_>]) -> bool {
+fn suit(region: &[Destination<'_, '_>]) -> bool {
     let Some((file, range)) = around(region) else {
         return false;
     };
@@ -58,19 +60,19 @@ fn suit(region: &[Place<'_, '_>]) -> bool {
     are_rows && are_half && file.is_read_past_cache(range)
 }
 
-fn bytes(places: &[Place<'_, '_>]) -> u64 {
+fn bytes(places: &[Destination<'_, '_>]) -> u64 {
     places.iter().map(|(copy, _)| copy.length as u64).sum()
 }
 
 /// The file and the range that a region lies in.
-fn around<'a>(region: &[Place<'a, '_>]) -> Option<(&'a SourceFile, Range<u64>)> {
+fn around<'a>(region: &[Destination<'a, '_>]) -> Option<(&'a SourceFile, Range<u64>)> {
     let ((first, _), (last, _)) = (region.first()?, region.last()?);
     Some((first.file, first.source..last.range().end))
 }
 
 /// Fills a region's places. `false` where the file is not read past the page cache.
-fn fill(region: &mut [Place<'_, '_>]) -> Result<bool> {
-    let mut held: Option<(u64, Arc<Landed>)> = None;
+fn fill(region: &mut [Destination<'_, '_>]) -> Result<bool> {
+    let mut held: Option<(u64, Arc<DirectBuffer>)> = None;
     for (copy, target) in region {
         for number in numbers(&copy.range()) {
             if held.as_ref().is_none_or(|(last, _)| *last != number) {
@@ -99,14 +101,14 @@ fn read_free(file: &SourceFile, range: Range<u64>) -> Result<()> {
     Ok(())
 }
 
-fn landed(file: &SourceFile, number: u64) -> Result<Option<Arc<Landed>>> {
+fn landed(file: &SourceFile, number: u64) -> Result<Option<Arc<DirectBuffer>>> {
     let window = window(file, number);
     let mut landed = window.lock().unwrap_or_else(PoisonError::into_inner);
     land(file, number, &mut landed)?;
     Ok(landed.clone())
 }
 
-fn land(file: &SourceFile, number: u64, landed: &mut Option<Arc<Landed>>) -> Result<()> {
+fn land(file: &SourceFile, number: u64, landed: &mut Option<Arc<DirectBuffer>>) -> Result<()> {
     if landed.is_none() {
         let start = number * SIZE;
         let range = start..file.size().min(start + SIZE);

@@ -5,17 +5,17 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::dtype::Dtype;
-use super::file::SourceFile;
 use super::shape::{Dims, Shape, row_major};
 use super::view::units;
 use crate::error::{Error, Result};
+use crate::source::SourceFile;
 
 /// Largest output of an array that repeats elements (stride 0), so that four bytes cannot claim to be a terabyte.
 const EXPANDED_LIMIT: u64 = 64 << 20;
 
 /// Where an array's elements lie: the byte offset of element 0 and, for each dimension, the step in elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub struct Strides {
     pub offset: u64,
     pub strides: Dims,
 }
@@ -23,7 +23,7 @@ pub struct Layout {
 /// Finds a layout that only the file's own bytes tell, on the first read that needs it.
 pub trait Locate: Debug + Send + Sync {
     /// The array must have this type and shape.
-    fn locate(&self, dtype: Dtype, shape: &Shape) -> Result<Layout>;
+    fn locate(&self, dtype: Dtype, shape: &Shape) -> Result<Strides>;
 
     /// The bytes that hold the array and tell where it lies among them.
     fn item(&self) -> Range<u64>;
@@ -38,7 +38,7 @@ pub trait Locate: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Stored {
     file: Arc<SourceFile>,
-    layout: OnceLock<Layout>,
+    layout: OnceLock<Strides>,
     locate: Option<Box<dyn Locate>>,
 }
 
@@ -48,7 +48,7 @@ impl Stored {
         file: Arc<SourceFile>,
         dtype: Dtype,
         shape: &Shape,
-        layout: Layout,
+        layout: Strides,
     ) -> Result<Self> {
         let unit = unit_bytes(dtype);
         check(&file, unit, shape, &layout)?;
@@ -89,12 +89,12 @@ impl Stored {
     }
 
     /// The layout, if finding it costs no read.
-    pub fn known_layout(&self) -> Option<&Layout> {
+    pub fn known_layout(&self) -> Option<&Strides> {
         self.layout.get()
     }
 
     /// The layout, found and checked against `shape`, in stored units, if it was not before.
-    pub(super) fn layout(&self, dtype: Dtype, shape: &Shape) -> Result<&Layout> {
+    pub(super) fn layout(&self, dtype: Dtype, shape: &Shape) -> Result<&Strides> {
         if let (None, Some(locate)) = (self.layout.get(), &self.locate) {
             let layout = locate.locate(dtype, shape)?;
             let units = units(dtype, shape)?;
@@ -112,7 +112,7 @@ pub(super) fn unit_bytes(dtype: Dtype) -> u64 {
     dtype.bytes().unwrap_or(1)
 }
 
-fn check(file: &SourceFile, unit: u64, shape: &Shape, layout: &Layout) -> Result<()> {
+fn check(file: &SourceFile, unit: u64, shape: &Shape, layout: &Strides) -> Result<()> {
     let refuse = |reason: String| Err(Error::malformed(file.path(), reason));
     if layout.strides.len() != shape.rank() {
         return refuse(format!(
@@ -157,8 +157,8 @@ fn is_expanded(shape: &Shape, strides: &[u64]) -> bool {
 }
 
 /// The layout of an array written row by row from `offset` on.
-pub fn contiguous(offset: u64, shape: &Shape) -> Layout {
-    Layout {
+pub fn contiguous(offset: u64, shape: &Shape) -> Strides {
+    Strides {
         offset,
         strides: row_major(shape.dims()),
     }

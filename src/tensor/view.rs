@@ -3,12 +3,12 @@
 use std::sync::{Arc, Weak};
 
 use super::dtype::Dtype;
-use super::file::SourceFile;
 use super::reshape::{Group, groups};
 use super::shape::{Dims, Shape};
-use super::stored::{Layout, Locate, Stored, unit_bytes};
+use super::stored::{Locate, Stored, Strides, unit_bytes};
 use super::tiling::Tiling;
 use crate::error::{Error, Result};
+use crate::source::SourceFile;
 
 /// An immutable, lazily evaluated array. Cloning copies a pointer.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl Tensor {
         file: Arc<SourceFile>,
         dtype: Dtype,
         shape: Shape,
-        layout: Layout,
+        layout: Strides,
     ) -> Result<Self> {
         let stored = Stored::new(file, dtype, &units(dtype, &shape)?, layout)?;
         Ok(Self::new(dtype, shape, Expression::Stored(stored)))

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Finding, Outcome, Reading};
-use crate::checkpoint::torch_file;
+use crate::checkpoint::formats::torch_file;
 use crate::mapping::MappedTensor;
 use crate::parallel;
-use crate::tensor::{SourceFile, Stored};
+use crate::source::SourceFile;
+use crate::tensor::Stored;
 
 /// Bytes that hold a checksum of themselves.
 enum Summed<'a> {

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::config::ConfigFile;
-use super::{DtypeChoice, Options, View, chosen, dtype, side_files};
+use super::{DtypeChoice, Options, View, detect_system, dtype, side_files};
 use crate::checkpoint::{Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, System, Tables};
-use crate::repo::{self, Attributes, Naming, Split, VirtualFile, Weights};
+use crate::output::{self, Attributes, Naming, Split, VirtualFile, Weights};
 use crate::tensor::SourceTensor;
 
 const CONFIG: &str = "adapter_config.json";
@@ -42,7 +42,7 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     };
     let mut files = options.layout.weight_files(&tensors, &weights);
     files.push(match config {
-        Some(file) => repo::source_file(CONFIG, file),
+        Some(file) => output::source_file(CONFIG, file),
         None => made(&tensors, &training.unwrap_or_default(), options.lora_alpha)?,
     });
     Ok(View {
@@ -85,7 +85,7 @@ fn map(
             tensor.origin, family.name
         ))
     };
-    let chosen = chosen::choose(
+    let chosen = detect_system::choose(
         &systems,
         family,
         tensors,
@@ -138,10 +138,10 @@ fn made(
     if !whole.is_empty() {
         config["modules_to_save"] = json!(whole);
     }
-    let attributes = Attributes::of(repo::sources(tensors));
-    Ok(repo::inline_file(
+    let attributes = Attributes::of(output::sources(tensors));
+    Ok(output::inline_file(
         CONFIG,
-        repo::python_json(&config),
+        output::python_json(&config),
         attributes,
     ))
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::declared;
 use super::options::Options;
-use super::stated;
 use crate::checkpoint::foreign;
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Derivation, Family, MappedTensor, System, Tables};
-use crate::repo::{self, Attributes, VirtualFile};
-use crate::tensor::{Dtype, SourceFile, SourceTensor};
+use crate::output::{self, Attributes, VirtualFile};
+use crate::source::SourceFile;
+use crate::tensor::{Dtype, SourceTensor};
 
 pub const NAME: &str = "config.json";
 
@@ -46,12 +47,12 @@ impl<'a> ConfigFile<'a> {
         let mut this = match (file, &checkpoint.params) {
             (Some(file), _) => {
                 let this = Self::read(&file.file)?;
-                stated::check(&this.values, &file.file, checkpoint, tables)?;
+                declared::check(&this.values, &file.file, checkpoint, tables)?;
                 this
             }
             (None, Some(params)) => Self::derive(params, tables)?,
             (None, None) if options.family.is_some() && options.heads.is_some() => {
-                Self::stated(options)
+                Self::declared(options)
             }
             (None, None) => return Err(missing(options)),
         };
@@ -121,9 +122,9 @@ impl<'a> ConfigFile<'a> {
         let said = self.values.model_type().unwrap_or_default();
         let names = |of: &str| tables.family(of).map(|family| &*family.name);
         match &options.family {
-            Some(stated) if names(said).is_some() && names(said) != names(stated) => {
+            Some(declared) if names(said).is_some() && names(said) != names(declared) => {
                 Err(Error::Mapping(format!(
-                    "config.json says model_type is {said}, the command line {stated}; leave out --family or give that model's --config-from"
+                    "config.json says model_type is {said}, the command line {declared}; leave out --family or give that model's --config-from"
                 )))
             }
             _ => Ok(()),
@@ -206,11 +207,11 @@ impl<'a> ConfigFile<'a> {
     pub fn file(&self, tensors: &[MappedTensor]) -> Option<VirtualFile> {
         match &self.origin {
             Origin::Stated => None,
-            Origin::File(file) if !self.changed => Some(repo::source_file(NAME, file.clone())),
+            Origin::File(file) if !self.changed => Some(output::source_file(NAME, file.clone())),
             Origin::File(_) | Origin::Derived(..) => {
-                let bytes = repo::python_json(self.values.json());
-                let attributes = Attributes::of(repo::sources(tensors));
-                Some(repo::inline_file(NAME, bytes, attributes))
+                let bytes = output::python_json(self.values.json());
+                let attributes = Attributes::of(output::sources(tensors));
+                Some(output::inline_file(NAME, bytes, attributes))
             }
         }
     }
@@ -239,7 +240,7 @@ impl<'a> ConfigFile<'a> {
         })
     }
 
-    fn stated(options: &Options) -> Self {
+    fn declared(options: &Options) -> Self {
         let mut values = Config::default();
         if let Some(family) = &options.family {
             values.set("model_type", family.clone().into());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{MappedTensor, Tables};
-use crate::repo::{self, Split, VirtualFile, Weights};
+use crate::output::{self, Split, VirtualFile, Weights};
 use crate::tensor::Dtype;
 
 use super::config::ConfigFile;
@@ -42,7 +42,7 @@ impl DtypeChoice {
 
 /// What the weights of a view are shown as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layout {
+pub enum OutputFormat {
     /// Safetensors files and their index.
     #[default]
     Hf,
@@ -50,15 +50,15 @@ pub enum Layout {
     Npy,
 }
 
-impl Layout {
+impl OutputFormat {
     pub(super) fn weight_files(
         self,
         tensors: &[MappedTensor],
         weights: &Weights,
     ) -> Vec<VirtualFile> {
         match self {
-            Self::Hf => repo::weight_files(tensors, weights),
-            Self::Npy => repo::npy_files(tensors),
+            Self::Hf => output::weight_files(tensors, weights),
+            Self::Npy => output::npy_files(tensors),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Layout {
 pub struct Options {
     /// A Hugging Face folder whose config and tokenizer files are shown.
     pub config_from: Option<PathBuf>,
-    pub layout: Layout,
+    pub layout: OutputFormat,
     pub dtype: DtypeChoice,
     pub split: Split,
     /// A TOML file of further families and systems.
@@ -99,7 +99,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             config_from: None,
-            layout: Layout::Hf,
+            layout: OutputFormat::Hf,
             dtype: DtypeChoice::Keep,
             split: Split::AtMost(MAX_SHARD_SIZE),
             mapping: None,

@@ -6,9 +6,10 @@ use std::os::fd::AsRawFd;
 use std::sync::PoisonError;
 use std::thread;
 
+use ckptfs::output::VirtualFile;
 use ckptfs::read::{Scratch, read, read_at, set_cache_size};
-use ckptfs::repo::VirtualFile;
-use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
+use ckptfs::source::SourceFile;
+use ckptfs::tensor::{Dtype, Shape, Strides, Tensor};
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
@@ -56,7 +57,7 @@ impl Share {
         // SAFETY: posix_fadvise takes a descriptor and numbers.
         unsafe { libc::posix_fadvise(self.file.as_raw_fd(), start, 0, libc::POSIX_FADV_DONTNEED) };
         let source = SourceFile::open(&self.file.path().canonicalize().unwrap()).unwrap();
-        let layout = Layout {
+        let layout = Strides {
             offset: SKIP * self.dtype.bytes().unwrap(),
             strides: [self.naive.dims[1], 1].into(),
         };

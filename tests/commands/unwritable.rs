@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-#[path = "../common/remedy.rs"]
-mod remedy;
+#[path = "../common/hint.rs"]
+mod hint;
 
-use self::remedy::says_what_to_do;
+use self::hint::says_what_to_do;
 use crate::common::programs::*;
 use crate::need_fuse;
 

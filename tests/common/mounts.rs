@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ckptfs::mount::{Mounted, Options, mount};
-use ckptfs::repo::{Attributes, Segment, VirtualFile};
-use ckptfs::tensor::SourceFile;
+use ckptfs::output::{Attributes, Segment, VirtualFile};
+use ckptfs::source::SourceFile;
 use tempfile::TempDir;
 
 /// Ends the test, saying so, where the machine has no FUSE. Else its mounts are its own.

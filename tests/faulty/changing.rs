@@ -163,7 +163,7 @@ fn a_change_of_mode_or_links_excuses_no_later_change() {
     }];
     for excuse in excuses {
         write(&source, &noise(SIZE, 26), 0o644);
-        let file = ckptfs::tensor::SourceFile::open(&source).unwrap();
+        let file = ckptfs::source::SourceFile::open(&source).unwrap();
         let read = || file.read_exact_at(&mut [0; 8], 9000);
         // Times of files are as coarse as the kernel's clock.
         let tick = || thread::sleep(Duration::from_millis(20));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use ckptfs::tensor::SourceFile;
+use ckptfs::source::SourceFile;
 use fuser::*;
 use tempfile::TempDir;
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
+use ckptfs::output::{Segment, VirtualFile};
 use ckptfs::read::read_at;
-use ckptfs::repo::{Segment, VirtualFile};
 use ckptfs::tensor::Dtype;
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};

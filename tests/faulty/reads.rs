@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use ckptfs::output::{Attributes, Segment, VirtualFile};
 use ckptfs::read::read_at;
-use ckptfs::repo::{Attributes, Segment, VirtualFile};
-use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
+use ckptfs::source::SourceFile;
+use ckptfs::tensor::{Dtype, Shape, Strides, Tensor};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -78,7 +79,7 @@ impl Stand {
 
 /// 200 by 300 elements of two bytes from byte 1000 on, columns first; and the same the naive way.
 fn transposed(source: &std::sync::Arc<SourceFile>, bytes: &[u8]) -> (Tensor, Vec<u8>) {
-    let layout = Layout {
+    let layout = Strides {
         offset: 1000,
         strides: [300, 1].into(),
     };

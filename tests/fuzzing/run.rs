@@ -129,7 +129,7 @@ fn contents(view: &View) -> Result<Vec<Vec<u8>>, String> {
         .files
         .iter()
         .filter(|file| file.path().ends_with(".safetensors"));
-    let read = |file: &ckptfs::repo::VirtualFile| {
+    let read = |file: &ckptfs::output::VirtualFile| {
         let mut bytes = vec![0; file.size() as usize];
         read_at(file, 0, &mut bytes).map_err(|error| error.to_string())?;
         Ok(bytes)

@@ -1,9 +1,10 @@
 //! safetensors files whose header lies, repeats itself or hides something; and the headers that we write ourselves.
 
 use ckptfs::mapping::MappedTensor;
+use ckptfs::output::{Naming, Split, VirtualFile, Weights, weight_files};
 use ckptfs::read::read_at;
-use ckptfs::repo::{Naming, Split, VirtualFile, Weights, weight_files};
-use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor};
+use ckptfs::source::SourceFile;
+use ckptfs::tensor::{Dtype, Shape, Strides, Tensor};
 use ckptfs::view::{Options, View};
 use safetensors::SafeTensors;
 
@@ -182,7 +183,7 @@ cases! {
     52 headers_of_our_own_beyond_the_limit, "split over more files" => {
         let scene = whole(one("w", "U8", "4", "0,4", 4));
         let source = SourceFile::open(&scene.path("model.safetensors")).unwrap();
-        let layout = Layout { offset: 0, strides: vec![1].into() };
+        let layout = Strides { offset: 0, strides: vec![1].into() };
         let tensor = Tensor::stored(source, Dtype::U8, Shape::new(&[4]).unwrap(), layout).unwrap();
         let named = |index| MappedTensor { name: format!("{index:04000}").into(), tensor: tensor.clone(), sources: Default::default() };
         let tensors: Vec<_> = (0..4500).map(named).collect();

@@ -105,7 +105,7 @@ cases! {
 
     83 a_disk_that_fails, "an errno of its own each, in tests/faults.rs: EIO, ESTALE, short reads, delays" => {
         need_fuse!();
-        fn broken<'a>(file: &ckptfs::repo::VirtualFile, _: u64, _: usize, _: bool, _: &'a mut ckptfs::read::Scratch) -> ckptfs::error::Result<&'a [u8]> {
+        fn broken<'a>(file: &ckptfs::output::VirtualFile, _: u64, _: usize, _: bool, _: &'a mut ckptfs::read::Scratch) -> ckptfs::error::Result<&'a [u8]> {
             Err(ckptfs::error::Error::io(file.path().as_ref(), std::io::Error::from_raw_os_error(libc::EREMOTEIO)))
         }
         let view = View::with(vec![inline("file", &[&[1; 10_000]])], |options| options.read = broken);

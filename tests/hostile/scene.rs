@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-#[path = "../common/remedy.rs"]
-mod remedy;
+#[path = "../common/hint.rs"]
+mod hint;
 
-use self::remedy::says_what_to_do;
+use self::hint::says_what_to_do;
 use super::watch::Watch;
 
 /// Most processor time of an answer, more where the program is built for debugging; and most memory.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ckptfs::error::{Error, Result};
+use ckptfs::output::VirtualFile;
 use ckptfs::read::Scratch;
-use ckptfs::repo::VirtualFile;
 
 use crate::common::mounts::*;
 use crate::need_fuse;

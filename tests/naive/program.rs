@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ckptfs::tensor::{Dtype, Layout, Shape, SourceFile, Tensor, Tile};
+use ckptfs::source::SourceFile;
+use ckptfs::tensor::{Dtype, Shape, Strides, Tensor, Tile};
 use proptest::prelude::*;
 
 use super::Naive;
@@ -53,7 +54,7 @@ pub fn stored(file: Arc<SourceFile>, dims: &[u64], order: u64, dtype: Dtype) -> 
         step *= dims[*axis];
     }
     let skip = order % 7;
-    let layout = Layout {
+    let layout = Strides {
         offset: skip * dtype.bytes().unwrap(),
         strides: strides.clone().into(),
     };

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use ckptfs::checkpoint::Run;
-use ckptfs::repo::VirtualFile;
+use ckptfs::output::VirtualFile;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::scene::*;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use ckptfs::checkpoint::Run;
 use ckptfs::error::Result;
 use ckptfs::mount::{Mounted, Options, mount_run};
-use ckptfs::repo::VirtualFile;
+use ckptfs::output::VirtualFile;
 use ckptfs::view::{self, View};
 use tempfile::TempDir;
 

@@ -44,8 +44,8 @@ pub fn run(mut command: Command, mut signals: Signals) -> anyhow::Result<u8> {
     match command.spawn() {
         Ok(child) => wait(child, signals).context(program),
         Err(error) => {
-            let remedy = "name a program in PATH or its path behind --";
-            crate::cli::complain(&format!("{program}: {error}; {remedy}"));
+            let hint = "name a program in PATH or its path behind --";
+            crate::cli::complain(&format!("{program}: {error}; {hint}"));
             Ok(match error.kind() {
                 io::ErrorKind::NotFound => NOT_FOUND,
                 _ => NOT_EXECUTABLE,

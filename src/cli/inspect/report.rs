@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::mapping::{Dropped, MappedTensor};
+use crate::output::{FileRange, VirtualFile, file_ranges};
 use crate::read::passthrough_source;
-use crate::repo::{Place, VirtualFile, places};
 use crate::tensor::{Nest, Stored, nests};
 use crate::view::{Note, Tied, View};
 
@@ -94,13 +94,13 @@ impl Report {
     /// # Errors
     /// Those of reading the beginning of a file that may be shown as it is.
     pub fn of(view: &View) -> Result<Self> {
-        let places = places(&view.files);
+        let file_ranges = file_ranges(&view.files);
         let tensors = || view.tensors.iter().map(|tensor| &tensor.tensor);
         let mut dtypes = BTreeMap::new();
         for tensor in tensors() {
             *dtypes.entry(tensor.dtype().name()).or_default() += 1;
         }
-        let report = |mapped| TensorReport::of(mapped, &places);
+        let report = |mapped| TensorReport::of(mapped, &file_ranges);
         Ok(Self {
             system: view.system.clone(),
             evidence: view.evidence.clone(),
@@ -152,9 +152,9 @@ impl TensorReport {
         steps
     }
 
-    fn of(mapped: &MappedTensor, places: &HashMap<String, Place<'_>>) -> Self {
+    fn of(mapped: &MappedTensor, file_ranges: &HashMap<String, FileRange<'_>>) -> Self {
         let tensor = &mapped.tensor;
-        let place = places.get(&*mapped.name);
+        let place = file_ranges.get(&*mapped.name);
         let mut stored = Vec::new();
         tensor.each_stored(&mut |array| stored.push(StoredReport::of(array)));
         Self {
@@ -193,7 +193,7 @@ impl TensorDetail {
             Ok(())
         })?;
         Ok(Self {
-            tensor: TensorReport::of(mapped, &places(&view.files)),
+            tensor: TensorReport::of(mapped, &file_ranges(&view.files)),
             ranges,
         })
     }

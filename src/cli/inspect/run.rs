@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::checkpoint::{Run, Save};
 use crate::error::Result;
-use crate::fs::one_line;
 use crate::parallel;
+use crate::text::one_line;
 
 #[derive(Debug, Serialize)]
 pub struct RunReport {

@@ -8,7 +8,7 @@ use super::pattern::pattern;
 use super::report::{Report, TensorDetail, TensorReport};
 use super::tree::{Kind, Node, tree};
 use crate::cli::size;
-use crate::fs::one_line;
+use crate::text::one_line;
 
 /// As many files are named.
 const FILES: usize = 8;

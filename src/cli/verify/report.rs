@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-use crate::fs::one_line;
+use crate::text::one_line;
 use crate::verify::{Difference, Finding, NonFinite, Outcome};
 
 #[derive(Debug, Serialize)]

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::{Open, inode_in, lock};
 use crate::checkpoint::{Run, Save};
 use crate::error::{Error, Result};
-use crate::fs::one_line;
-use crate::fs::tree::{Kind, ROOT, Stat, Tree, Usage};
-use crate::repo::{Attributes, VirtualFile, inline_file};
+use crate::output::{Attributes, VirtualFile, inline_file};
+use crate::text::one_line;
+use crate::tree::{Kind, ROOT, Stat, Tree, Usage};
 
 /// The one file of a checkpoint that cannot be shown.
 const ERROR: &str = "ERROR.txt";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Slot;
 use crate::checkpoint::Save;
-use crate::fs::tree::Usage;
+use crate::tree::Usage;
 
 /// All slots that can be reached: by their names, or through what the kernel still knows.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use crate::checkpoint::unwrapped;
 use crate::error::Error;
 use crate::mapping::{Family, Tables, is_whole};
 use crate::tensor::SourceTensor;
-use crate::view::chosen::spellings;
+use crate::view::detect_system::spellings;
 
 /// The error about a family that does not have these names where others do. `said` tells who says that it is this one.
 pub fn contradicted(

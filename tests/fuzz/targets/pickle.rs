@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ckptfs::checkpoint::torch_file::pickle::Pickle;
+use ckptfs::checkpoint::formats::torch_file::pickle::Pickle;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

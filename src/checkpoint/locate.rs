@@ -1,0 +1,289 @@
+//! From the path that a user names to the folder that holds the weights, and the folders that hold what goes with them.
+
+pub mod layout;
+pub mod single_file;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::folder::Folder;
+use super::names;
+use super::run::{Run, is_temporary};
+use crate::error::{Error, INCOMPLETE, Result};
+use layout::{CheckpointFormat, Files, layouts};
+use single_file::single_files;
+
+/// Where a checkpoint's parts lie.
+#[derive(Debug)]
+pub struct LocatedCheckpoint {
+    pub layout: CheckpointFormat,
+    pub weights: Folder,
+    /// Folders with side files, the first wins.
+    pub beside: Vec<Folder>,
+}
+
+/// Folders that hold a checkpoint's weights inside the folder that stands for it: verl's layouts (0.9.1), Megatron
+/// Bridge's, Accelerate's, Meta's in Hugging Face repositories, Lingua's consolidated form.
+const INNER: [&str; 8] = [
+    "dist_ckpt",
+    "model",
+    "weights",
+    "pytorch_model_fsdp_0",
+    "original",
+    "consolidated",
+    "actor",
+    "critic",
+];
+
+/// Folders that hold an adapter, which is all there is where none of the others is: verl's, and torchtune's main branch's.
+const ADAPTERS: [&str; 2] = ["lora_adapter", "adapter_model"];
+
+/// Folders beside or above the weights in which verl keeps config and tokenizer files.
+const SIDES: [&str; 2] = ["huggingface", "hf_config_and_tokenizer"];
+
+/// Most folders between the one named and the weights.
+const DEPTH: usize = 3;
+
+/// Finds the checkpoint at `source`: a folder, or a single file.
+///
+/// # Errors
+/// When there is none, or more than one and `system` does not tell which.
+pub fn find(source: &Path, system: Option<&str>) -> Result<LocatedCheckpoint> {
+    if let Ok(false) = source.try_exists() {
+        let wanted = "name the folder or the file of a checkpoint as SOURCE";
+        return Err(Error::absent(source, wanted));
+    }
+    if source.is_file() {
+        return single_file(source);
+    }
+    let folder = snapshot(Folder::open(source)?)?;
+    let mut found = search(&folder, "")?;
+    if found.is_empty() {
+        let names = folder.folders()?;
+        for name in names.into_iter().filter(|name| !is_temporary(name)) {
+            found.extend(search(&folder, &name)?);
+        }
+    }
+    if let [relative] = &*found {
+        return at(&folder, relative, system);
+    }
+    match Run::find(folder.path())? {
+        Some(inner) if inner.path() != folder.path() => find(inner.path(), system),
+        _ if found.is_empty() => Err(none_in(&folder)?),
+        _ => Err(which(folder, &found)),
+    }
+}
+
+/// In the repository's folder of a hub cache, the snapshot that `refs/main` names; any other folder itself.
+pub fn snapshot(folder: Folder) -> Result<Folder> {
+    const MAIN: &str = "refs/main";
+    /// More than any revision has bytes.
+    const LIMIT: u64 = 256;
+    if !folder.exists(MAIN) {
+        return Ok(folder);
+    }
+    let revision = folder.read_small(MAIN, LIMIT)?;
+    let revision = String::from_utf8_lossy(&revision);
+    let snapshot = folder.subfolder(&format!("snapshots/{}", revision.trim()))?;
+    Folder::open(snapshot.path())
+}
+
+/// Asks for one of `several`: those that are complete, unless none is.
+fn which(folder: Folder, several: &[String]) -> Error {
+    const SHOWN: usize = 5;
+    let path = folder.path().to_owned();
+    let run = Run::at(folder);
+    let complete = |hit: &&String| {
+        let name = hit.split('/').next().unwrap_or(hit);
+        run.save(name).is_some_and(|save| save.has_ended)
+    };
+    let complete: Vec<&String> = several.iter().filter(complete).collect();
+    let (all, named) = match complete.len() {
+        0 => (
+            "checkpoints, none of which is complete",
+            several.iter().collect(),
+        ),
+        count if count < several.len() => ("checkpoints that are complete", complete),
+        _ => ("checkpoints", complete),
+    };
+    let names: Vec<&str> = named.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    let more = if named.len() > SHOWN { ", ..." } else { "" };
+    let latest = match run.latest() {
+        Ok(Some(_)) => ", or latest",
+        _ => "",
+    };
+    let (count, names) = (named.len(), names.join(", "));
+    let reason = format!("holds {count} {all}; name one of them: {names}{more}{latest}");
+    Error::checkpoint(&path, reason)
+}
+
+/// Whether it is a folder in which Accelerate or Megatron Bridge keeps an optimizer beside the weights.
+pub fn is_optimizers(name: &str) -> bool {
+    matches!(names::unnumbered(name), "optimizer" | "optim")
+}
+
+/// Why a folder without weights is no checkpoint.
+fn none_in(folder: &Folder) -> Result<Error> {
+    let names = folder.names()?;
+    let index = names.iter().find(|name| name.ends_with(".index.json"));
+    let folders = folder.folders()?;
+    let optimizer = folders.iter().find(|name| is_optimizers(name));
+    let reason = match index.or(optimizer) {
+        Some(optimizer) if index.is_none() => format!("holds {optimizer} and no weights beside it, as in pytorch_model_fsdp_0: {INCOMPLETE}"),
+        Some(index) => format!("holds {index} and no shard that it names: {INCOMPLETE}"),
+        None => "holds no checkpoint that is known; name the folder that has .metadata, *.safetensors, *.bin, *.pt, *.pth or mp_rank_*".to_owned(),
+    };
+    Ok(Error::checkpoint(folder.path(), reason))
+}
+
+/// The checkpoints at or below `relative`: the files in it that are several, the folder itself, or else its known inner
+/// folders.
+pub fn search(root: &Folder, relative: &str) -> Result<Vec<String>> {
+    let mut search = Search {
+        root,
+        seen: HashSet::new(),
+        found: Vec::new(),
+    };
+    search.look(relative, DEPTH)?;
+    Ok(search.found)
+}
+
+struct Search<'a> {
+    root: &'a Folder,
+    /// Links may lead to one folder by many names, or in a circle.
+    seen: HashSet<PathBuf>,
+    found: Vec<String>,
+}
+
+impl Search<'_> {
+    fn look(&mut self, relative: &str, depth: usize) -> Result<()> {
+        let folder = inner(self.root, relative)?;
+        let name = relative.rsplit('/').next().unwrap_or(relative);
+        if is_optimizers(name) || !self.seen.insert(folder.path().to_owned()) {
+            return Ok(());
+        }
+        let layouts = layouts(&folder)?;
+        let lone = single_files(&layouts);
+        if !lone.is_empty() {
+            let files = lone.iter().map(|name| join(relative, name));
+            self.found.extend(files);
+            return Ok(());
+        }
+        if !layouts.is_empty() {
+            self.found.push(relative.to_owned());
+            return Ok(());
+        }
+        let is_inner = |name: &&str| depth > 0 && folder.has_folder(name);
+        let found = self.found.len();
+        for names in [&INNER[..], &ADAPTERS] {
+            let mut names = names.iter().copied().filter(is_inner);
+            names.try_for_each(|name| self.look(&join(relative, name), depth - 1))?;
+            if self.found.len() > found {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn at(root: &Folder, relative: &str, system: Option<&str>) -> Result<LocatedCheckpoint> {
+    let weights = inner(root, relative)?;
+    Ok(LocatedCheckpoint {
+        layout: choose(&weights, layouts(&weights)?, system)?,
+        beside: beside(root, relative)?,
+        weights,
+    })
+}
+
+/// The folder of the weights and those above it up to the root, each after its own [`SIDES`].
+fn beside(root: &Folder, relative: &str) -> Result<Vec<Folder>> {
+    let mut folders = Vec::new();
+    let mut relative = relative;
+    loop {
+        for name in SIDES {
+            let side = join(relative, name);
+            if root.exists(&side) {
+                folders.push(root.subfolder(&side)?);
+            }
+        }
+        folders.push(inner(root, relative)?);
+        match relative.rsplit_once('/') {
+            Some((above, _)) => relative = above,
+            None if relative.is_empty() => return Ok(folders),
+            None => relative = "",
+        }
+    }
+}
+
+fn inner(root: &Folder, relative: &str) -> Result<Folder> {
+    match relative {
+        "" => Ok(root.clone()),
+        relative => root.subfolder(relative),
+    }
+}
+
+fn join(above: &str, name: &str) -> String {
+    match above {
+        "" => name.to_owned(),
+        above => format!("{above}/{name}"),
+    }
+}
+
+fn single_file(source: &Path) -> Result<LocatedCheckpoint> {
+    let (Some(parent), Some(name)) = (
+        source.parent(),
+        source.file_name().and_then(|name| name.to_str()),
+    ) else {
+        return Err(Error::checkpoint(
+            source,
+            "is no name of a file; name a folder or a file",
+        ));
+    };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let folder = Folder::open(parent)?;
+    let files = Files {
+        names: vec![name.to_owned()],
+        index: None,
+    };
+    let layout = match name.rsplit_once('.') {
+        Some((_, "safetensors")) => CheckpointFormat::Safetensors(files),
+        Some((_, "pt" | "pth" | "bin" | "ckpt")) => CheckpointFormat::Torch(files),
+        _ => {
+            let reason =
+                "is no checkpoint: name a folder, or a .safetensors, .pt, .pth, .bin or .ckpt file";
+            return Err(Error::checkpoint(source, reason));
+        }
+    };
+    Ok(LocatedCheckpoint {
+        layout,
+        beside: vec![folder.clone()],
+        weights: folder,
+    })
+}
+
+fn choose(
+    folder: &Folder,
+    mut found: Vec<CheckpointFormat>,
+    system: Option<&str>,
+) -> Result<CheckpointFormat> {
+    if let Some(system) = system
+        && let Some(at) = found.iter().position(|layout| layout.word() == system)
+    {
+        return Ok(found.swap_remove(at));
+    }
+    if let [_] = &*found {
+        return Ok(found.swap_remove(0));
+    }
+    let choice =
+        |layout: &CheckpointFormat| format!("{} (--system {})", layout.evidence(), layout.word());
+    let choices: Vec<String> = found.iter().map(choice).collect();
+    let reason = format!(
+        "holds several checkpoints; name one file or pass a flag: {}",
+        choices.join(", ")
+    );
+    Err(Error::checkpoint(folder.path(), reason))
+}

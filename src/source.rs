@@ -1,0 +1,12 @@
+//! Where source bytes lie and how they get into memory: opening, identity and version, descriptors, direct I/O, and the
+//! page-cache policy. Knows nothing of tensors, formats or FUSE.
+
+mod descriptors;
+mod direct_io;
+mod file;
+mod open;
+mod page_cache;
+mod version;
+
+pub use direct_io::DirectBuffer;
+pub use file::{Rows, SourceFile, Stretch, source_reads};

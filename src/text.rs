@@ -1,0 +1,110 @@
+//! Text for terminals and logs: names in a checkpoint are not to be trusted.
+
+use std::borrow::Cow;
+
+/// Half of the characters that a line may have: more than the longest path, and the longest name of a tensor.
+const HALF_LINE: usize = 5000;
+
+/// `text` without anything that could break the line or steer a terminal: names in a checkpoint are not to be trusted.
+pub fn one_line(text: &str) -> String {
+    shortened(text)
+        .chars()
+        .flat_map(|char| {
+            let escaped = steers(char).then(|| char.escape_default());
+            let plain = escaped.is_none().then_some(char);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// JSON that says the same and steers no terminal: outside of strings it has no such characters but line breaks.
+pub fn plain_json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for char in text.chars() {
+        match steers(char) && char != '\n' {
+            true => {
+                let units = char.encode_utf16(&mut [0; 2]).to_vec();
+                plain.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+            false => plain.push(char),
+        }
+    }
+    plain
+}
+
+/// Front and end of a text that is too long for a line: the reason stands at the end.
+fn shortened(text: &str) -> Cow<'_, str> {
+    let front = text.char_indices().nth(HALF_LINE);
+    let end = text.char_indices().nth_back(HALF_LINE);
+    match front.zip(end) {
+        Some(((front, _), (end, _))) if front < end => {
+            format!("{} ... {}", &text[..front], &text[end..]).into()
+        }
+        _ => text.into(),
+    }
+}
+
+/// Control characters, those that reorder or split the text around them, and those that nobody sees.
+pub fn steers(char: char) -> bool {
+    char.is_control()
+        || matches!(
+            char,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{2064}'
+                | '\u{2066}'..='\u{2069}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(
+            one_line(&format!("{}why", "x".repeat(1 << 20))).len(),
+            10_006
+        );
+        assert_eq!(one_line("poids \u{202e}gpj.é"), "poids \\u{202e}gpj.é");
+    }
+
+    #[test]
+    fn nothing_in_a_line_is_invisible() {
+        for char in [
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            let escaped = char.escape_default().to_string();
+            assert_eq!(one_line(&format!("a{char}b")), format!("a{escaped}b"));
+        }
+    }
+
+    #[test]
+    fn json_means_the_same_and_steers_no_terminal() {
+        let names = serde_json::json!([
+            "a\u{9b}31m\u{7f}",
+            "\u{1b}[m\n",
+            "é \u{202e}x",
+            "\u{e0041}\u{feff}"
+        ]);
+        let text = plain_json(&serde_json::to_string_pretty(&names).unwrap());
+        assert!(
+            !text.contains(|char| steers(char) && char != '\n'),
+            "{text:?}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            names
+        );
+    }
+}
