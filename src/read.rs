@@ -90,10 +90,10 @@ pub fn read<'a>(
     scratch.progress = plan.progress(end);
     scratch.is_kept = is_kept;
     for span in &scratch.spans {
-        span.note_cached(is_kept);
+        span.record_resident(is_kept);
     }
     if let Some(copy) = plan.single_copy(length)
-        && let Some(landed) = copy.file.read_past_cache(copy.range())?
+        && let Some(landed) = copy.file.read_direct(copy.range())?
     {
         return Ok(scratch.landed.insert(landed));
     }

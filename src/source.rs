@@ -5,6 +5,7 @@ mod descriptors;
 mod direct_io;
 mod file;
 mod open;
+mod pace;
 mod page_cache;
 mod version;
 

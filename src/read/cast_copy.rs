@@ -78,8 +78,8 @@ impl<'a> CastCopy<'a> {
     }
 
     fn copy(&self, copy: &Copy<'_>, gathered: &mut Vec<u8>, reply: &mut [u8]) -> Result<()> {
-        for part in copy.pieces(DirectBuffer::MOST as usize) {
-            match part.file.read_past_cache(part.range())? {
+        for part in copy.pieces(DirectBuffer::MAX_LENGTH as usize) {
+            match part.file.read_direct(part.range())? {
                 Some(landed) => self.cast(&landed, part.destination, reply),
                 None => self.copy_from_page_cache(&part, gathered, reply)?,
             }

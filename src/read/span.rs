@@ -14,15 +14,15 @@ pub(super) struct Span {
 }
 
 impl Span {
-    pub fn note_cached(&self, is_kept: bool) {
-        self.file.note_cached(self.range.clone(), is_kept);
+    pub fn record_resident(&self, is_kept: bool) {
+        self.file.record_resident(self.range.clone(), is_kept);
     }
 
     /// `is_kept`: whether the kernel keeps the bytes under the mount's own name.
     pub fn hand_on(self, is_kept: bool) {
-        self.file.read_ahead_of(&self.range);
+        self.file.read_ahead_after(&self.range);
         if is_kept {
-            self.file.give_back(self.range, self.bytes);
+            self.file.release(self.range, self.bytes);
         }
     }
 }

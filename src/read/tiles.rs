@@ -14,7 +14,7 @@ use super::{GATHERED, room};
 /// Neighbours in the source held at a time, so that what was read is transposed in the processor's cache.
 const RUN_BYTES: u64 = 256 << 10;
 /// The same past the page cache where all of them are cast before they are placed: half a longest read.
-const LANDED_CAST: u64 = DirectBuffer::MOST / 2;
+const LANDED_CAST: u64 = DirectBuffer::MAX_LENGTH / 2;
 /// Bytes of each row and number of rows held at a time otherwise: a page is read, half a kilobyte written.
 const ROW_BYTES: u64 = 4096;
 const ROWS: u64 = 128;
@@ -69,12 +69,12 @@ impl Production<'_> {
     pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
         let (outer, mut rectangle) = self.rectangle();
         let span = self.span();
-        if rectangle.is_dense() && span.file.is_read_past_cache(span.range.clone()) {
+        if rectangle.is_dense() && span.file.uses_direct_io(span.range.clone()) {
             let casts = self.nest.dtype != self.dtype;
             rectangle.run = if casts {
                 LANDED_CAST
             } else {
-                DirectBuffer::MOST
+                DirectBuffer::MAX_LENGTH
             };
         } else {
             span.file.read_ahead(span.range);
@@ -180,7 +180,7 @@ impl Production<'_> {
         };
         let (file, pitch) = (self.nest.stored.file(), tile.pitch * unit);
         let length = part.rows * pitch;
-        if is_dense && let Some(landed) = file.read_past_cache(rows.offset..rows.offset + length)? {
+        if is_dense && let Some(landed) = file.read_direct(rows.offset..rows.offset + length)? {
             return Ok(Some(landed));
         }
         let bytes = room(&mut tile.read, length as usize)?;

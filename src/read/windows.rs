@@ -16,7 +16,7 @@ use crate::source::{DirectBuffer, SourceFile};
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// Bytes of a window: about as many as the rows of a reply are spread over.
-const SIZE: u64 = DirectBuffer::MOST;
+const SIZE: u64 = DirectBuffer::MAX_LENGTH;
 
 /// Replies that are shorter read less than windows would.
 const SHORT: u64 = SIZE / 4;
@@ -57,7 +57,7 @@ fn suit(region: &[Destination<'_, '_>]) -> bool {
     let (length, bytes) = (range.end - range.start, bytes(region));
     let are_rows = bytes < region.len() as u64 * LONG;
     let are_half = bytes < length && length < 3 * bytes;
-    are_rows && are_half && file.is_read_past_cache(range)
+    are_rows && are_half && file.uses_direct_io(range)
 }
 
 fn bytes(places: &[Destination<'_, '_>]) -> u64 {
@@ -112,7 +112,7 @@ fn land(file: &SourceFile, number: u64, landed: &mut Option<Arc<DirectBuffer>>) 
     if landed.is_none() {
         let start = number * SIZE;
         let range = start..file.size().min(start + SIZE);
-        *landed = file.read_past_cache(range)?.map(Arc::new);
+        *landed = file.read_direct(range)?.map(Arc::new);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Open descriptors, pooled: ten thousand shards need no ten thousand descriptors, of which each may have two.
+//! A pool of open descriptors: ten thousand shards, each with up to two descriptors, need not all be open at once.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
-/// The open descriptors, least recently used first to go.
+/// Open descriptors; the least recently used is closed first.
 pub(super) struct Pool(Mutex<LruCache<u64, Arc<File>>>);
 
 impl Pool {
@@ -33,11 +33,11 @@ pub(super) fn pool() -> &'static Pool {
     &POOL
 }
 
-/// Descriptors that are left to the connection to the kernel, one for each of at most 16 threads, and to the rest.
-const OTHERS: usize = 32;
+/// Descriptors reserved for the FUSE session (one for each of at most 16 threads) and the rest of the process.
+const RESERVED: usize = 32;
 
-/// Descriptors kept open: three quarters of what the process may have, after raising the soft limit to the hard one, less
-/// where the others need more.
+/// Returns the capacity of the pool: three quarters of `RLIMIT_NOFILE` after raising the soft limit to the hard one, and at
+/// least [`RESERVED`] below it.
 fn descriptor_limit() -> NonZeroUsize {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -55,6 +55,6 @@ fn descriptor_limit() -> NonZeroUsize {
         }
     };
     let allowed = allowed as usize;
-    let kept = (allowed / 4 * 3).min(allowed.saturating_sub(OTHERS));
+    let kept = (allowed / 4 * 3).min(allowed.saturating_sub(RESERVED));
     NonZeroUsize::new(kept).unwrap_or(NonZeroUsize::MIN)
 }

@@ -1,4 +1,4 @@
-//! A source file: opened once, stamped, read only through calls that fail when it changed.
+//! A source file: opened once, and read only by calls that fail when its version has changed.
 
 mod reads;
 
@@ -28,11 +28,11 @@ pub struct SourceFile {
     stamp: Stamp,
     baseline: Baseline,
     page_cache: PageCache,
-    /// Whether it can be read past the page cache.
+    /// Whether the filesystem supports direct I/O.
     is_direct: OnceLock<bool>,
 }
 
-/// Descriptors that a file may have, and the number of the one past the page cache.
+/// Descriptors of a file in the pool, and the offset of the one for direct I/O.
 const KINDS: u64 = 2;
 const DIRECT: u64 = 1;
 
@@ -55,7 +55,7 @@ impl SourceFile {
         Ok(this)
     }
 
-    /// A number that no other file of this process has.
+    /// Returns a number that no other file of this process has.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -89,69 +89,73 @@ impl SourceFile {
         self.stamp.is_of_file_of(&other.stamp)
     }
 
-    /// Before a range is read: notes what others have in the page cache by now, and that it stays there where nobody else keeps
-    /// it. Best effort.
-    pub fn note_cached(&self, range: Range<u64>, is_kept: bool) {
+    /// Records, before a range is read, what is resident in the page cache, and keeps the range there unless the kernel keeps
+    /// the reply itself. Best effort.
+    pub fn record_resident(&self, range: Range<u64>, is_kept: bool) {
         let Ok(file) = self.handle() else {
             return;
         };
         if !is_kept {
-            self.page_cache.share(self.size(), range.clone());
+            self.page_cache.keep(self.size(), range.clone());
         }
-        self.page_cache.ask(&file, self.size(), range);
+        self.page_cache.record_resident(&file, self.size(), range);
     }
 
-    /// Has the kernel start to read a range that is about to be asked for in small pieces. Best effort.
+    /// Starts readahead of a range that will be read in small pieces. Best effort.
     pub fn read_ahead(&self, range: Range<u64>) {
         if let Ok(file) = self.handle() {
-            self.page_cache.ask(&file, self.size(), range.clone());
+            self.page_cache
+                .record_resident(&file, self.size(), range.clone());
             advise(&file, range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
         }
     }
 
-    /// After `range` was read: has the kernel read a slow file ahead of a sequential reader. A fast one it reads ahead better
-    /// by itself. Best effort.
-    pub fn read_ahead_of(&self, range: &Range<u64>) {
-        if let Some(next) = self.page_cache.ahead(range.start, range.end) {
+    /// Starts readahead behind `range`, which was just read, where the file is slow and its reader sequential. Fast files are
+    /// left to the kernel's own readahead. Best effort.
+    pub fn read_ahead_after(&self, range: &Range<u64>) {
+        if let Some(next) = self.page_cache.readahead(range.start, range.end) {
             self.read_ahead(next);
         }
     }
 
-    /// After `bytes` out of a range were handed on, which the kernel keeps under the mount's own name: gives back the page
-    /// cache of what is thereby complete. Best effort.
-    pub fn give_back(&self, range: Range<u64>, bytes: u64) {
+    /// Releases from the page cache what `bytes` delivered out of a range complete: the kernel keeps the reply under the
+    /// mount's own name. Best effort.
+    pub fn release(&self, range: Range<u64>, bytes: u64) {
         let Ok(file) = self.handle() else {
             return;
         };
-        for window in self.page_cache.count(&file, self.size(), range, bytes) {
+        for window in self
+            .page_cache
+            .record_delivered(&file, self.size(), range, bytes)
+        {
             advise(&file, window, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
     }
 
-    /// A descriptor of the file, checked to be the one that was opened first.
+    /// Returns a descriptor of the file that was opened first.
     pub fn handle(&self) -> Result<Arc<File>> {
         self.opened(self.id, OFlag::empty())
     }
 
-    /// One past the page cache, if a range of it is to be read in that way.
+    /// Returns a descriptor for direct I/O, if the range is to be read so.
     fn direct_handle(&self, range: &Range<u64>) -> Option<Arc<File>> {
         let length = range.end.checked_sub(range.start)?;
-        if length > DirectBuffer::MOST || !self.is_read_past_cache(range.clone()) {
+        if length > DirectBuffer::MAX_LENGTH || !self.uses_direct_io(range.clone()) {
             return None;
         }
         self.opened(self.id + DIRECT, OFlag::O_DIRECT).ok()
     }
 
-    /// Whether a range that is not too long is read past the page cache: nobody else has it there, the file allows it and is
-    /// not so slow that it must be read far ahead.
-    pub fn is_read_past_cache(&self, range: Range<u64>) -> bool {
+    /// Returns whether a range that is not too long is read by direct I/O: the filesystem supports it, the file is not slow,
+    /// and the range is not in the page cache already.
+    pub fn uses_direct_io(&self, range: Range<u64>) -> bool {
         let Ok(file) = self.handle() else {
             return false;
         };
-        let is_possible = || direct_io::is_possible(&file);
-        *self.is_direct.get_or_init(is_possible)
-            && !self.page_cache.is_left_to_kernel()
-            && !self.page_cache.is_shared(&file, self.size(), range)
+        let is_supported = || direct_io::is_supported(&file);
+        *self.is_direct.get_or_init(is_supported)
+            && !self.page_cache.is_buffered_only()
+            && !self.page_cache.is_resident(&file, self.size(), range)
     }
 
     fn opened(&self, id: u64, flags: OFlag) -> Result<Arc<File>> {
@@ -164,7 +168,7 @@ impl SourceFile {
         Ok(file)
     }
 
-    /// A descriptor of the file, if its bytes are still those that it was opened with.
+    /// Returns a descriptor of the file, if its version is still the one that was opened.
     pub fn checked_handle(&self) -> Result<Arc<File>> {
         let file = self.handle()?;
         self.check(&file)?;
@@ -176,7 +180,7 @@ impl SourceFile {
             Ok(metadata) => Ok(Stamp::of(&metadata)),
             Err(error) => Err(Error::io(&self.path, error)),
         };
-        // Nearly always nothing has changed, and nobody waits for another's look.
+        // The common case, unchanged, takes no lock.
         let now = look()?;
         if now == self.stamp || self.baseline.is(&now) {
             return Ok(());

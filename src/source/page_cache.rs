@@ -1,58 +1,50 @@
-//! What of a source the page cache should hold: what a sequential reader will ask a slow source for next, and not what the
-//! kernel holds under the mount's own name already.
+//! Page-cache policy for source files.
 //!
-//! Where files can be read past the page cache (see `direct_io`), little of this remains: rows of transposed tensors, and
-//! what others had cached. Elsewhere, local storage is read ahead best by the kernel itself: asked for from here it takes
-//! small pages and twice the processor time, measured a third slower. Measured on ext4, cold, 1.2 GB/s: reading with
-//! RWF_DONTCACHE costs a fifth to a third of the speed; giving pages back behind the reader costs nothing, but would also
-//! take what others had cached. So a window of the file is given back when all of it was handed on, unless it was cached
-//! before it was first asked for. What lies before it must have been handed on too: who reads that would have the kernel
-//! read ahead into the window, and all of it again from the disk.
+//! The kernel keeps a reply under the mount's own name, so a source page that was delivered need not stay cached as well. A
+//! file is divided into windows of [`WINDOW`] bytes. A window is released (`POSIX_FADV_DONTNEED`) once all of it was
+//! delivered, unless it was resident before the mount first read it: then another process may need it. Windows before it
+//! must have been delivered too, because a reader behind would trigger readahead into the released window and read it from
+//! the disk again.
+//!
+//! With direct I/O (see `direct_io`) little goes through the page cache: rows of transposed tensors, and ranges that were
+//! resident already. Local storage is left to the kernel's own readahead: `POSIX_FADV_WILLNEED` makes it allocate small
+//! folios, measured a third slower on ext4 at 1.2 GB/s. `RWF_DONTCACHE` costs a fifth to a third of the speed there, and
+//! releasing behind the reader costs nothing measurable. A slow file is read ahead from here instead.
 
 use std::fs::File;
-use std::mem::take;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Large folios lie inside of a window, never across its end.
+use super::pace::Pace;
+
+/// Granularity of release, in bytes. Folios never cross the end of a window.
 const WINDOW: u64 = 4 << 20;
 
-/// What lies behind so many windows, 1 TiB, is left to the kernel: a sparse file may claim any size.
-const MOST_WINDOWS: u64 = 1 << 18;
+/// Windows that are counted (1 TiB): a sparse file may claim any size, and the rest of it is left to the kernel.
+const MAX_WINDOWS: u64 = 1 << 18;
 
-/// Part of a window that need not be handed on, such as the paddings between tensors: less than any request, whose pages
-/// would be read again.
-const SLACK: u64 = 64;
+/// A window counts as delivered when at most one byte in this many is missing, such as the padding between tensors: fewer
+/// bytes than any request, whose pages would be read again.
+const PADDING_SHARE: u64 = 64;
 
-/// How far ahead of a sequential reader a slow source is read: 20 ms at 1 GB/s.
+/// Readahead on slow files, in bytes: 20 ms at 1 GB/s.
 const AHEAD: u64 = 16 << 20;
 
-/// A read at fewer bytes a second is slow.
-const SLOW: f64 = 50e6;
+/// Upper bound of the kernel's own readahead, in bytes: 8 MiB for storage with large optimal I/O, with a margin.
+const KERNEL_READAHEAD: u64 = 32 << 20;
 
-/// Slow reads after which a file counts as slow for good, if all reads since the first were so on average and these a good part
-/// of them: a busy machine alone has some, and one that slept has a few that took for ever.
-const SLOW_FROM: u32 = 16;
-const SLOW_PART: u32 = 8;
+/// Flags of a window, above its count of delivered bytes. `PROBED`: `cachestat` was asked. `RESIDENT`: the window was cached
+/// by another process then. `DELIVERED`: all bytes went to readers. `PENDING`: it is to be released.
+const PROBED: u64 = 1 << 63;
+const RESIDENT: u64 = 1 << 62;
+const DELIVERED: u64 = 1 << 61;
+const PENDING: u64 = 1 << 60;
+const COUNT: u64 = PENDING - 1;
 
-/// A shorter read tells latency, not speed.
-const TELLING: u64 = 128 << 10;
-
-/// Farther than kernels read ahead of a reader by themselves: 8 MiB where storage asks for much.
-const FAR: u64 = 32 << 20;
-
-/// Set in a window's count once it was asked for, and where others had it cached then; once all of it was handed on, and
-/// until it is given back.
-const ASKED: u64 = 1 << 63;
-const SHARED: u64 = 1 << 62;
-const DONE: u64 = 1 << 61;
-const OWED: u64 = 1 << 60;
-const COUNT: u64 = OWED - 1;
-
-/// How many bytes of each window were handed on, and up to where a slow file was read ahead.
+/// The state of one file: delivered bytes of each window, pace, and the end of the readahead.
 #[derive(Debug, Default)]
 pub(super) struct PageCache {
     counts: OnceLock<Box<[AtomicU64]>>,
@@ -61,39 +53,11 @@ pub(super) struct PageCache {
     ahead: AtomicU64,
 }
 
-/// Reads since it was last judged how fast a file is.
-#[derive(Debug, Default)]
-struct Pace {
-    bytes: u64,
-    took: Duration,
-    count: u32,
-    slow: u32,
-}
-
-impl Pace {
-    /// Counts a read, and says whether they are enough to tell, and slow.
-    fn judge(&mut self, bytes: u64, took: Duration) -> bool {
-        self.bytes += bytes;
-        self.took += took;
-        self.count = self.count.saturating_add(1);
-        self.slow += u32::from(is_slow(bytes, took));
-        if self.slow < SLOW_FROM {
-            return false;
-        }
-        let all = take(self);
-        is_slow(all.bytes, all.took) && all.count <= all.slow * SLOW_PART
-    }
-}
-
-fn is_slow(bytes: u64, took: Duration) -> bool {
-    (bytes as f64) < SLOW * took.as_secs_f64()
-}
-
 impl PageCache {
-    /// What to read ahead after `offset .. end` was read: nothing unless the file is slow and reads follow each other, about
-    /// in order.
-    pub fn ahead(&self, offset: u64, end: u64) -> Option<Range<u64>> {
-        if !self.is_left_to_kernel() {
+    /// Returns the range to read ahead after `offset..end` was read: none unless the file is slow and its reads are roughly
+    /// sequential.
+    pub fn readahead(&self, offset: u64, end: u64) -> Option<Range<u64>> {
+        if !self.is_buffered_only() {
             return None;
         }
         let asked = self.ahead.load(Ordering::Relaxed);
@@ -108,51 +72,51 @@ impl PageCache {
         (is_next && asked < next).then(|| asked.max(end)..next)
     }
 
-    /// Notes how long a read took.
-    pub fn note_pace(&self, bytes: u64, took: Duration) {
-        if bytes < TELLING {
-            return;
-        }
+    /// Records the duration of a read, and disables direct I/O on a file that proves slow.
+    pub fn record_pace(&self, bytes: u64, took: Duration) {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        if pace.judge(bytes, took) {
-            self.leave_to_kernel();
+        if pace.record(bytes, took) {
+            self.disable_direct_io();
         }
     }
 
-    /// Whether the kernel must read the file ahead: it is slow, or fails to be read past the page cache.
-    pub fn is_left_to_kernel(&self) -> bool {
+    /// Returns whether all reads go through the page cache: the file is slow, or a direct read failed.
+    pub fn is_buffered_only(&self) -> bool {
         self.is_slow.load(Ordering::Relaxed)
     }
 
-    pub fn leave_to_kernel(&self) {
+    pub fn disable_direct_io(&self) {
         self.is_slow.store(true, Ordering::Relaxed);
     }
 
-    /// Notes which windows others have cached, before a range is asked for and the kernel reads ahead of it.
-    pub fn ask(&self, file: &File, size: u64, range: Range<u64>) {
-        for window in self.windows(size, range.start..range.end.saturating_add(FAR)) {
-            window.ask(file);
+    /// Records which windows are resident before a range, and what the kernel reads ahead of it, is read.
+    pub fn record_resident(&self, file: &File, size: u64, range: Range<u64>) {
+        for window in self.windows(
+            size,
+            range.start..range.end.saturating_add(KERNEL_READAHEAD),
+        ) {
+            window.probe(file);
         }
     }
 
-    /// Has a range stay in the page cache, as if others had it there.
-    pub fn share(&self, size: u64, range: Range<u64>) {
+    /// Keeps a range in the page cache, as if it had been resident.
+    pub fn keep(&self, size: u64, range: Range<u64>) {
         for window in self.windows(size, range) {
-            window.count.fetch_or(ASKED | SHARED, Ordering::Relaxed);
+            window.count.fetch_or(PROBED | RESIDENT, Ordering::Relaxed);
         }
     }
 
-    /// Whether others had some of a range cached when it was first asked for.
-    pub fn is_shared(&self, file: &File, size: u64, range: Range<u64>) -> bool {
+    /// Returns whether some of a range was resident when it was first read.
+    pub fn is_resident(&self, file: &File, size: u64, range: Range<u64>) -> bool {
         self.windows(size, range).any(|window| {
-            window.ask(file);
-            window.is_shared()
+            window.probe(file);
+            window.is_resident()
         })
     }
 
-    /// Counts `bytes` handed on, evenly spread over `range`. Returns the windows that can thereby be given back: complete,
-    /// nobody else's, and none before them that is yet to be read.
-    pub fn count(
+    /// Records `bytes` delivered, evenly spread over `range`. Returns the windows to release: delivered, not resident before,
+    /// and none before them that is yet to be read.
+    pub fn record_delivered(
         &self,
         file: &File,
         size: u64,
@@ -161,23 +125,25 @@ impl PageCache {
     ) -> impl Iterator<Item = Range<u64>> {
         let span = u128::from(range.end - range.start).max(1);
         for window in self.windows(size, range.clone()) {
-            window.ask(file);
+            window.probe(file);
             let inside = range.end.min(window.range.end) - range.start.max(window.range.start);
             let share = u128::from(inside) * u128::from(bytes) / span;
             window.add(share as u64);
         }
         let reach = range.start..range.end.saturating_add(AHEAD);
-        let owed = self.windows(size, reach).filter(Window::is_owed);
-        owed.filter_map(move |window| {
+        let pending = self.windows(size, reach).filter(Window::is_pending);
+        pending.filter_map(move |window| {
             let before = window.range.start.saturating_sub(AHEAD)..window.range.start;
-            let is_last = self.windows(size, before).all(|window| window.is_done());
-            (is_last && window.take()).then_some(window.range)
+            let is_last = self
+                .windows(size, before)
+                .all(|window| window.is_delivered());
+            (is_last && window.take_pending()).then_some(window.range)
         })
     }
 
     fn windows(&self, size: u64, range: Range<u64>) -> impl Iterator<Item = Window<'_>> {
         let zero = |_| AtomicU64::new(0);
-        let counted = size.div_ceil(WINDOW).min(MOST_WINDOWS);
+        let counted = size.div_ceil(WINDOW).min(MAX_WINDOWS);
         let counts = self.counts.get_or_init(|| (0..counted).map(zero).collect());
         let numbers = range.start / WINDOW..range.end.min(size).div_ceil(WINDOW);
         numbers.filter_map(move |number| {
@@ -195,43 +161,43 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    fn ask(&self, file: &File) {
-        if self.count.load(Ordering::Relaxed) & ASKED == 0 {
-            let shared = if is_cached(file, &self.range) {
-                SHARED
+    fn probe(&self, file: &File) {
+        if self.count.load(Ordering::Relaxed) & PROBED == 0 {
+            let resident = if is_cached(file, &self.range) {
+                RESIDENT
             } else {
                 0
             };
-            self.count.fetch_or(ASKED | shared, Ordering::Relaxed);
+            self.count.fetch_or(PROBED | resident, Ordering::Relaxed);
         }
     }
 
-    /// Counts bytes; where that makes the window complete, it is done, and owed back unless others had it.
+    /// Adds delivered bytes. A window that they complete is pending release, unless it was resident before.
     fn add(&self, share: u64) {
         let length = self.range.end - self.range.start;
         let before = self.count.fetch_add(share, Ordering::Relaxed);
-        let is_complete = |count: u64| count & COUNT >= length - length / SLACK;
+        let is_complete = |count: u64| count & COUNT >= length - length / PADDING_SHARE;
         if !is_complete(before) && is_complete(before.wrapping_add(share)) {
-            let owed = if before & SHARED == 0 { OWED } else { 0 };
-            self.count.store(DONE | owed, Ordering::Relaxed);
+            let pending = if before & RESIDENT == 0 { PENDING } else { 0 };
+            self.count.store(DELIVERED | pending, Ordering::Relaxed);
         }
     }
 
-    fn is_shared(&self) -> bool {
-        self.count.load(Ordering::Relaxed) & SHARED != 0
+    fn is_resident(&self) -> bool {
+        self.count.load(Ordering::Relaxed) & RESIDENT != 0
     }
 
-    fn is_done(&self) -> bool {
-        self.count.load(Ordering::Relaxed) & DONE != 0
+    fn is_delivered(&self) -> bool {
+        self.count.load(Ordering::Relaxed) & DELIVERED != 0
     }
 
-    fn is_owed(&self) -> bool {
-        self.count.load(Ordering::Relaxed) & OWED != 0
+    fn is_pending(&self) -> bool {
+        self.count.load(Ordering::Relaxed) & PENDING != 0
     }
 
-    /// Whether it was owed until now. What is asked for later is asked for anew.
-    fn take(&self) -> bool {
-        self.count.fetch_and(DONE, Ordering::Relaxed) & OWED != 0
+    /// Takes the window off the pending ones, and returns whether it was one. Later reads probe it again.
+    fn take_pending(&self) -> bool {
+        self.count.fetch_and(DELIVERED, Ordering::Relaxed) & PENDING != 0
     }
 }
 
@@ -249,8 +215,8 @@ struct Cached {
 /// Number of cachestat(2) on every architecture.
 const CACHESTAT: libc::c_long = 451;
 
-/// Whether nearly all of the range lies in the page cache, more than the first requests for it bring there. Where the
-/// kernel does not tell (before 6.5, or for another's file), it counts as cached: others may need it.
+/// Returns whether at least 7/8 of the range is in the page cache, more than the first requests for it bring there. Where
+/// the kernel does not tell (before 6.5, or for a file of another user), it counts as cached.
 fn is_cached(file: &File, range: &Range<u64>) -> bool {
     let length = range.end - range.start;
     let (range, mut cached) = ([range.start, length], Cached::default());
@@ -264,41 +230,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_is_given_back_once_all_before_it_was_handed_on() {
+    fn a_window_is_released_once_all_before_it_were_delivered() {
         let (file, size) = (tempfile::tempfile().unwrap(), 3 * WINDOW);
         file.set_len(size).unwrap();
         let page_cache = PageCache::default();
-        let hand_on = |number: u64| -> Vec<u64> {
+        let deliver = |number: u64| -> Vec<u64> {
             let range = number * WINDOW..(number + 1) * WINDOW;
-            let given = page_cache.count(&file, size, range, WINDOW);
-            given.map(|window| window.start / WINDOW).collect()
+            let released = page_cache.record_delivered(&file, size, range, WINDOW);
+            released.map(|window| window.start / WINDOW).collect()
         };
-        assert!(hand_on(1).is_empty());
-        assert_eq!(hand_on(0), [0, 1]);
-        assert_eq!(hand_on(2), [2]);
-        assert_eq!(hand_on(2), [2]);
-    }
-
-    #[test]
-    fn a_file_is_slow_that_takes_long_on_average_not_once() {
-        let quick = (512 << 10, Duration::from_millis(1));
-        let slow = |millis| (512 << 10, Duration::from_millis(millis));
-        let is_slow_after = |replies: &[(u64, Duration)]| {
-            let page_cache = PageCache::default();
-            for (bytes, took) in replies.iter().cycle().take(400) {
-                page_cache.note_pace(*bytes, *took);
-            }
-            page_cache.is_left_to_kernel()
-        };
-        assert!(is_slow_after(&[slow(20)]));
-        assert!(!is_slow_after(&[(4096, Duration::from_millis(1))]));
-        // A disk that is allowed so many reads in a tenth of a second, a busy machine, one hiccup.
-        assert!(is_slow_after(&[&[quick; 15][..], &[slow(90); 4]].concat()));
-        assert!(!is_slow_after(&[&[quick; 15][..], &[slow(15); 2]].concat()));
-        assert!(!is_slow_after(&[&[quick; 399][..], &[slow(9000)]].concat()));
-        assert!(!is_slow_after(
-            &[&[quick; 180][..], &[slow(1500); 8]].concat()
-        ));
+        assert!(deliver(1).is_empty());
+        assert_eq!(deliver(0), [0, 1]);
+        assert_eq!(deliver(2), [2]);
+        assert_eq!(deliver(2), [2]);
     }
 
     #[test]
@@ -307,8 +251,10 @@ mod tests {
         let page_cache = PageCache::default();
         for start in [0, size / 2, size - WINDOW] {
             let range = start..start + WINDOW;
-            page_cache.ask(&file, size, range.clone());
-            page_cache.count(&file, size, range, WINDOW).for_each(drop);
+            page_cache.record_resident(&file, size, range.clone());
+            page_cache
+                .record_delivered(&file, size, range, WINDOW)
+                .for_each(drop);
         }
         let counts = page_cache.counts.get().unwrap();
         assert!(size_of_val(&**counts) <= 2 << 20);

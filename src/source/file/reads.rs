@@ -1,5 +1,5 @@
-//! How a source file is read: whole ranges past the page cache where that is worth it, else by `preadv`; timed, and checked
-//! afterwards to be the file that was opened first.
+//! Reads of a source file: direct I/O for long ranges, else `preadv`. Each read is timed, and the version is checked
+//! afterwards.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -15,10 +15,10 @@ use super::super::direct_io::DirectBuffer;
 use super::SourceFile;
 use crate::error::Result;
 
-/// An offset in a file, and what the bytes from there on fill.
+/// An offset in a file, and the slices that the bytes from there on fill.
 pub type Stretch<'a> = (u64, Vec<IoSliceMut<'a>>);
 
-/// Equally long rows of a file, `step` bytes apart.
+/// Rows of equal length in a file, `step` bytes apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows {
     pub offset: u64,
@@ -33,14 +33,14 @@ impl SourceFile {
         self.checked(length, |file| file.read_exact_at(buffer, offset))
     }
 
-    /// Fills the slices of each stretch, in order, with the contiguous bytes from its offset on: past the page cache where it
-    /// has at least `long` of them and that is possible, else by one `preadv` for each 1024 slices.
+    /// Fills the slices of each stretch, in order, with the contiguous bytes from its offset on: by direct I/O where it has at
+    /// least `long` bytes and the file allows it, else by one `preadv` for each 1024 slices.
     pub fn read_scattered(&self, stretches: &mut [Stretch<'_>], long: u64) -> Result<()> {
         let mut others = Vec::with_capacity(stretches.len());
         for (offset, slices) in stretches {
             let (mut offset, mut slices) = (*offset, &mut slices[..]);
             if length(slices) >= long {
-                self.land(&mut offset, &mut slices)?;
+                self.fill_directly(&mut offset, &mut slices)?;
             }
             if !slices.is_empty() {
                 others.push((offset, slices));
@@ -56,37 +56,37 @@ impl SourceFile {
         })
     }
 
-    /// Fills as many slices as can be read past the page cache, and leaves the others with the offset of their bytes.
-    fn land(&self, offset: &mut u64, slices: &mut &mut [IoSliceMut<'_>]) -> Result<()> {
+    /// Fills as many slices as direct I/O allows, and leaves the others with the offset of their bytes.
+    fn fill_directly(&self, offset: &mut u64, slices: &mut &mut [IoSliceMut<'_>]) -> Result<()> {
         let end = *offset + length(slices);
         while *offset < end {
-            let Some(landed) =
-                self.read_past_cache(*offset..end.min(*offset + DirectBuffer::MOST))?
+            let Some(buffer) =
+                self.read_direct(*offset..end.min(*offset + DirectBuffer::MAX_LENGTH))?
             else {
                 break;
             };
-            landed.scatter(slices);
-            *offset += landed.len() as u64;
+            buffer.scatter(slices);
+            *offset += buffer.len() as u64;
         }
         Ok(())
     }
 
-    /// The bytes of a range, read past the page cache, where that is possible and worth it, and nobody else has them there.
-    pub fn read_past_cache(&self, range: Range<u64>) -> Result<Option<DirectBuffer>> {
+    /// Reads a range by direct I/O. Returns `None` where the file or the range is left to buffered reads, or no buffer is free.
+    pub fn read_direct(&self, range: Range<u64>) -> Result<Option<DirectBuffer>> {
         let Some(file) = self.direct_handle(&range) else {
             return Ok(None);
         };
-        let Some(mut landed) = DirectBuffer::take() else {
+        let Some(mut buffer) = DirectBuffer::take() else {
             return Ok(None);
         };
         let length = range.end - range.start;
-        if self.timed(length, || landed.read(&file, range)).is_err() {
-            // What is wrong tells who reads it in the usual way.
-            self.page_cache.leave_to_kernel();
+        if self.timed(length, || buffer.read(&file, range)).is_err() {
+            // Falls back to buffered I/O, which reports the error.
+            self.page_cache.disable_direct_io();
             return Ok(None);
         }
         self.check(&file)?;
-        Ok(Some(landed))
+        Ok(Some(buffer))
     }
 
     /// Fills the front of each `pitch` bytes of `buffer` with the next row.
@@ -95,16 +95,16 @@ impl SourceFile {
             if rows.length == pitch && rows.step == pitch as u64 {
                 return file.read_exact_at(buffer, rows.offset);
             }
-            let places = buffer.chunks_mut(pitch).zip(0..);
-            places
-                .filter_map(|(place, row)| Some((place.get_mut(..rows.length)?, row)))
-                .try_for_each(|(place, row)| {
-                    file.read_exact_at(place, rows.offset + row * rows.step)
+            let chunks = buffer.chunks_mut(pitch).zip(0..);
+            chunks
+                .filter_map(|(chunk, row)| Some((chunk.get_mut(..rows.length)?, row)))
+                .try_for_each(|(chunk, row)| {
+                    file.read_exact_at(chunk, rows.offset + row * rows.step)
                 })
         })
     }
 
-    /// What `read` read, so many bytes, if the file is afterwards still the one that was opened first.
+    /// Runs a read of so many bytes, and fails where the file has changed since it was opened.
     fn checked<T>(&self, bytes: u64, read: impl FnOnce(&File) -> io::Result<T>) -> Result<T> {
         let file = self.handle()?;
         let value = self.timed(bytes, || read(&file));
@@ -117,24 +117,24 @@ impl SourceFile {
         READS.fetch_add(1, Ordering::Relaxed);
         let start = Instant::now();
         let value = read();
-        self.page_cache.note_pace(bytes, start.elapsed());
+        self.page_cache.record_pace(bytes, start.elapsed());
         value
     }
 }
 
-/// Reads of all source files, for the statistics.
+/// Reads of all source files of the process, for the statistics.
 static READS: AtomicU64 = AtomicU64::new(0);
 
-/// How often this process has read source files, in whatever sizes.
+/// Returns how many reads of source files this process has issued, of any size.
 pub fn source_reads() -> u64 {
     READS.load(Ordering::Relaxed)
 }
 
-/// Most slices that one `preadv` takes (Linux: IOV_MAX).
-const SLICES_AT_ONCE: usize = 1024;
+/// Slices that one `preadv` takes at most (`IOV_MAX` on Linux).
+const MAX_SLICES: usize = 1024;
 
 fn scatter(file: &File, slices: &mut [IoSliceMut<'_>], mut offset: u64) -> io::Result<()> {
-    for chunk in slices.chunks_mut(SLICES_AT_ONCE) {
+    for chunk in slices.chunks_mut(MAX_SLICES) {
         let mut rest: &mut [IoSliceMut<'_>] = chunk;
         while !rest.is_empty() {
             let count = match preadv(file, rest, at(offset)?) {

@@ -102,7 +102,7 @@ fn read_by_thread() -> u64 {
 
 /// Whether the test can tell anything here.
 fn is_possible(source: &SourceFile) -> bool {
-    let is_possible = source.is_read_past_cache(0..1);
+    let is_possible = source.uses_direct_io(0..1);
     if !is_possible {
         eprintln!(
             "NOT TESTED: {} cannot be read past the page cache; build on ext4 or XFS, Linux 6.1 or newer",
