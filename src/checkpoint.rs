@@ -13,7 +13,7 @@ mod save;
 mod side_files;
 mod tensor_error;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -36,6 +36,8 @@ pub use side_files::SideFile;
 #[derive(Debug)]
 pub struct Checkpoint {
     pub layout: CheckpointFormat,
+    /// The folder of the weights.
+    folder: PathBuf,
     /// The weights, under the system's own names.
     pub tensors: Vec<SourceTensor>,
     /// The adapter among the weights.
@@ -82,7 +84,7 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
             declared = megatron_args::declared_beside(folder)?;
             dcp(folder, &mut notes)?
         }
-        CheckpointFormat::HfSharded => dcp::hf_sharded(folder)?,
+        CheckpointFormat::HfSharded => dcp::hf_sharded(folder, &mut notes)?,
         CheckpointFormat::FsdpRanks => {
             let tensors;
             fsdp_ranks::Ranks { tensors, copies } = fsdp_ranks::read(folder)?;
@@ -113,6 +115,7 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
         params: json_beside(&located.beside, "params.json")?,
         notes,
         copies,
+        folder: located.weights.path().to_owned(),
         layout: located.layout,
         beside: located.beside,
     })
@@ -180,6 +183,12 @@ impl Checkpoint {
             [] => adapter_beside(&self.beside),
             own => Ok(own.to_vec()),
         }
+    }
+
+    /// # Errors
+    /// When as many files are there as `found` of `promised` rows say, and a checkpoint needs others.
+    pub fn check_share(&self, found: u64, promised: u64) -> Result<()> {
+        self.layout.check_share(&self.folder, found, promised)
     }
 
     /// Whether the weights lie beside a file `mark`, or, where that ends in `_`, in a folder `markN`.

@@ -215,7 +215,7 @@ fn map(
     let expected = mapping::expected(family, config.values(), outcome.tensors.len());
     let expected = expected.map_err(|error| config.explain(error))?;
     if let Some((found, promised)) = mapping::shortfall(&expected, &outcome.tensors) {
-        checkpoint.layout.check_share(found, promised)?;
+        checkpoint.check_share(found, promised)?;
     }
     let checked = mapping::check(family, config.values(), &expected, outcome.tensors);
     outcome.tensors = checked.map_err(|error| config.explain(error))?;

@@ -152,10 +152,10 @@ fn meta(second: &[&str], old: &str, new: &str) -> TempDir {
 #[test]
 fn consolidated_files_that_are_missing_are_named() {
     let last = refusal(meta(&[], "", "").path(), &Options::default());
-    let words = ["1 of 2 consolidated files", "missing consolidated.01.pth"];
+    let words = ["1 of 2 ranks are missing, consolidated.01.pth"];
     assert_names(&last, &words);
     let gaps = meta(&["consolidated.03.pth"], "", "");
-    let words = ["2 of 4", "missing consolidated.01.pth, consolidated.02.pth"];
+    let words = ["2 of 4 ranks are missing, consolidated.01.pth, consolidated.02.pth"];
     assert_names(&refusal(gaps.path(), &Options::default()), &words);
 }
 

@@ -5,7 +5,7 @@ pub mod dcp;
 pub mod fsdp_ranks;
 pub mod megatron_args;
 pub mod megatron_ranks;
-mod ranks;
+mod numbered_files;
 pub mod safetensors;
 pub mod torch_file;
 pub mod whole_files;

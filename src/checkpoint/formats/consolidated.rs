@@ -1,12 +1,14 @@
 //! `consolidated.00.pth` and its like: tensor-parallel files of Meta's Llama and of Mistral's first models.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use super::numbered_files::NumberedFiles;
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::SourceTensor;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::names::is_weight;
-use crate::error::{Error, INCOMPLETE, Result};
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Every tensor with its parts in the order of the files. How they fit together is for the mapping to say.
@@ -14,12 +16,12 @@ use crate::tensor::Tensor;
 pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
     let mut tensors: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
     for name in in_order(folder, names)? {
-        let file = TorchFile::open(folder.open_file(name)?)?;
+        let file = TorchFile::open(folder.open_file(&name)?)?;
         for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
             let tensor = path.join(".");
             let Value::Plain(part) = value? else {
                 let reason = "is sharded inside of a tensor-parallel file; save it gathered";
-                return Err(Error::tensor(&folder.path().join(name), &tensor, reason));
+                return Err(Error::tensor(&folder.path().join(&name), &tensor, reason));
             };
             tensors.entry(tensor).or_default().push(part);
         }
@@ -39,66 +41,42 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
 }
 
 /// The files by their numbers, which must run from 0 on. One file alone needs none.
-fn in_order<'n>(folder: &Folder, names: &'n [String]) -> Result<Vec<&'n String>> {
-    let mut numbered: BTreeMap<usize, &String> = BTreeMap::new();
-    for name in names {
-        let number = number_of(name).or((names.len() == 1).then_some(0));
-        let Some(number) = number.filter(|number| !numbered.contains_key(number)) else {
-            let reason =
-                format!("{name} has no number of its own; name it as in consolidated.00.pth");
-            return Err(Error::checkpoint(folder.path(), reason));
-        };
-        numbered.insert(number, name);
+fn in_order(folder: &Folder, names: &[String]) -> Result<Vec<String>> {
+    let files = numbered(folder.path(), names)?;
+    if let [one] = names
+        && files.is_empty()
+    {
+        return Ok(vec![one.clone()]);
     }
-    let count = numbered
-        .keys()
-        .next_back()
-        .map_or(0, |last| last.saturating_add(1));
-    match count == names.len() {
-        true => Ok(numbered.into_values().collect()),
-        false => {
-            let reason = missing(names, count as u64);
-            Err(Error::checkpoint(folder.path(), reason))
-        }
+    let unnumbered = names
+        .iter()
+        .find(|name| !files.names().any(|own| own == *name));
+    if let Some(name) = unnumbered {
+        let reason = format!("{name} has no number of its own; name it as in consolidated.00.pth");
+        return Err(Error::checkpoint(folder.path(), reason));
     }
+    files.require_ranks(files.extent(0))?;
+    Ok(files.names().map(str::to_owned).collect())
 }
 
-fn number_of(name: &str) -> Option<usize> {
-    name.split('.').nth(1)?.parse().ok()
+fn numbered(folder: &Path, names: &[String]) -> Result<NumberedFiles> {
+    let first = names.first().and_then(|name| name.rsplit('.').next());
+    let pattern = format!("consolidated.{{}}.{}", first.unwrap_or("pth"));
+    NumberedFiles::parse(folder, &pattern, names)
 }
 
 /// # Errors
 /// When the tensors have `found` of `promised` rows, because some of the files that make them are missing, or too many.
-pub fn check_share(names: &[String], found: u64, promised: u64) -> Result<()> {
+pub fn check_share(folder: &Path, names: &[String], found: u64, promised: u64) -> Result<()> {
     let here = names.len() as u64;
     let whole = here
         .checked_mul(promised)
         .filter(|all| found > 0 && all % found == 0);
     match whole.map(|all| all / found) {
-        Some(whole) if whole > here => Err(Error::Mapping(missing(names, whole))),
+        Some(whole) if whole > here => numbered(folder, names)?.require_ranks(whole),
         Some(whole) if whole < here => Err(Error::Mapping(format!(
             "{here} consolidated files are here, {whole} of which would make the model that the config describes; take the others away"
         ))),
         _ => Ok(()),
     }
-}
-
-/// Which of `count` files are missing.
-fn missing(names: &[String], count: u64) -> String {
-    const SHOWN: usize = 8;
-    let end = names.first().and_then(|name| name.rsplit('.').next());
-    let is_here = |number: &u64| {
-        names
-            .iter()
-            .any(|name| number_of(name) == Some(*number as usize))
-    };
-    let missing = (0..count).filter(|number| !is_here(number)).take(SHOWN);
-    let missing: Vec<String> = missing
-        .map(|number| format!("consolidated.{number:02}.{}", end.unwrap_or("pth")))
-        .collect();
-    format!(
-        "{} of {count} consolidated files are here, missing {}: {INCOMPLETE}",
-        names.len(),
-        missing.join(", ")
-    )
 }

@@ -2,9 +2,9 @@
 //!
 //! CheckpointFormat: verl 0.9.1 `utils/checkpoint/fsdp_checkpoint_manager.py`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use super::ranks;
+use super::numbered_files::NumberedFiles;
 use super::torch_file::dtensor::{distinct, replicas, tiles};
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::folder::Folder;
@@ -12,8 +12,8 @@ use crate::checkpoint::tensor_error::named;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, SourceTensor, Tensor, Tile};
 
-/// Most ranks. A larger number in a file name is no world size.
-const RANK_LIMIT: u64 = 1 << 16;
+/// World size and rank.
+const RANK_FILE: &str = "model_world_size_{}_rank_{}.pt";
 
 /// What the files of all ranks hold together.
 #[derive(Debug, Default)]
@@ -81,33 +81,24 @@ fn on_all(values: Vec<Value>, ranks: usize) -> Result<(Shape, Vec<Tile>)> {
 
 /// The files of all ranks, in their order.
 fn rank_files(folder: &Folder) -> Result<Vec<String>> {
+    let files = NumberedFiles::parse(folder.path(), RANK_FILE, &folder.names()?)?;
     let refuse = |reason: String| Err(Error::checkpoint(folder.path(), reason));
-    let mut worlds: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-    for (world, rank) in folder.names()?.iter().filter_map(|name| parse(name)) {
-        worlds.entry(world).or_default().insert(rank);
-    }
-    let sizes: Vec<String> = worlds.keys().map(u64::to_string).collect();
-    let Some((world, ranks)) = worlds.pop_first() else {
-        return refuse("has no model_world_size_W_rank_R.pt".to_owned());
-    };
-    if !worlds.is_empty() {
-        let sizes = sizes.join(" and ");
-        return refuse(format!(
-            "holds files of world sizes {sizes}; move those of one save to their own folder"
-        ));
-    }
-    if world > RANK_LIMIT {
-        return refuse(format!("names a world of {world} ranks"));
-    }
-    let name = |rank: &u64| format!("model_world_size_{world}_rank_{rank}.pt");
-    if let Some(beyond) = ranks.iter().find(|rank| **rank >= world) {
-        let name = name(beyond);
-        return refuse(format!("{name} is of no rank of {world}; move it away"));
-    }
-    let own: Vec<String> = ranks.iter().map(name).collect();
-    match ranks::missing(&own, world) {
-        Some(missing) => refuse(missing),
-        None => Ok(own),
+    let worlds: Vec<u64> = files.numbers(0).into_iter().collect();
+    match *worlds {
+        [] => {
+            refuse("has no model_world_size_W_rank_R.pt; name the folder that has them".to_owned())
+        }
+        [world] => {
+            files.require(&[world..world.saturating_add(1), 0..world])?;
+            Ok(files.names().map(str::to_owned).collect())
+        }
+        _ => {
+            let sizes: Vec<String> = worlds.iter().map(u64::to_string).collect();
+            refuse(format!(
+                "holds files of world sizes {}; move those of one save to their own folder",
+                sizes.join(" and ")
+            ))
+        }
     }
 }
 
@@ -137,14 +128,6 @@ fn step(folder: &Folder, name: &str) -> Option<u64> {
     let file = folder.open_file(name).ok()?;
     let file = TorchFile::open(file).ok()?;
     file.get(&["lr_scheduler", "last_epoch"])?.as_u64()
-}
-
-fn parse(name: &str) -> Option<(u64, u64)> {
-    let numbers = name
-        .strip_prefix("model_world_size_")?
-        .strip_suffix(".pt")?;
-    let (world, rank) = numbers.split_once("_rank_")?;
-    Some((world.parse().ok()?, rank.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -195,7 +178,8 @@ mod tests {
     fn missing_ranks_are_named() {
         assert!(refusal(&[(SECOND, rank("w", 3))]).contains(FIRST));
         assert!(
-            refusal(&[("model_world_size_99999999_rank_1.pt", rank("w", 3))]).contains("world of")
+            refusal(&[("model_world_size_99999999_rank_1.pt", rank("w", 3))])
+                .contains("count 99999999 ranks")
         );
         assert!(refusal(&[]).contains("model_world_size_W_rank_R.pt"));
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value as Json};
 
 use super::megatron_args;
+use super::numbered_files::NumberedFiles;
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::SourceTensor;
 use crate::checkpoint::folder::Folder;
@@ -36,8 +37,8 @@ type Ranks = BTreeMap<(u64, u64), Rank>;
 /// # Errors
 /// When ranks are missing, are of different iterations, or hold rows in an order that no table knows.
 pub fn read(folder: &Folder, names: &[String]) -> Result<(Vec<SourceTensor>, Map<String, Json>)> {
-    let ranks = ranks(folder, names)?;
-    let (tensor_ranks, pipeline_ranks) = extent(folder, &ranks)?;
+    let (files, ranks) = ranks(folder, names)?;
+    let (tensor_ranks, pipeline_ranks) = extent(folder, &files, &ranks)?;
     check_iterations(folder, &ranks)?;
     let mut declared = ranks
         .values()
@@ -246,39 +247,35 @@ fn stage_of(path: &[String]) -> (u64, String) {
 }
 
 /// Tensor-parallel and pipeline-parallel rank of each folder.
-fn ranks(folder: &Folder, names: &[String]) -> Result<Ranks> {
-    let parse = |name: &String| {
-        let mut numbers = name
-            .strip_prefix("mp_rank_")?
-            .split('_')
-            .map(str::parse::<u64>);
-        let tensor = numbers.next()?.ok()?;
-        let pipeline = numbers.next().unwrap_or(Ok(0)).ok()?;
-        numbers.next().is_none().then_some((tensor, pipeline))
-    };
-    let mut ranks = BTreeMap::new();
-    for name in names {
-        let Some(rank) = parse(name) else {
-            let reason = format!(
-                "{name} is no mp_rank_TT or mp_rank_TT_PPP; files of expert-parallel ranks are not read: save with --ckpt-format torch_dist"
-            );
-            return Err(Error::checkpoint(folder.path(), reason));
-        };
-        ranks.insert(rank, open(folder, name)?);
+fn ranks(folder: &Folder, names: &[String]) -> Result<(NumberedFiles, Ranks)> {
+    let mut files = NumberedFiles::parse(folder.path(), "mp_rank_{}", names)?;
+    if files.is_empty() {
+        files = NumberedFiles::parse(folder.path(), "mp_rank_{}_{}", names)?;
     }
-    Ok(ranks)
+    if let Some(name) = names
+        .iter()
+        .find(|name| !files.names().any(|own| own == *name))
+    {
+        let reason = format!(
+            "{name} is no mp_rank_TT or mp_rank_TT_PPP; files of expert-parallel ranks are not read: save with --ckpt-format torch_dist"
+        );
+        return Err(Error::checkpoint(folder.path(), reason));
+    }
+    let mut ranks = BTreeMap::new();
+    for (numbers, name) in files.iter() {
+        let number = |place: usize| numbers.get(place).copied().unwrap_or(0);
+        ranks.insert((number(0), number(1)), open(folder, name)?);
+    }
+    Ok((files, ranks))
 }
 
 /// How many ranks there are of each kind; all combinations must be there, and no more than the arguments tell.
-fn extent(folder: &Folder, ranks: &Ranks) -> Result<(u64, u64)> {
+fn extent(folder: &Folder, files: &NumberedFiles, ranks: &Ranks) -> Result<(u64, u64)> {
     refuse_expert_ranks(folder, ranks)?;
-    let tensor = ranks.keys().map(|rank| rank.0 + 1).max().unwrap_or(0);
-    let pipeline = ranks.keys().map(|rank| rank.1 + 1).max().unwrap_or(0);
-    let all = (0..tensor).flat_map(|t| (0..pipeline).map(move |p| (t, p)));
-    if let Some((t, p)) = { all }.find(|rank| !ranks.contains_key(rank)) {
-        let reason =
-            format!("the folder of tensor rank {t}, pipeline rank {p} is missing: {INCOMPLETE}");
-        return Err(Error::checkpoint(folder.path(), reason));
+    let (tensor, pipeline) = (files.extent(0), files.extent(1).max(1));
+    match files.extent(1) {
+        0 => files.require_ranks(tensor)?,
+        stages => files.require(&[0..tensor, 0..stages])?,
     }
     if let Some(rank) = ranks.get(&(0, 0)) {
         check_stated_extent(folder, &rank.file, (tensor, pipeline))?;

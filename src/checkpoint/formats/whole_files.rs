@@ -6,10 +6,11 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use serde::Deserialize;
 
+use super::numbered_files::NumberedFiles;
+use super::safetensors;
 use super::safetensors::{HEADER_LIMIT, Strings};
 use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
-use super::{ranks, safetensors};
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::locate::layout::{Files, one_epoch};
 use crate::checkpoint::names::{containers, is_weight};
@@ -64,10 +65,14 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
         }
     }
     let world = parts.values().flatten().map(Value::world).max();
-    let missing = world.and_then(|world| ranks::missing(&files.names, world));
+    let ranks = NumberedFiles::of_ranks(folder.path(), &files.names)?;
+    let is_ranks = |world: &u64| *world > 0 && !ranks.is_empty();
+    let mut missing = world
+        .filter(is_ranks)
+        .and_then(|world| ranks.require_ranks(world).err());
     for (name, values) in parts {
-        let tensor = assemble(values).map_err(|error| match &missing {
-            Some(missing) => Error::checkpoint(folder.path(), missing),
+        let tensor = assemble(values).map_err(|error| match missing.take() {
+            Some(missing) => missing,
             None => tensor_error::named(error, folder.path(), &name),
         })?;
         seen.add_assembled(folder, name, tensor)?;

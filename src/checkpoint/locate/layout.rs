@@ -1,6 +1,7 @@
 //! Which kinds of checkpoint lie in a folder, told by the names of its files.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::formats::consolidated;
@@ -57,9 +58,9 @@ impl CheckpointFormat {
 
     /// # Errors
     /// When as many files are there as `found` of `promised` rows say, and a checkpoint needs others.
-    pub fn check_share(&self, found: u64, promised: u64) -> Result<()> {
+    pub fn check_share(&self, folder: &Path, found: u64, promised: u64) -> Result<()> {
         match self {
-            Self::Consolidated(names) => consolidated::check_share(names, found, promised),
+            Self::Consolidated(names) => consolidated::check_share(folder, names, found, promised),
             _ => Ok(()),
         }
     }

@@ -3,12 +3,13 @@
 //!
 //! Format: torch 2.15.0 `torch/distributed/checkpoint/{hf_storage,_hf_utils,filesystem}.py`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::checkpoint::folder::Folder;
+use crate::checkpoint::formats::numbered_files::NumberedFiles;
 use crate::checkpoint::formats::safetensors::{self, Header};
 use crate::checkpoint::formats::torch_file::dtensor::distinct;
 use crate::checkpoint::tensor_error::named;
@@ -24,44 +25,18 @@ struct Sharding {
     saved_offsets: Dims,
 }
 
-/// `shard-XXXXX-model-YYYYY-of-ZZZZZ.safetensors`: rank, from one on, and part of the model.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct ShardName {
-    rank: u64,
-    part: u64,
-    parts: u64,
-}
-
-impl ShardName {
-    fn parse(name: &str) -> Option<Self> {
-        let (rank, rest) = name.strip_prefix("shard-")?.split_once("-model-")?;
-        let (part, parts) = rest.strip_suffix(".safetensors")?.split_once("-of-")?;
-        let number = |digits: &str| {
-            digits
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-                .then(|| digits.parse().ok())?
-        };
-        Some(Self {
-            rank: number(rank)?,
-            part: number(part)?,
-            parts: number(parts)?,
-        })
-    }
-}
+/// Rank, from one on, part of the model, from one on, and how many parts there are.
+const SHARD: &str = "shard-{}-model-{}-of-{}.safetensors";
 
 /// The tensors of the folder that HuggingFaceStorageWriter filled, one file for each rank and part.
 ///
 /// The files do not say how large a tensor is: it is as large as its parts reach.
-pub fn hf_sharded(folder: &Folder) -> Result<Vec<SourceTensor>> {
-    let names = folder.names()?;
-    let shards: Vec<_> = names
-        .iter()
-        .filter_map(|name| Some((ShardName::parse(name)?, name)))
-        .collect();
+pub fn hf_sharded(folder: &Folder, notes: &mut Vec<String>) -> Result<Vec<SourceTensor>> {
+    let shards = NumberedFiles::parse(folder.path(), SHARD, &folder.names()?)?;
     check_complete(folder, &shards)?;
+    notes.extend(silent_rank(&shards));
     let mut tensors: BTreeMap<Arc<str>, Vec<Tile>> = BTreeMap::new();
-    for (_, name) in shards {
+    for name in shards.names() {
         for (name, tile) in tiles(&folder.open_file(name)?)? {
             tensors.entry(name).or_default().push(tile);
         }
@@ -127,35 +102,35 @@ fn assemble(tiles: Vec<Tile>) -> Result<Tensor> {
     Tensor::tiled(shape, distinct(tiles))
 }
 
-/// Ranks and parts must be without gaps. That the last rank is there only the shapes of the model can tell.
-fn check_complete(folder: &Folder, shards: &[(ShardName, &String)]) -> Result<()> {
+/// All parts must be there. A rank that had nothing to write left no file, so that a gap among the ranks proves nothing:
+/// what is lost with a file leaves a hole in its tensors, or a tensor out that the model has.
+fn check_complete(folder: &Folder, shards: &NumberedFiles) -> Result<()> {
     let refuse = |reason: String| Err(Error::checkpoint(folder.path(), reason));
-    let Some((first, first_name)) = shards.first() else {
-        return refuse(format!(
-            "has no shard-XXXXX-model-YYYYY-of-ZZZZZ.safetensors: {INCOMPLETE}"
-        ));
+    let counts: Vec<u64> = shards.numbers(2).into_iter().collect();
+    let [count] = *counts else {
+        let mut of_count = shards.names().filter(|_| !counts.is_empty());
+        return refuse(match of_count.next().zip(of_count.last()) {
+            Some((first, last)) => format!(
+                "{first} and {last} are of two saves, in another number of parts; copy one of the two saves whole"
+            ),
+            None => format!("has no shard-XXXXX-model-YYYYY-of-ZZZZZ.safetensors: {INCOMPLETE}"),
+        });
     };
-    if let Some((_, name)) = shards.iter().find(|(shard, _)| shard.parts != first.parts) {
-        return refuse(format!(
-            "{name} belongs to another save than {first_name}; copy one of the two saves whole"
-        ));
-    }
-    let ranks: BTreeSet<u64> = shards.iter().map(|(shard, _)| shard.rank).collect();
-    let parts: BTreeSet<u64> = shards.iter().map(|(shard, _)| shard.part).collect();
-    let last = ranks.last().copied().unwrap_or(0);
-    if let Some(rank) = (1..=last).find(|rank| !ranks.contains(rank)) {
-        return refuse(format!(
-            "the shards of rank {} of at least {last} are missing: {INCOMPLETE}",
-            rank - 1
-        ));
-    }
-    match (1..=first.parts).find(|part| !parts.contains(part)) {
-        Some(part) => refuse(format!(
-            "part {part} of {} is missing: {INCOMPLETE}",
-            first.parts
-        )),
+    let parts = shards.numbers(1);
+    match (1..=count).find(|part| !parts.contains(part)) {
+        Some(part) => refuse(format!("part {part} of {count} is missing: {INCOMPLETE}")),
         None => Ok(()),
     }
+}
+
+/// The note about the first rank that left no file between others that did.
+fn silent_rank(shards: &NumberedFiles) -> Option<String> {
+    let ranks = shards.numbers(0);
+    let rank = (1..shards.extent(0)).find(|rank| !ranks.contains(rank))?;
+    Some(format!(
+        "there is no shard of rank {}: it had nothing to write, unless a file is missing",
+        rank - 1
+    ))
 }
 
 #[cfg(test)]
