@@ -1,4 +1,4 @@
-//! The README's promises: each ends with the tests that hold it, and every one of these tests exists.
+//! The guarantees of docs/guarantees.md: each ends with the tests that hold it, and every one of these tests exists.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The items of the README's list of promises, each on one line.
+/// The items of the list of guarantees, each on one line.
 fn promises() -> Vec<String> {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, section) = readme.split_once("## What you can rely on\n").unwrap();
+    let document = fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
+    let (_, section) = document.split_once("# Guarantees\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
     let items = section.split("\n- ").skip(1);
     items

@@ -1,6 +1,6 @@
-"""Writes the README's table of systems from what the last test run recorded.
+"""Writes docs/compatibility.md's table of systems from what the last test run recorded.
 
-    table.py [README]       replaces what stands between <!-- systems:begin --> and <!-- systems:end -->; without README, prints
+    table.py [DOCUMENT]     replaces what stands between <!-- systems:begin --> and <!-- systems:end -->; without DOCUMENT, prints
 """
 import collections
 import json
@@ -40,12 +40,12 @@ def listed(texts):
     return "; ".join(dict.fromkeys(sorted(t.replace("|", "/") for t in texts if t)))
 
 
-def main(readme=None):
+def main(document=None):
     text = table(json.loads(RESULTS.read_text()))
-    if not readme:
+    if not document:
         print(text)
         return
-    path = pathlib.Path(readme)
+    path = pathlib.Path(document)
     before, rest = path.read_text().split(BEGIN)
     _, after = rest.split(END)
     path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
