@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a part that is missing means, and what to do.
+/// Hint for a checkpoint of which a part is missing.
 pub const INCOMPLETE: &str =
     "the checkpoint is incomplete; take another save, or copy this one again";
 
-/// What to do about a checkpoint that reaches for more than weights.
+/// Hint for a checkpoint that refers to more than weights.
 pub const UNTRUSTED: &str =
     "nothing was executed; save tensors alone, or take a file that you trust";
 
@@ -33,7 +33,7 @@ pub enum Error {
     /// The files together are no complete, unambiguous checkpoint.
     #[error("{}: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
-    /// A tensor has a form that is not served. Whoever knows the file and the tensor's name adds them.
+    /// A tensor has a form that is not served. Callers that know the file and the tensor's name add them.
     #[error("{0}")]
     Unserved(String),
     /// Names, shapes or config.json contradict each other.
@@ -94,7 +94,7 @@ impl Error {
         }
     }
 
-    /// What the operating system refused where something is to be written.
+    /// The operating system refused a write.
     pub fn unwritable(path: &Path, error: &io::Error) -> Self {
         let reason = format!("{error}; name a place that is there and has room for this user");
         Self::target(path, reason)
@@ -106,7 +106,7 @@ impl Error {
         Self::io(path, io::Error::new(io::ErrorKind::NotFound, reason))
     }
 
-    /// What a reader of the mount gets. A read either succeeds whole or answers one of these.
+    /// Returns the errno for a reader of the mount.
     pub fn errno(&self) -> i32 {
         match self {
             Self::Io { source, .. } => match source.raw_os_error() {
@@ -141,7 +141,7 @@ impl Error {
     }
 }
 
-/// What to do about what the operating system refused. An error of our own says so itself.
+/// Returns the hint for an error of the operating system. Our own errors carry theirs.
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         None => "",

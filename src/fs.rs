@@ -29,13 +29,13 @@ use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
 use waiting::Waiting;
 
-/// How the bytes of a file are produced: [`crate::read::read`], or what a test puts in its place.
+/// Produces the bytes of a file: [`crate::read::read`], or a replacement in tests.
 pub type Read = for<'a> fn(&VirtualFile, u64, usize, bool, &'a mut Scratch) -> Result<&'a [u8]>;
 
-/// What a handler answers.
+/// The answer of a handler.
 type Answer<T> = std::result::Result<T, Errno>;
 
-/// What is mounted.
+/// The mounted filesystem.
 #[derive(Debug)]
 pub struct CheckpointFs {
     shared: Arc<Shared>,
@@ -43,7 +43,7 @@ pub struct CheckpointFs {
     _kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
-/// What all requests work on.
+/// State that all requests share.
 #[derive(Debug)]
 struct Shared {
     inodes: Box<dyn Inodes>,
@@ -85,7 +85,7 @@ impl CheckpointFs {
     }
 }
 
-/// What `act` gives, unless it panics.
+/// Runs `act`, and turns a panic into an error.
 fn caught<T>(act: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(act)).ok()
 }
@@ -132,7 +132,7 @@ impl Shared {
         self.inodes.list(inode.0, offset, &mut add)
     }
 
-    /// What the kernel may read in the place of the file, if anything.
+    /// Returns the file that the kernel may read in place of the virtual one.
     fn opened(
         &self,
         inode: INodeNo,

@@ -14,14 +14,14 @@ pub struct Entry {
     pub point: PathBuf,
     /// Filesystem type, such as `ext4` or `fuse.ckptfs`.
     pub kind: String,
-    /// What the filesystem calls its device.
+    /// The source column of the mount table.
     pub source: String,
 }
 
 /// Type under which the table shows our mounts.
 pub const KIND: &str = "fuse.ckptfs";
 
-/// What the name of a view's device begins with.
+/// Prefix of the source column of our mounts.
 pub const NAME_PREFIX: &str = "ckptfs#";
 
 impl Entry {
@@ -40,7 +40,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Of the filesystem on which `path` itself lies, be it a link. Where that is a mount point, nobody who serves it is asked.
+    /// Returns the device of the filesystem on which `path` itself lies, also for a symbolic link. A mount point is not entered.
     pub fn of(path: &Path) -> Option<Self> {
         let told = statx(path, 0)?;
         Some(Self {
@@ -57,13 +57,13 @@ pub fn is_view(device: Device) -> bool {
     all().is_ok_and(|entries| entries.into_iter().any(is_it))
 }
 
-/// What is mounted on `point`: of several the uppermost. `None` also where the table cannot be read.
+/// Returns the uppermost mount on `point`, or `None`, also where the mount table cannot be read.
 pub fn at(point: &Path) -> Option<Entry> {
     let mut entries = all().ok()?.into_iter().rev();
     entries.find(|entry| entry.point == point)
 }
 
-/// What tells a mount from all others, also from those that come after it on the same point.
+/// Identifies a mount, also among later ones on the same point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Given to the next mount as soon as this one is gone.
@@ -91,7 +91,7 @@ pub fn identity(point: &Path) -> Option<Identity> {
 pub fn place(identity: &Identity, point: &Path) -> Option<PathBuf> {
     let is_it = |point: &Path| match identity.unique {
         Some(_) => unique(point) == identity.unique,
-        // Who cannot read the table, for want of descriptors, cannot know better.
+        // The table cannot be read, for want of descriptors.
         None => all().is_err() || at(point).is_some_and(|entry| entry.device == identity.device),
     };
     if is_it(point) {
@@ -111,7 +111,7 @@ fn unique(point: &Path) -> Option<u64> {
     (told.stx_mask & wanted != 0).then_some(told.stx_mnt_id)
 }
 
-/// What statx(2) tells of a path, be it a link. The filesystem on a mount point is not asked.
+/// Calls statx(2) on a path without following a link or entering a mount point.
 fn statx(path: &Path, wanted: u32) -> Option<libc::statx> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let flags = libc::AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;

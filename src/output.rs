@@ -21,7 +21,7 @@ pub use header::lengthened;
 pub use index::python_json;
 pub use npy::npy_files;
 
-/// What the files of a directory are called.
+/// The file names of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
     /// `model.safetensors`, or shards and an index.
@@ -39,7 +39,7 @@ pub enum Split {
     AsStored { or_at_most: u64 },
 }
 
-/// How tensors become weight files.
+/// Options of the split of tensors into weight files.
 #[derive(Debug)]
 pub struct Weights {
     pub naming: Naming,

@@ -13,7 +13,7 @@ pub fn usual_threads() -> NonZeroUsize {
     cores.clamp(NonZeroUsize::MIN, const { NonZeroUsize::new(8).unwrap() })
 }
 
-/// What `work` makes of each item, in their order. Items are taken up in their order too.
+/// Maps each item by `work` on several threads. Items start in order, and results are in order.
 pub fn map<T: Sync, R: Send>(
     threads: NonZeroUsize,
     items: &[T],

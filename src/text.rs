@@ -44,7 +44,7 @@ fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Control characters, those that reorder or split the text around them, and those that nobody sees.
+/// Control characters, those that reorder or split the text around them, and invisible ones.
 pub fn steers(char: char) -> bool {
     char.is_control()
         || matches!(

@@ -12,7 +12,7 @@ pub const ROOT: u64 = 1;
 /// Longest name of a file or directory, in bytes.
 pub const NAME_MAX: usize = 255;
 
-/// What stands under a name.
+/// The type of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     File,
@@ -20,7 +20,7 @@ pub enum Kind {
     Link,
 }
 
-/// What `stat` answers.
+/// The answer of `stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     pub inode: u64,
@@ -39,7 +39,7 @@ pub struct Entry<'a> {
     pub next: u64,
 }
 
-/// What `statfs` answers.
+/// The answer of `statfs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     pub bytes: u64,

@@ -23,7 +23,7 @@ pub use values::{NonFinite, Number};
 /// Bytes read at a time.
 const BLOCK: u64 = 4 << 20;
 
-/// How the bytes are read.
+/// Reads a range of a virtual file.
 pub struct Reading<'a> {
     pub threads: NonZeroUsize,
     /// Whether NaN and infinite values are counted.
@@ -32,7 +32,7 @@ pub struct Reading<'a> {
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// What came of one tensor, or of one file.
+/// The outcome for one tensor or one file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Outcome {
@@ -53,7 +53,7 @@ pub enum Outcome {
     },
 }
 
-/// What came of what.
+/// An outcome and its subject.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     pub name: String,

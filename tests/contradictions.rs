@@ -1,4 +1,4 @@
-//! What a user is told whose config.json is another model's: the key, what it says, and what the tensors say.
+//! Refusals of a config.json of another model name the key, its value and the value that the tensors tell.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/torchtitan-llama3");
 
-/// What is said of the example where one text in its config.json is another.
+/// Replaces one text in the example's config.json, and returns the refusal.
 fn said(old: &str, new: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");

@@ -1,4 +1,4 @@
-//! What the kernel keeps under the mount's own name is read past the page cache, and is the same bytes.
+//! Direct I/O for sources whose bytes the kernel caches under the mount's own name gives the same bytes as buffered I/O.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -30,7 +30,7 @@ fn cold(bytes: &[u8]) -> NamedTempFile {
 /// Pages of a file in the page cache.
 fn cached(path: &Path) -> usize {
     let file = File::open(path).unwrap();
-    // SAFETY: nobody shortens the file while it is mapped.
+    // SAFETY: the file is not shortened while it is mapped.
     let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
     let mut pages = vec![0u8; map.len().div_ceil(4096)];
     // SAFETY: the map and the vector, a byte for each of its pages, outlive the call.
@@ -190,8 +190,8 @@ fn rows_in_rotary_order_are_read_once_past_the_page_cache() {
     assert!(read < Heads::SIZE as u64 * 3 / 2, "{read} bytes");
 }
 
-/// What is made of a source in f32 of `dims`, cast to bf16: read cold, it is what it is read from the page cache, and not left
-/// there. How many bytes the disk read.
+/// Casts an f32 source of `dims` to bf16, cold: the bytes equal those read through the page cache, and are not left there.
+/// Returns how many bytes the disk read.
 fn read_cast(dims: [u64; 2], make: impl Fn(Tensor) -> Tensor) -> Option<u64> {
     let bytes = noise(FRONT + (dims[0] * dims[1] * 4) as usize);
     let (file, warm) = (cold(&bytes), cold(&bytes));

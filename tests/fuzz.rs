@@ -4,7 +4,7 @@
 //! The law. Of a checkpoint whose weights are whole and whose metadata was damaged anywhere, opening and reading end in
 //! time, within bounds of memory, with a result or an error of one line. Where the format says everything twice or has a
 //! checksum, whatever is shown is the reference itself. Where it says things once, as a pickle does, damage may describe
-//! another checkpoint, which nobody can tell from the truth; then names and shapes are still those that config.json
+//! another checkpoint, which cannot be told from the truth; then names and shapes are still those that config.json
 //! promises, unless that was damaged itself, and every element shown is an element of weights.
 
 #[path = "hostile/make/mod.rs"]

@@ -1,4 +1,4 @@
-//! What deny.toml allows, held offline: every crate's licence and origin, as cargo itself knows them.
+//! The licences and origins of all crates are those that deny.toml allows, checked offline.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -63,7 +63,7 @@ fn forty_shards_under_28_descriptors() {
     every_shard_is_read(40, 28);
 }
 
-/// A mount that comes up serves, one that cannot is refused: none is left that nobody serves.
+/// A mount either comes up and serves or is refused: none is left without a daemon.
 fn mounts_or_is_refused(limit: &str, reason: &str) -> bool {
     let stage = Stage::new();
     let mut mount = limited(&[limit]);

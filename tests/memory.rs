@@ -1,4 +1,4 @@
-//! What serving takes: memory of many threads and readers, and of addresses where those are limited.
+//! Resources of a serving daemon: memory of many threads and readers, and address space where it is limited.
 
 #[allow(dead_code, reason = "each test uses a part")]
 mod common;

@@ -63,7 +63,7 @@ fn a_user_of_a_user_namespace_is_told_what_is_missing() {
     assert!(words.iter().any(|word| said.contains(word)), "{said}");
 }
 
-/// What `ckptfs mount` says to a user who finds `cover` in the place of each helper.
+/// Runs `ckptfs mount` as a user, with `cover` in the place of each helper, and returns its message.
 fn said_under(cover: &str) -> String {
     let stage = Stage::new();
     fs::set_permissions(stage.other(""), fs::Permissions::from_mode(0o755)).unwrap();

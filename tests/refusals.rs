@@ -1,4 +1,4 @@
-//! What a user is told when flags, config.json or an index contradict the checkpoint.
+//! Refusals when flags, config.json or an index contradict the checkpoint.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the documents show of a terminal is what a terminal shows: every ```console block is run and compared.
+//! Terminal sessions in the documents are real: every ```console block is run, and its output compared.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ impl Home {
         home
     }
 
-    /// What each step writes, run one after the other in one shell.
+    /// Runs the steps one after the other in one shell, and returns the output of each.
     fn outputs(&self, steps: &[Step]) -> Vec<String> {
         const MARK: &str = "==== next";
         let lines = steps

@@ -16,7 +16,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// What a block calls first.
+/// Returns the first call of a block.
 fn first_call(block: &str) -> &str {
     let before = block.split('(').next().unwrap_or_default();
     before.split_whitespace().last().unwrap_or_default()

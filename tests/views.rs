@@ -290,7 +290,7 @@ fn a_family_needs_a_table_and_no_code() {
     assert_eq!(shape(1), [128, 64]);
 }
 
-/// A model family that nobody has: torchtitan's names for it, fused and transposed.
+/// An invented model family: torchtitan's names for it, fused and transposed.
 const NOVA: &str = r#"
 [[family]]
 name = "nova"

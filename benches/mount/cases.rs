@@ -1,4 +1,4 @@
-//! What is compared with what.
+//! The cases: pairs of sides that are compared.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::mounted::Mounted;
 use super::reading::{self, Range, Reader};
 use super::slow::SlowDisk;
 
-/// What lies in the page cache before a pass.
+/// The state of the page cache before a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caches {
     Cold,
@@ -23,7 +23,7 @@ pub enum Caches {
 }
 
 impl Caches {
-    /// How often the side is read before the pass.
+    /// Reads of the side before the pass.
     fn reads(self) -> usize {
         match self {
             Self::Cold | Self::SourceHot => 0,
@@ -51,7 +51,7 @@ pub struct Side {
 pub struct Case {
     label: &'static str,
     caches: Caches,
-    /// What the ratio is against.
+    /// The side that the ratio refers to.
     base: Side,
     side: Side,
 }

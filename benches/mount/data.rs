@@ -11,7 +11,7 @@ const EXPERTS: u64 = 2;
 const VOCABULARY: u64 = 256;
 const MIB: u64 = 1 << 20;
 
-/// What is written, and so what a mount of it must do.
+/// The form of the source, and so the work of its mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// Hugging Face names behind `_orig_mod.`: bytes in another place, in the same order.

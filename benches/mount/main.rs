@@ -15,7 +15,7 @@ mod table;
 
 use std::path::PathBuf;
 
-/// What the command line says.
+/// The arguments of the command line.
 pub struct Options {
     /// Bytes of each source.
     pub size: u64,
@@ -45,7 +45,7 @@ impl Options {
                 "--dir" => options.dir = value().into(),
                 "--only" => options.only = value(),
                 "--full-memory" => options.full_memory = true,
-                // What cargo itself passes.
+                // An argument that cargo passes.
                 "--bench" => {}
                 other => panic!("unknown option {other}"),
             }

@@ -1,4 +1,4 @@
-//! What one pass of a reader takes.
+//! Measures one pass of a reader.
 
 use std::fs;
 use std::path::Path;

@@ -78,7 +78,7 @@ fn mapped((path, start, end): &Range) -> u64 {
 
 fn map(path: &Path) -> Mmap {
     let file = File::open(path).expect("a file to map");
-    // SAFETY: nobody writes the file while the benchmark runs; loaders map it as well, private, and advise the same.
+    // SAFETY: the file is not written while the benchmark runs; loaders map it as well, private, and advise the same.
     unsafe {
         libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL);
         Mmap::map(&file).expect("a map")

@@ -14,7 +14,7 @@ const COUNTS: [usize; 2] = [100_000, 1_000_000];
 /// Bytes of a tensor.
 const BYTES: usize = 8;
 
-/// What it takes for `count` tensors.
+/// Measures the start of a mount of `count` tensors.
 struct Start {
     count: usize,
     /// Seconds: of the mount, and of the format's own reader.

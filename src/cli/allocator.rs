@@ -1,6 +1,6 @@
-//! What the allocator of glibc must be told: this process lives long, in many threads, and allocates most at its start.
+//! Settings of glibc's allocator for a long-lived process with many threads that allocates mostly at its start.
 
-/// How far the heap grows at a time, and shrinks at the least. By glibc's 128 KiB, a third of the page faults of opening a
+/// Step by which the heap grows, and least by which it shrinks. By glibc's 128 KiB, a third of the page faults of opening a
 /// checkpoint of many tensors are for pages that were given back before.
 #[cfg(target_env = "gnu")]
 const STEP: libc::c_int = 16 << 20;

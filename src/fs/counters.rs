@@ -1,10 +1,10 @@
-//! What a mount has done so far.
+//! Counters of a mount.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::source::source_reads;
 
-/// Counts of a mount's requests. What the kernel answers by itself, from its caches or the source, does not appear.
+/// Counts of a mount's requests. Requests that the kernel answers from its caches or the source are not among them.
 #[derive(Debug, Default)]
 pub struct Counters {
     requests: AtomicU64,

@@ -1,4 +1,4 @@
-//! What the filesystem asks of that which it shows: what stands behind each inode.
+//! Inode lookups that the FUSE layer needs.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::{Answer, Errno};
 use crate::output::VirtualFile;
 use crate::tree::{Entry, Stat, Tree, Usage};
 
-/// How long the kernel may keep what cannot change while the mount lives.
+/// Time to live of answers that cannot change while the mount lives.
 pub const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Names, attributes and files by inode. A [`Tree`] never changes; a run does.
@@ -30,7 +30,7 @@ pub trait Inodes: Debug + Send + Sync {
         None
     }
 
-    /// How long the kernel may keep what it was told of `inode`.
+    /// Returns the time to live of answers about `inode`.
     fn lasts(&self, _inode: u64) -> Duration {
         FOREVER
     }

@@ -11,7 +11,7 @@ use crate::output::VirtualFile;
 use crate::read::passthrough_source;
 use crate::source::SourceFile;
 
-/// What was decided at the first open of each file: the kernel takes no mixture.
+/// The decision at the first open of each file: the kernel does not allow a mixture.
 #[derive(Debug, Default)]
 pub(super) struct Passthrough {
     wanted: bool,
@@ -43,7 +43,7 @@ impl Passthrough {
         self.offered.store(true, Ordering::Relaxed);
     }
 
-    /// What the kernel reads in the place of `file`.
+    /// Returns the source file that the kernel reads in place of `file`.
     ///
     /// # Errors
     /// When the source is no longer what it was.

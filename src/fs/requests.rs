@@ -1,4 +1,4 @@
-//! What the kernel may ask over FUSE, and how the answers go back: conversions alone.
+//! The FUSE requests: conversions between fuser's types and ours.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -37,7 +37,7 @@ thread_local! {
 }
 
 impl Shared {
-    /// Adds an entry and what is known of it, and says whether there was no room. What is gone by now is passed over.
+    /// Adds an entry and what is known of it, and returns whether the buffer is full. Entries that have gone are skipped.
     fn add(&self, entry: &Entry<'_>, reply: &mut ReplyDirectoryPlus) -> bool {
         let inode = INodeNo(entry.inode);
         let Ok(attributes) = self.stat(inode) else {

@@ -12,7 +12,7 @@ use super::{Shared, caught};
 /// Checkpoints that are opened at the same time.
 const THREADS: usize = 16;
 
-/// What is done once the checkpoint is open; the first opens it. Dropped, it answers EIO.
+/// A request that waits for the checkpoint to be open; the first one opens it. Dropped, it answers EIO.
 pub type Request = Box<dyn FnOnce(&Shared) + Send>;
 
 #[derive(Default)]
@@ -112,7 +112,7 @@ impl Queues {
         request
     }
 
-    /// A thread could not be started: others do its work, or nobody does.
+    /// A thread could not be started: other threads do its work, or the request fails.
     fn give_up(&mut self) {
         self.threads -= 1;
         if self.threads == 0 {

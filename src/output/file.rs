@@ -26,7 +26,7 @@ impl Segment {
     }
 }
 
-/// What `stat` shows beside the size.
+/// Attributes of a file beside its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// Permission bits of the source, readable ones only.

@@ -50,7 +50,7 @@ fn header(tensor: &Tensor) -> Vec<u8> {
     .concat()
 }
 
-/// numpy's name of an element type. What numpy lacks appears as unsigned integers of the same bits.
+/// numpy's name of an element type. Types that numpy lacks appear as unsigned integers of the same width.
 fn descriptor(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::Bool => "|b1",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::formats::safetensors::HEADER_LIMIT;
 
-/// What the split looks at: the bytes of a unit's data, and a bound on those of its entries in the header.
+/// Sizes that the split considers: the bytes of a unit's data, and a bound on those of its header entries.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Weight {
     pub data: u64,

@@ -1,4 +1,4 @@
-//! What a tensor is made of: the stored arrays under it, and the operations in between.
+//! The provenance of a tensor: the stored arrays under it and the operations in between.
 
 use super::stored::Stored;
 use super::view::{Expression, Tensor};

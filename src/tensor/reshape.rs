@@ -1,4 +1,4 @@
-//! How the dimensions of two shapes with the same elements correspond.
+//! Correspondence between the dimensions of two shapes with the same number of elements.
 
 use std::ops::Range;
 

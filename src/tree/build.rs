@@ -1,4 +1,4 @@
-//! How the tree grows from the paths of its files.
+//! Builds the tree from the paths of its files.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::output::{Attributes, VirtualFile};
 use crate::text::steers;
 
 impl Default for Tree {
-    /// An empty directory that nobody may list.
+    /// An empty directory without permissions.
     fn default() -> Self {
         Self::empty(None)
     }
@@ -112,7 +112,7 @@ impl Directory {
         }
     }
 
-    /// Whoever may read a file below may list the directory, and nobody else.
+    /// Lets exactly those list the directory who may read a file below it.
     fn widen(&mut self, file: Attributes) {
         let readable = file.mode & 0o444;
         self.attributes.mode |= readable | readable >> 2;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::read::read_tensor_at;
 use crate::tensor::{Dtype, Tensor};
 
-/// How the view's tensor differs from the other one.
+/// A difference between the view's tensor and the other one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Difference {
@@ -22,7 +22,7 @@ pub enum Difference {
         there: Number,
         /// Largest absolute difference of those that are numbers on both sides.
         largest: Option<Number>,
-        /// How many are NaN on one side alone.
+        /// Elements that are NaN on one side alone.
         nan: u64,
     },
 }

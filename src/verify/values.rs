@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::tensor::Dtype;
 
-/// How many elements are no finite numbers.
+/// Counts of elements that are not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct NonFinite {
     pub nan: u64,

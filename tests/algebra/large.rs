@@ -20,7 +20,7 @@ use super::{ONE_AT_A_TIME, file_of};
 /// Elements before the first of a file: no block of a disk begins there.
 const SKIP: u64 = 77;
 
-/// What of a file the page cache holds.
+/// Returns how much of a file the page cache holds.
 #[derive(Debug, Clone, Copy)]
 enum Cached {
     All,

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::scene::{Scene, refused, shown};
 
-/// What a shell, and what Python, would leave behind if anybody ran it.
+/// The traces that a shell and that Python would leave behind if the attack ran.
 pub const SHELL: &str = "touch ../canary";
 pub const PYTHON: &str = "__import__('os').system('touch ../canary')";
 
@@ -60,7 +60,7 @@ pub fn all_safe(attacks: Vec<Attack>) {
 }
 
 impl Attack {
-    /// What came of it.
+    /// The outcome.
     fn check(self) -> &'static str {
         match self.outcome {
             Outcome::Refused(words) => {

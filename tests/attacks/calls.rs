@@ -53,7 +53,7 @@ impl Call {
         self.verdict == "refused"
     }
 
-    /// What is said of a file that is nothing but the call.
+    /// The expected refusal of a file that consists of the call alone.
     fn complaint_alone(&self) -> &'static str {
         match self.is_refused() {
             true => "nothing was executed",

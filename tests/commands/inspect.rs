@@ -33,7 +33,7 @@ fn json(more: &[&str]) -> Value {
     serde_json::from_str(&said(inspect(&[&["--json"], more].concat()))).unwrap()
 }
 
-/// The paths of all fields, such as `files[].size`. What stands in `dtypes` has names of its own.
+/// Returns the paths of all fields, such as `files[].size`. The keys of `dtypes` are data.
 fn fields(value: &Value, path: &str, all: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) if path != "dtypes" => object.iter().for_each(|(key, value)| {

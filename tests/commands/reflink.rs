@@ -143,7 +143,7 @@ fn images() -> impl Iterator<Item = (&'static str, Image)> {
     kinds.filter_map(|kind| Some((kind, Image::new(kind, IMAGE)?)))
 }
 
-/// What is said of it, and what is warned of.
+/// Its output and its warnings.
 fn export(stage: &Stage, source: &Path, out: &Path, more: &[&str]) -> (String, String) {
     let (source, out) = (source.to_str().unwrap(), out.to_str().unwrap());
     let arguments = [&["export", source, out, "--reflink", "auto"], more].concat();

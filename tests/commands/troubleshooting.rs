@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What a program other than ours says.
+/// Messages of programs other than ckptfs.
 const OTHERS: [&str; 1] = ["Input/output error"];
 
 /// The text of all sources.

@@ -20,7 +20,7 @@ fn full() -> Stdio {
         .into()
 }
 
-/// The program with a log that nobody can write.
+/// The program with a log that cannot be written.
 fn without_log() -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "exec 2>/dev/full; exec \"$0\" \"$@\""]);

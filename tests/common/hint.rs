@@ -1,13 +1,13 @@
 //! Whether a message says what to do.
 
-/// What a user is told to do begins with one of these.
+/// The words with which a hint begins.
 const VERBS: [&str; 23] = [
     "add", "allow", "cast", "copy", "download", "fetch", "free", "give", "leave", "let", "load",
     "look", "make", "mend", "mount", "move", "name", "pass", "put", "save", "stop", "take",
     "unpack",
 ];
 
-/// What names both sides, of which only the user knows the wrong one.
+/// Phrases of messages that name two contradicting sides, of which only the user knows the wrong one.
 const CONTRADICTIONS: [&str; 3] = [
     "config.json contradicts the tensors",
     "missing: model.",

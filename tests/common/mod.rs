@@ -1,4 +1,4 @@
-//! What tests share.
+//! Parts that several test binaries share.
 
 pub mod mounts;
 pub mod programs;

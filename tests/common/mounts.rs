@@ -77,7 +77,7 @@ impl Drop for View {
     }
 }
 
-/// Attributes of a public file of nobody in particular.
+/// Attributes of a public file.
 pub const PUBLIC: Attributes = Attributes {
     mode: 0o444,
     uid: 0,

@@ -29,7 +29,7 @@ impl Stage {
     }
 
     /// A program that every user may run. Written by another process: what a process has open for writing, its children
-    /// hold too, and nobody can run it meanwhile.
+    /// hold too, and no test can run it meanwhile.
     pub fn copy_of_program(&self) -> PathBuf {
         let copy = self.other("ckptfs");
         let mut cp = Command::new("cp");
@@ -173,8 +173,8 @@ impl Drop for Foreground {
     }
 }
 
-/// Gives this thread, and all that it starts, mounts of their own, where it is root. What a test mounts goes with it then,
-/// even when it is killed.
+/// Gives this thread and its children a mount namespace of their own, where it is root, so that the mounts of a test end
+/// with it even when it is killed.
 pub fn keep_mounts_apart() {
     if !is_root() {
         return;
@@ -199,7 +199,7 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// What `ask` answers in the end.
+/// Repeats `ask` until it answers.
 pub fn within<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

@@ -17,7 +17,7 @@ const BLOCK: usize = 64 << 10;
 /// As much as is read past the page cache at once.
 const PART: usize = SIZE / 2 - BLOCK;
 
-/// How reads ended, counted by readers that never stop to look.
+/// Outcomes of reads, counted by readers that read in a loop.
 #[derive(Default)]
 struct Seen {
     old: AtomicUsize,

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const FOREVER: Duration = Duration::from_secs(1_000_000);
 const FILE: INodeNo = INodeNo(2);
 
-/// What a read that touches the bad place does.
+/// The behaviour of a read that touches the bad sector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -24,12 +24,12 @@ pub enum Fault {
     Interrupted,
 }
 
-/// What the disk does now, shared with the test.
+/// The current behaviour of the disk, shared with the test.
 pub struct Switch {
     fault: Mutex<Fault>,
     /// The first byte of the bad place, which has one page.
     place: AtomicU64,
-    /// How many reads still fail.
+    /// Reads that still fail.
     left: AtomicU8,
 }
 

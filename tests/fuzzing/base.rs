@@ -162,7 +162,7 @@ fn collect(folder: &Path, above: &str, files: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// What the format's own reader finds in a file.
+/// Reads a file by the format's own reader.
 pub fn tensors(bytes: &[u8]) -> Tensors {
     let file = SafeTensors::deserialize(bytes).unwrap();
     let tensors = file.iter().map(|(name, tensor)| {

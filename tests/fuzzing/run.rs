@@ -17,12 +17,12 @@ use super::base::{Base, Tensors, tensors};
 use super::bounds::{LARGEST, largest_allocation, watch};
 use super::damage::{Random, damaged, places};
 
-/// What may be shown of a damaged checkpoint.
+/// The outputs that are right for a damaged checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Law {
     /// The reference alone.
     Reference,
-    /// What the safetensors crate reads from the damaged file, under the names and shapes of the reference.
+    /// The tensors that the safetensors crate reads from the damaged file, under the names and shapes of the reference.
     AsSafetensorsReads,
     /// Elements of weights, under the names and shapes of the reference.
     Weights,
@@ -30,7 +30,7 @@ pub enum Law {
     Elements,
 }
 
-/// How cases ended.
+/// Counts of the outcomes of all cases.
 #[derive(Debug, Default)]
 struct Tally {
     refused: usize,

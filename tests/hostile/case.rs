@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 pub struct Case {
     pub number: u8,
     pub name: &'static str,
-    /// What is answered, and why where that is more than a refusal.
+    /// The expected answer, with a reason where it is more than a refusal.
     pub answer: &'static str,
     pub check: fn(),
 }

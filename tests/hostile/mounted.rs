@@ -1,4 +1,4 @@
-//! What happens to sources, readers and the program while a view is mounted.
+//! Changes to sources, readers and the daemon while a view is mounted.
 
 use std::fs::{self, File};
 use std::num::NonZeroUsize;
@@ -39,7 +39,7 @@ impl Shown {
         self.folder.path().join("weights")
     }
 
-    /// What a read of the view gives that no cache answers.
+    /// Reads the view past all caches.
     fn read(&self, offset: u64) -> Result<Vec<u8>, Option<i32>> {
         let mut buffer = vec![0; 4096];
         let count = direct(&self.view.path("weights")).read_at(&mut buffer, offset);

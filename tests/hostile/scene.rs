@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A family that no table knows, so that names and shapes are free.
 const CONFIG: &str = r#"{"model_type": "free"}"#;
 
-/// `source`, the checkpoint; beside it `secret`, which nobody may open, and the place of `canary`, which only code out of
+/// `source`, the checkpoint; beside it `secret`, which must not be opened, and the place of `canary`, which only code out of
 /// a checkpoint would make.
 pub struct Scene {
     root: TempDir,
@@ -34,7 +34,7 @@ pub struct Scene {
     options: Vec<OsString>,
 }
 
-/// What the program said, and how it ended.
+/// The output and the exit status of the program.
 #[derive(Debug)]
 pub struct Answer {
     pub code: Option<i32>,
@@ -161,7 +161,7 @@ fn end_of(child: &mut Child) -> (Option<i32>, Duration, u64) {
             break;
         }
         if memory > 2 * MEMORY || start.elapsed() > PATIENCE {
-            // What runs away must not take the machine with it.
+            // A runaway process must not exhaust the machine.
             child.kill().unwrap();
         }
         std::thread::sleep(Duration::from_millis(1));

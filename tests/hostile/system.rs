@@ -20,7 +20,7 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
 }
 
-/// What `cat` says to a user who owns nothing.
+/// Runs `cat` as a user who owns nothing, and returns its message.
 fn stranger_reads(path: &Path) -> Output {
     Command::new("cat")
         .arg(path)
@@ -218,7 +218,7 @@ impl Drop for Folder {
     }
 }
 
-/// How many entries getdents64 gives in all when each call has room for two.
+/// Counts the entries of getdents64 when each call has room for two.
 fn entries_in_small_pieces(folder: &File) -> usize {
     let (mut buffer, mut count) = ([0_u8; 80], 0);
     loop {

@@ -1,4 +1,4 @@
-//! How a mount ends: by signals, by others, by force.
+//! The end of a mount: by signals, by other processes, by force.
 
 use std::ffi::CString;
 use std::fs::{self, File};

@@ -13,7 +13,7 @@ use std::process::Command;
 use crate::common::mounts::*;
 use crate::{need_fuse, need_root};
 
-/// What a program says, which must be content, about `path`, which comes last.
+/// Runs a program on `path`, its last argument, and returns its output. It must succeed.
 fn output(program: &str, arguments: &[&str], path: &Path) -> String {
     let output = Command::new(program)
         .args(arguments)
@@ -124,7 +124,7 @@ fn no_extended_attributes() {
     );
 }
 
-/// What `test -r` or `-x` says to a user who owns nothing.
+/// Runs `test -r` or `-x` as a user who owns nothing.
 fn stranger_may(access: &str, path: &Path) -> bool {
     let mut command = Command::new("test");
     command.arg(access).arg(path).uid(65_534).gid(65_534);

@@ -1,4 +1,4 @@
-//! What pjdfstest asks of a read-only filesystem, call by call. The suite itself makes its files on the filesystem that it
+//! The calls of pjdfstest on a read-only filesystem. The suite itself makes its files on the filesystem that it
 //! tests, which this one refuses.
 
 use std::ffi::{CString, c_char};

@@ -175,7 +175,7 @@ impl Shown {
         fs::read_to_string(self.path(name).join("ERROR.txt")).unwrap()
     }
 
-    /// How many checkpoints were opened so far.
+    /// Returns how many checkpoints were opened so far.
     pub fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
@@ -191,7 +191,7 @@ impl Drop for Shown {
     }
 }
 
-/// What a directory lists, sorted.
+/// Lists a directory, sorted.
 pub fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).unwrap();
     let mut names: Vec<String> = entries

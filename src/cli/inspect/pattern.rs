@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 /// More words or stretches of numbers than these become a `*` or the ends alone.
 const SHOWN: usize = 4;
 
-/// What `names` have in common, component by component.
+/// Returns the common pattern of `names`, component by component.
 pub fn pattern(names: &[&str]) -> String {
     let Some(first) = names.first() else {
         return String::new();

@@ -1,4 +1,4 @@
-//! What `inspect` knows of a view: the fields of its JSON, which docs/inspect.md lists.
+//! The report of `inspect` on a view: the fields of its JSON, which docs/inspect.md lists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub struct Report {
     pub family: String,
     pub parameters: u64,
     pub bytes: u64,
-    /// How many tensors have each element type.
+    /// Counts of tensors by element type.
     pub dtypes: BTreeMap<&'static str, usize>,
     pub files: Vec<FileReport>,
     pub tensors: Vec<TensorReport>,

@@ -1,4 +1,4 @@
-//! What `inspect` says of a run, as text and as JSON.
+//! The report of `inspect` on a run, as text and as JSON.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -21,7 +21,7 @@ pub struct RunReport {
 struct SaveReport {
     name: String,
     number: Option<u64>,
-    /// What `--system` would call the layouts of the weights.
+    /// The formats of the weights, in the words of `--system`.
     layouts: Vec<&'static str>,
     is_complete: bool,
     /// Why it will not be complete any more.

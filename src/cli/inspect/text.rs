@@ -1,4 +1,4 @@
-//! What `inspect` prints for people.
+//! The text output of `inspect`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -78,7 +78,7 @@ impl Report {
         }
     }
 
-    /// What is tied or left out, and what a user should know beside.
+    /// Tied and omitted tensors, and notes.
     fn remarks(&self) -> Vec<(&str, String)> {
         let tied = self.tied.iter();
         let tied = tied.map(|tied| ("tied", format!("{} is {}", tied.name, tied.to)));

@@ -13,7 +13,7 @@ const DEPTH: usize = 16;
 pub struct Node<'a> {
     /// With the names of the modules that hold nothing else.
     pub name: String,
-    /// How many are alike.
+    /// Modules that are alike.
     pub count: usize,
     /// Of all of them.
     pub bytes: u64,
@@ -39,7 +39,7 @@ pub fn tree(tensors: &[TensorReport]) -> Vec<Node<'_>> {
     modules(tensors.iter().map(named), DEPTH)
 }
 
-/// What one module consists of, in the order of first appearance.
+/// The parts of one module, in the order of first appearance.
 fn modules<'a>(
     tensors: impl Iterator<Item = (&'a str, &'a TensorReport)>,
     depth: usize,

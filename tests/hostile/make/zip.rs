@@ -19,7 +19,7 @@ pub struct Member {
     pub local: Header,
     pub central: Header,
     pub data: Vec<u8>,
-    /// What the directory says of the local header's place, if not the truth.
+    /// The offset of the local header in the directory, if not the true one.
     pub place: Option<u32>,
 }
 
@@ -28,7 +28,7 @@ pub struct Zip {
     pub front: Vec<u8>,
     pub members: Vec<Member>,
     pub comment: Vec<u8>,
-    /// How many members the end record counts, if not the truth.
+    /// The count of members in the end record, if not the true one.
     pub count: Option<u16>,
 }
 
@@ -61,7 +61,7 @@ impl Member {
 }
 
 impl Zip {
-    /// What `torch.save` makes of `value`, with sixteen bytes in storage 0.
+    /// Encodes `value` as `torch.save` does, with sixteen bytes in storage 0.
     pub fn torch(value: &[u8]) -> Self {
         Self::of_pickle(&pickle(value))
     }
