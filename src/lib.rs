@@ -23,6 +23,7 @@ pub mod output;
 pub mod parallel;
 pub mod read;
 pub mod source;
+mod statx;
 pub mod tensor;
 mod text;
 pub mod tree;

@@ -2,7 +2,6 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -115,19 +114,7 @@ fn unique(point: &Path) -> Option<u64> {
 fn statx(path: &Path, wanted: u32) -> Option<libc::statx> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let flags = libc::AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-    let mut told = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: `path` ends in a zero byte and outlives the call, which fills the struct; all zeros are one, too.
-    let (failed, told) = unsafe {
-        let failed = libc::statx(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            flags,
-            wanted,
-            told.as_mut_ptr(),
-        );
-        (failed, told.assume_init())
-    };
-    (failed == 0).then_some(told)
+    crate::statx::statx(libc::AT_FDCWD, &path, flags, wanted).ok()
 }
 
 /// All mounts, in the order in which they were made.

@@ -40,8 +40,7 @@ impl SourceFile {
     /// Opens a regular file by a path without links. FIFOs, devices, sockets and directories are refused without being opened for reading.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
         let file = open_regular(path, OFlag::empty())?;
-        let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
-        let stamp = Stamp::of(&metadata);
+        let stamp = Stamp::of(&file).map_err(|error| Error::io(path, error))?;
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let this = Arc::new(Self {
             id: NEXT.fetch_add(KINDS, Ordering::Relaxed),
@@ -176,10 +175,7 @@ impl SourceFile {
     }
 
     fn check(&self, file: &File) -> Result<()> {
-        let look = || match file.metadata() {
-            Ok(metadata) => Ok(Stamp::of(&metadata)),
-            Err(error) => Err(Error::io(&self.path, error)),
-        };
+        let look = || Stamp::of(file).map_err(|error| Error::io(&self.path, error));
         // The common case, unchanged, takes no lock.
         let now = look()?;
         if now == self.stamp || self.baseline.is(&now) {

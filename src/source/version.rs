@@ -1,36 +1,35 @@
 //! By what a source file is known to be the one that was opened first.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io;
 use std::sync::{Mutex, PoisonError};
+
+use crate::statx::{Attributes, Time};
 
 /// What identifies the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    device: u64,
+    device: (u32, u32),
     inode: u64,
     pub size: u64,
-    pub modified: (i64, i64),
-    changed: (i64, i64),
+    pub modified: Time,
+    changed: Time,
     /// Links, mode and owner: a change of these moves `changed` without touching a byte.
-    pub inode_state: (u64, u32, u32, u32),
+    pub inode_state: (u32, u32, u32, u32),
 }
 
 impl Stamp {
-    pub fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            inode_state: (
-                metadata.nlink(),
-                metadata.mode(),
-                metadata.uid(),
-                metadata.gid(),
-            ),
-        }
+    /// Of an open file, asked of its server where it has one: another machine's write shows at once.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let now = Attributes::of(file)?;
+        Ok(Self {
+            device: now.device,
+            inode: now.inode,
+            size: now.size,
+            modified: now.modified,
+            changed: now.changed,
+            inode_state: (now.links, now.mode, now.owner.0, now.owner.1),
+        })
     }
 
     pub fn is_of_file_of(&self, other: &Self) -> bool {

@@ -59,19 +59,27 @@ impl Switch {
 }
 
 struct Files {
-    bytes: Vec<u8>,
+    content: Arc<Mutex<Content>>,
     switch: Arc<Switch>,
+}
+
+/// The bytes of the file, and how often they were written by another machine: the kernel is not told.
+struct Content {
+    bytes: Vec<u8>,
+    writes: u64,
 }
 
 impl Files {
     fn attributes(&self, inode: INodeNo) -> FileAttr {
+        let content = self.content.lock().unwrap();
         let (kind, perm, size) = match inode {
-            FILE => (FileType::RegularFile, 0o644, self.bytes.len() as u64),
+            FILE => (FileType::RegularFile, 0o644, content.bytes.len() as u64),
             _ => (FileType::Directory, 0o755, 0),
         };
         let (uid, gid, rdev, blksize, flags, nlink, blocks) =
             (0, 0, 0, 4096, 0, 1, size.div_ceil(512));
-        let [atime, mtime, ctime, crtime] = [UNIX_EPOCH; 4];
+        let written = UNIX_EPOCH + Duration::from_secs(content.writes);
+        let [atime, mtime, ctime, crtime] = [UNIX_EPOCH, written, written, UNIX_EPOCH];
         FileAttr {
             ino: inode,
             size,
@@ -124,9 +132,12 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let start = (offset as usize).min(self.bytes.len());
-        let end = (start + size as usize).min(self.bytes.len());
-        let bytes = &self.bytes[start..end];
+        let content = self.content.lock().unwrap();
+        let start = (offset as usize).min(content.bytes.len());
+        let end = (start + size as usize).min(content.bytes.len());
+        let bytes = content.bytes[start..end].to_vec();
+        drop(content);
+        let bytes = &*bytes;
         match self.switch.meets(offset, bytes.len() as u64) {
             Fault::None => reply.data(bytes),
             Fault::Errno(errno) => reply.error(Errno::from_i32(errno)),
@@ -144,6 +155,7 @@ impl Filesystem for Files {
 pub struct Disk {
     _session: BackgroundSession,
     point: TempDir,
+    content: Arc<Mutex<Content>>,
     pub switch: Arc<Switch>,
 }
 
@@ -156,8 +168,9 @@ impl Disk {
             left: AtomicU8::new(0),
         };
         let switch = Arc::new(switch);
+        let content = Arc::new(Mutex::new(Content { bytes, writes: 0 }));
         let files = Files {
-            bytes,
+            content: content.clone(),
             switch: switch.clone(),
         };
         let mut config = Config::default();
@@ -167,8 +180,16 @@ impl Disk {
         Self {
             _session: session,
             point,
+            content,
             switch,
         }
+    }
+
+    /// Has another machine write the file. The kernel keeps the attributes that it knows.
+    pub fn rewrite(&self, bytes: Vec<u8>) {
+        let mut content = self.content.lock().unwrap();
+        content.bytes = bytes;
+        content.writes += 1;
     }
 
     pub fn path(&self) -> PathBuf {

@@ -187,3 +187,23 @@ fn a_slow_disk_holds_up_nobody_else() {
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(slow.join().unwrap() == bytes);
 }
+
+#[test]
+fn a_write_that_the_kernel_was_not_told_of_is_seen() {
+    need_fuse!();
+    let (old, new) = (noise(SIZE, 31), noise(SIZE, 32));
+    let disk = Disk::of(old.clone());
+    let source = disk.open();
+    let mut bytes = vec![0; 5000];
+    source.read_exact_at(&mut bytes, 100).unwrap();
+    assert!(bytes == old[100..5100]);
+    let known = fs::metadata(disk.path()).unwrap().modified().unwrap();
+    disk.rewrite(new);
+    let cached = fs::metadata(disk.path()).unwrap().modified().unwrap();
+    assert_eq!(
+        cached, known,
+        "the kernel kept no attributes: this shows nothing"
+    );
+    let error = source.read_exact_at(&mut bytes, 100_000).unwrap_err();
+    assert!(error.to_string().contains("(modification time)"), "{error}");
+}
