@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::point;
 use crate::error::{Error, Result};
@@ -11,11 +11,17 @@ use crate::mountinfo::{self, NAME_PREFIX};
 /// A view in the table of mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mount {
+    #[serde(serialize_with = "as_text")]
     pub point: PathBuf,
     /// The checkpoint.
     pub source: String,
     /// Whether its process lives.
     pub is_served: bool,
+}
+
+/// JSON is text: a name that is none is shown as the lines for people show it.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// The views of this process' namespace, of all users.

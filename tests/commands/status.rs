@@ -108,3 +108,31 @@ fn counts_are_logged_when_asked_for_and_at_the_end() {
         assert_eq!(counts["errors"], 0);
     }
 }
+
+#[test]
+fn a_mount_point_that_is_no_text_is_listed_too() {
+    use std::os::unix::ffi::OsStrExt;
+    need_fuse!();
+    let stage = Stage::new();
+    let name = std::ffi::OsStr::from_bytes(b"point\xff");
+    let point = stage.point().with_file_name(name);
+    std::fs::create_dir(&point).unwrap();
+    let mut mount = std::process::Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+    mount
+        .arg("mount")
+        .arg(stage.source())
+        .arg(&point)
+        .arg("--daemon");
+    assert!(mount.output().unwrap().status.success());
+    let output = stage.run(&["status", "--json"]);
+    std::process::Command::new(env!("CARGO_BIN_EXE_ckptfs"))
+        .arg("umount")
+        .arg(&point)
+        .status()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shown = point.display().to_string();
+    let mut mounts = all.as_array().unwrap().iter();
+    assert!(mounts.any(|mount| mount["point"] == *shown), "{all}");
+}
