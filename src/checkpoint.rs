@@ -8,10 +8,12 @@ mod links;
 mod locate;
 pub mod lora;
 mod names;
+mod rewritten;
 mod run;
 mod save;
 mod side_files;
 mod tensor_error;
+mod tracker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};
 pub use names::{any_shared_roots, is_root, shared_roots, unwrapped};
+pub use rewritten::Rewritten;
 pub use run::{LATEST, Run};
 pub use save::Save;
 pub use side_files::SideFile;
@@ -50,6 +53,8 @@ pub struct Checkpoint {
     /// Numbers of config.json that Megatron-LM's arguments tell, under config.json's names.
     pub declared: Map<String, Value>,
     pub notes: Vec<String>,
+    /// What a user should know before this is relied on.
+    pub warnings: Vec<String>,
     /// What several ranks hold of one tensor, though one of them would do.
     pub copies: Vec<SourceTensor>,
 }
@@ -65,12 +70,33 @@ pub struct Adapter {
     pub training: Option<Map<String, Value>>,
 }
 
+/// How a checkpoint is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Opening<'a> {
+    /// Picks one where there are several.
+    pub system: Option<&'a str>,
+    /// Opens a save although its times say that it is being written over.
+    pub accepts_rewritten: bool,
+}
+
 /// Opens the checkpoint at `source`. `system` picks one where there are several.
 ///
 /// # Errors
 /// When there is none, when it is incomplete, or when what it says contradicts itself.
 pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
-    let located = locate::find(source, system)?;
+    let accepts_rewritten = false;
+    open_with(
+        source,
+        &Opening {
+            system,
+            accepts_rewritten,
+        },
+    )
+}
+
+/// As [`open`], with more to choose.
+pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
+    let located = locate::find(source, opening.system)?;
     let folder = &located.weights;
     let mut notes = Vec::new();
     let mut declared = Map::new();
@@ -100,6 +126,11 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
             tensors
         }
     };
+    // After all that is told from the bytes, which says more.
+    let warning = match opening.accepts_rewritten {
+        true => None,
+        false => rewritten::check(folder, &located.layout)?,
+    };
     let (tensors, own_adapter) = lora::split(tensors);
     if tensors.is_empty() && own_adapter.is_empty() && located.layout != CheckpointFormat::Adapter {
         return Err(Error::checkpoint(
@@ -114,6 +145,7 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
         side_files: side_files_of(&located)?,
         params: json_beside(&located.beside, "params.json")?,
         notes,
+        warnings: Vec::from_iter(warning),
         copies,
         folder: located.weights.path().to_owned(),
         layout: located.layout,

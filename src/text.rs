@@ -1,6 +1,7 @@
 //! Text for terminals and logs: names in a checkpoint are not to be trusted.
 
 use std::borrow::Cow;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Half of the characters that a line may have: more than the longest path, and the longest name of a tensor.
 const HALF_LINE: usize = 5000;
@@ -30,6 +31,28 @@ pub fn plain_json(text: &str) -> String {
         }
     }
     plain
+}
+
+/// `2026-11-30 17:05:09.250 UTC`.
+pub fn utc(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86400, since.as_secs() % 86400);
+    let (year, month, day) = civil(days);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let (seconds, millis) = (seconds % 60, since.subsec_millis());
+    format!("{year}-{month:02}-{day:02} {hours:02}:{minutes:02}:{seconds:02}.{millis:03} UTC")
+}
+
+/// Year, month and day after so many days since 1970. Counted from a first of March, leap days come last in their year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // since the first of March of the year 0
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 /// Front and end of a text that is too long for a line: the reason stands at the end.
@@ -62,7 +85,23 @@ pub fn steers(char: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn times_are_written_as_dates() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00.250 UTC"),
+            (951_782_400, "2000-02-29 00:00:00.250 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59.250 UTC"),
+            (1_764_522_309, "2025-11-30 17:05:09.250 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00.250 UTC"),
+        ] {
+            let time = UNIX_EPOCH + Duration::from_millis(1000 * seconds + 250);
+            assert_eq!(utc(time), expected);
+        }
+    }
 
     #[test]
     fn nothing_steers_the_terminal() {

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::checkpoint::{self, Checkpoint, SideFile};
+use crate::checkpoint::{self, Checkpoint, Opening, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Tables};
 use crate::output::{self, Naming, VirtualFile, Weights};
@@ -76,7 +76,11 @@ impl View {
             Error::Mapping(reason) => Error::checkpoint(source, reason),
             error => error,
         };
-        let checkpoint = checkpoint::open(source, options.system.as_deref())?;
+        let opening = Opening {
+            system: options.system.as_deref(),
+            accepts_rewritten: options.accepts_rewritten,
+        };
+        let checkpoint = checkpoint::open_with(source, &opening)?;
         let view = match options.adapter || checkpoint.is_only_adapter() {
             true => adapter::view(checkpoint, options),
             false => model(checkpoint, options),
@@ -99,7 +103,7 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let mut config = ConfigFile::find(&checkpoint, &side_files, &tables, options)?;
     let family = config.family(&tables, options);
     let evidence = evidence(&checkpoint);
-    let mut notes: Vec<Note> = checkpoint.notes.iter().cloned().map(Note::remark).collect();
+    let mut notes = notes_of(&checkpoint);
     let (table, outcome, tied) = match family {
         Some(family) => {
             let mapped = map(
@@ -152,6 +156,12 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
         notes,
         files,
     })
+}
+
+fn notes_of(checkpoint: &Checkpoint) -> Vec<Note> {
+    let remarks = checkpoint.notes.iter().cloned().map(Note::remark);
+    let warnings = checkpoint.warnings.iter().cloned().map(Note::warning);
+    warnings.chain(remarks).collect()
 }
 
 /// What was seen: the layout's files, and how the system spells its names.

@@ -19,5 +19,7 @@ mod listing;
 mod many;
 #[path = "runs/pinned.rs"]
 mod pinned;
+#[path = "runs/rewritten.rs"]
+mod rewritten;
 #[path = "runs/scene.rs"]
 mod scene;

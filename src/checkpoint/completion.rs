@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::Opening;
 use super::folder::Folder;
 use super::links::resolve;
 use super::locate::layout::{CheckpointFormat, Files, layouts};
+use super::rewritten::{Marked, Rewritten, Seen};
 use crate::error::{Error, Result};
+use crate::statx::Source;
 
 /// What torch.distributed.checkpoint writes last, under another name first.
 const METADATA: &str = ".metadata";
@@ -31,18 +34,37 @@ pub struct Trace {
     inode: u64,
     size: u64,
     pub modified: SystemTime,
+    /// Seconds and nanoseconds. A change of attributes alone moves it: readers of the file as it was get errors then, and the
+    /// save is opened anew.
+    changed: (i64, i64),
 }
 
 /// A folder with weights in a save, or the one file that is the save.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
+    /// None where the save is a file.
+    folder: Option<Folder>,
     layouts: Vec<CheckpointFormat>,
+}
+
+/// The judgement on a save.
+#[derive(Debug)]
+pub struct Judged {
+    pub has_ended: bool,
+    pub rewritten: Option<Rewritten>,
 }
 
 /// What the saves of a run were found to be, each as long as no file of it changes.
 #[derive(Debug, Default)]
-pub struct Completions(Mutex<HashMap<String, Completion>>);
+pub struct Completions(Mutex<HashMap<String, Known>>);
+
+#[derive(Debug)]
+struct Known {
+    completion: Completion,
+    /// The save when it was last seen whole.
+    whole: Vec<Seen>,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Completion {
@@ -53,53 +75,97 @@ enum Completion {
 }
 
 impl Completions {
-    /// Whether the save called `name` is complete. `said` is what the run itself says of it.
-    pub fn has_ended(
+    /// Judges the save called `name`. `said` is what the run itself says of it.
+    pub fn judge(
         &self,
         name: &str,
         traces: &[Trace],
         weights: &[Weights],
         said: Option<bool>,
+    ) -> Judged {
+        let marked = weights.iter().flat_map(Weights::marked);
+        let marked: Vec<Marked> = marked.collect();
+        if let Some(rewritten) = self.rewritten(name, &marked) {
+            return Judged {
+                has_ended: true,
+                rewritten: Some(rewritten),
+            };
+        }
+        Judged {
+            has_ended: self.has_ended(name, traces, weights, &marked, said),
+            rewritten: None,
+        }
+    }
+
+    /// The first file that shows that the save is being written over.
+    fn rewritten(&self, name: &str, marked: &[Marked]) -> Option<Rewritten> {
+        if let Some(found) = marked.iter().find_map(Marked::rewritten) {
+            return Some(found);
+        }
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = &known.get(name)?.whole;
+        let mut both = marked.iter().zip(whole);
+        both.find_map(|(now, seen)| now.changed_since(seen))
+    }
+
+    fn has_ended(
+        &self,
+        name: &str,
+        traces: &[Trace],
+        weights: &[Weights],
+        marked: &[Marked],
+        said: Option<bool>,
     ) -> bool {
         if said == Some(false) || !weights.iter().all(Weights::has_marker) {
             return false;
         }
-        let ended = Completion::Ended(traces.to_vec());
+        let ended = Completion::Ended(of_bytes(traces));
         if self.knows(name, &ended) {
             return true;
         }
         let all: Vec<Trace> = weights.iter().flat_map(Weights::all_traces).collect();
         let rest = rested(traces.iter().chain(&all));
         let may_end = |weights: &Weights| said.is_some() || weights.may_end(name, rest);
-        let has_ended =
-            rest >= ABANDONED || weights.iter().all(may_end) && self.is_whole(name, weights, all);
+        let is_whole = weights.iter().all(may_end) && self.is_whole(name, weights, &all);
+        let has_ended = is_whole || rest >= ABANDONED;
         if has_ended {
-            self.learn(name, ended);
+            let whole = if is_whole { marked } else { &[] };
+            self.learn(name, ended, whole);
         }
         has_ended
     }
 
     /// Opens the weights, unless they are still as they were when they were not whole.
-    fn is_whole(&self, name: &str, weights: &[Weights], all: Vec<Trace>) -> bool {
-        let partial = Completion::Partial(all);
+    fn is_whole(&self, name: &str, weights: &[Weights], all: &[Trace]) -> bool {
+        let partial = Completion::Partial(of_bytes(all));
         if self.knows(name, &partial) {
             return false;
         }
         let is_whole = weights.iter().all(|weights| weights.fault().is_none());
         if !is_whole {
-            self.learn(name, partial);
+            self.learn(name, partial, &[]);
         }
         is_whole
     }
 
-    fn knows(&self, name: &str, ending: &Completion) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(name) == Some(ending)
+    /// Forgets the saves that are not among `names`, which are sorted.
+    pub fn keep(&self, names: &[String]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|name, _| names.binary_search(name).is_ok());
+        known.shrink_to(2 * names.len());
     }
 
-    fn learn(&self, name: &str, ending: Completion) {
+    fn knows(&self, name: &str, ending: &Completion) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .get(name)
+            .is_some_and(|known| known.completion == *ending)
+    }
+
+    fn learn(&self, name: &str, completion: Completion, whole: &[Marked]) {
+        let whole = whole.iter().map(Marked::seen).collect();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(name.to_owned(), ending);
+        known.insert(name.to_owned(), Known { completion, whole });
     }
 }
 
@@ -110,6 +176,7 @@ impl Trace {
             inode: metadata.ino(),
             size: metadata.len(),
             modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 
@@ -117,6 +184,12 @@ impl Trace {
     fn at(folder: &Path, path: &Path) -> Option<Self> {
         let path = resolve(folder, path).ok()?;
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+
+    /// What only a write moves.
+    fn of_bytes(self) -> Self {
+        let changed = (0, 0);
+        Self { changed, ..self }
     }
 }
 
@@ -126,6 +199,7 @@ impl Weights {
         if run.metadata(hit).is_ok_and(|found| found.is_file()) {
             return Ok(Self {
                 path: run.locate(hit)?,
+                folder: None,
                 layouts: vec![single_file(hit)],
             });
         }
@@ -133,20 +207,33 @@ impl Weights {
         Ok(Self {
             path: folder.path().to_owned(),
             layouts: layouts(&folder)?,
+            folder: Some(folder),
         })
+    }
+
+    /// The marker and the data files of each layout that has a marker. Those that cannot be looked at are not among them:
+    /// opening the save will say why.
+    fn marked(&self) -> Vec<Marked> {
+        let folder = self.folder.iter();
+        let both =
+            folder.flat_map(|folder| self.layouts.iter().map(move |layout| (folder, layout)));
+        both.filter_map(|(folder, layout)| Marked::at(folder, layout, Source::Cache).ok()?)
+            .collect()
     }
 
     pub fn words(&self) -> impl Iterator<Item = &'static str> {
         self.layouts.iter().map(CheckpointFormat::word)
     }
 
-    /// What a rewritten checkpoint would change. The last file that torch.distributed.checkpoint writes is a new one with
-    /// each save; other layouts have no such file.
+    /// What tells the save from a later one of its name.
     pub fn traces(&self) -> Vec<Trace> {
-        match self.is_dcp() {
-            true => self.traces_of([self.path.clone(), self.path.join(METADATA)]),
-            false => self.all_traces(),
-        }
+        let Some(folder) = self.folder.as_ref().filter(|_| self.is_dcp()) else {
+            return self.all_traces();
+        };
+        let data = CheckpointFormat::Dcp.data_files(folder).unwrap_or_default();
+        let files = data.iter().map(String::as_str).chain([METADATA]);
+        let files = files.map(|name| self.path.join(name));
+        self.traces_of(files.chain([self.path.clone()]))
     }
 
     /// The folder, its files and those of Megatron's ranks; or the file.
@@ -191,8 +278,17 @@ impl Weights {
         let is_telling =
             |layout: &&CheckpointFormat| !self.is_dcp() || **layout == CheckpointFormat::Dcp;
         let mut telling = self.layouts.iter().filter(is_telling);
-        telling.find_map(|layout| super::open(&self.path, Some(layout.word())).err())
+        let opening = |layout: &CheckpointFormat| Opening {
+            system: Some(layout.word()),
+            // Judged before.
+            accepts_rewritten: true,
+        };
+        telling.find_map(|layout| super::open_with(&self.path, &opening(layout)).err())
     }
+}
+
+fn of_bytes(traces: &[Trace]) -> Vec<Trace> {
+    traces.iter().map(|trace| trace.of_bytes()).collect()
 }
 
 fn single_file(name: &str) -> CheckpointFormat {

@@ -3,6 +3,7 @@
 use std::fs::{self, DirEntry, Metadata};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde::de::DeserializeOwned;
 
@@ -13,6 +14,9 @@ use crate::source::SourceFile;
 
 /// Largest file of parameters. In memory its values may take forty times as much.
 const JSON_LIMIT: u64 = 4 << 20;
+
+/// More than huggingface_hub's record of a download has.
+const RECORD_LIMIT: u64 = 1024;
 
 /// A folder inside a checkpoint. Names lead to regular files inside the checkpoint's root and nowhere else.
 #[derive(Debug, Clone)]
@@ -80,6 +84,23 @@ impl Folder {
 
     pub fn open_file(&self, relative: &str) -> Result<Arc<SourceFile>> {
         SourceFile::open(&self.locate(relative)?)
+    }
+
+    /// Whether `name` is a file that huggingface_hub downloaded and that was not written since: a blob of a hub cache, or one of
+    /// which `hf download --local-dir` keeps a record with the time (huggingface_hub 1.6, `_local_folder.py`).
+    pub fn is_download(&self, name: &str) -> bool {
+        let record = format!(".cache/huggingface/download/{name}.metadata");
+        let is_recorded = || {
+            let text = String::from_utf8(self.read_small(&record, RECORD_LIMIT).ok()?).ok()?;
+            let recorded: f64 = text.lines().nth(2)?.trim().parse().ok()?;
+            let written = self.metadata(name).ok()?.modified().ok()?;
+            let written = written.duration_since(UNIX_EPOCH).ok()?;
+            Some(written.as_secs_f64() <= recorded + 1.0)
+        };
+        let target = self.locate(name).ok();
+        let is_blob = target.zip(self.blobs.as_ref());
+        is_blob.is_some_and(|(target, blobs)| target.parent() == Some(blobs))
+            || self.exists(&record) && is_recorded().unwrap_or(false)
     }
 
     /// How many bytes all files but `name` have together.

@@ -8,7 +8,9 @@ use super::completion::Completions;
 use super::folder::Folder;
 use super::locate::single_file::{is_single_file, stem};
 use super::locate::{is_optimizers, search};
+use super::rewritten::Rewritten;
 use super::save::{self, Save};
+use super::tracker;
 use crate::error::{Error, Result};
 
 /// Folders in which torchtitan (0.3.0) and Lingua keep a run's checkpoints.
@@ -17,15 +19,9 @@ const INNER: [&str; 2] = ["checkpoint", "checkpoints"];
 /// The name of the link to the latest save.
 pub const LATEST: &str = "latest";
 
-/// Where verl and Megatron write the number of the last save that has ended.
-const TRACKER: &str = "latest_checkpointed_iteration.txt";
-
 /// What marks the names under which saves are written until they end.
 const TEMPORARY_STARTS: [&str; 2] = ["tmp-", "tmp_"];
 const TEMPORARY_ENDS: [&str; 2] = [".tmp", ".partial"];
-
-/// More than any number of a tracker has.
-const TRACKER_LIMIT: u64 = 64;
 
 /// A folder whose folders or files are checkpoints.
 #[derive(Debug)]
@@ -35,6 +31,8 @@ pub struct Run {
     /// Where the checkpoints are, once there are any.
     settled: OnceLock<Folder>,
     endings: Completions,
+    /// Whether saves are shown while they are being written over.
+    accepts_rewritten: bool,
 }
 
 impl Run {
@@ -49,6 +47,15 @@ impl Run {
             named: folder,
             settled: OnceLock::new(),
             endings: Completions::default(),
+            accepts_rewritten: false,
+        }
+    }
+
+    /// Shows saves that are being written over as they are, if `accepts`.
+    pub fn accepting_rewritten(self, accepts: bool) -> Self {
+        Self {
+            accepts_rewritten: accepts,
+            ..self
         }
     }
 
@@ -108,19 +115,27 @@ impl Run {
         names.extend(files.into_iter().filter(|name| is_single_file(name)));
         names.retain(|name| self.may_show(name));
         names.sort_unstable();
+        self.endings.keep(&names);
         Ok(names)
     }
 
     /// What is saved under `name`, or being saved. `None` where no checkpoint is.
     pub fn save(&self, name: &str) -> Option<Save> {
-        let look = || save::look(self.folder(), name, self.last_ended(), &self.endings);
+        let look = || {
+            let mut looked = save::look(self.folder(), name, self.last_ended(), &self.endings)?;
+            if self.accepts_rewritten {
+                looked.rewritten = None;
+            }
+            Some(looked)
+        };
         self.may_show(name).then(look).flatten()
     }
 
-    /// Why a save is broken that counts as ended, since nobody completes it any more.
+    /// Why a save is broken that counts as ended.
     pub fn fault(&self, save: &Save) -> Option<Error> {
         let look = || save::fault(self.folder(), &save.name);
-        save.has_ended.then(look).flatten()
+        let rewritten = save.rewritten.as_ref().map(Rewritten::error);
+        rewritten.or_else(|| save.has_ended.then(look).flatten())
     }
 
     /// A link called `latest` gives way to the run's own; a temporary name is that of a save to come; a name with control
@@ -172,10 +187,8 @@ impl Run {
         self.names().is_ok_and(|names| names.iter().any(has_ended))
     }
 
-    /// The number in the tracker. While it is being rewritten there is none.
     fn last_ended(&self) -> Option<u64> {
-        let text = self.folder().read_small(TRACKER, TRACKER_LIMIT).ok()?;
-        String::from_utf8(text).ok()?.trim().parse().ok()
+        tracker::last_ended(self.folder())
     }
 }
 

@@ -7,6 +7,7 @@ use super::completion::{Completions, Trace, Weights};
 use super::folder::Folder;
 use super::locate::search;
 use super::locate::single_file::is_single_file;
+use super::rewritten::Rewritten;
 use super::run::numbered;
 use crate::error::{Error, Result};
 
@@ -24,7 +25,10 @@ pub struct Save {
     pub parts: Vec<String>,
     /// The words for how its weights lie there.
     pub layouts: Vec<&'static str>,
+    /// Whether it counts as complete: it may be broken all the same.
     pub has_ended: bool,
+    /// Why it is taken for one that is being written over.
+    pub rewritten: Option<Rewritten>,
     /// When the newest of its files was written.
     pub modified: SystemTime,
     /// Of the folder.
@@ -53,12 +57,14 @@ pub fn look(run: &Folder, name: &str, last: Option<u64>, endings: &Completions) 
         .chain(weights.iter().flat_map(Weights::traces))
         .collect();
     let said = last.zip(number).map(|(last, number)| number <= last);
+    let found = endings.judge(name, &traces, &weights, said);
     Some(Save {
         name: name.to_owned(),
         number,
         parts: parts(name, &hits),
         layouts: weights.iter().flat_map(Weights::words).collect(),
-        has_ended: endings.has_ended(name, &traces, &weights, said),
+        has_ended: found.has_ended,
+        rewritten: found.rewritten,
         modified: traces.iter().map(|trace| trace.modified).max()?,
         metadata,
         traces,
@@ -84,9 +90,9 @@ pub fn fault(run: &Folder, name: &str) -> Option<Error> {
 }
 
 impl Save {
-    /// Whether both are the same save, and nobody wrote into it in between.
+    /// Whether both are the same save, with nothing written in between.
     pub fn is(&self, other: &Self) -> bool {
-        self.traces == other.traces
+        self.traces == other.traces && self.rewritten == other.rewritten
     }
 
     /// The path of the model in the run: of verl's parts, the actor.

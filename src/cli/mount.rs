@@ -127,7 +127,8 @@ impl Shown {
         match run {
             Some(run) => {
                 view::check(&arguments.view)?;
-                Ok(Self::Run(run))
+                let accepts = arguments.view.accept_save;
+                Ok(Self::Run(run.accepting_rewritten(accepts)))
             }
             None => view::open(source, &arguments.view).map(Self::Checkpoint),
         }

@@ -55,6 +55,9 @@ pub struct ViewOptions {
     /// Whether the output layer shares the embedding's weights, where config.json does not say
     #[arg(long, value_name = "true|false")]
     pub tied: Option<bool>,
+    /// Show a save although the times of its files say that it is being written over an older one
+    #[arg(long)]
+    pub accept_save: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,6 +130,7 @@ impl From<&ViewOptions> for Options {
             adapter: options.adapter,
             lora_alpha: options.lora_alpha,
             tied: options.tied,
+            accepts_rewritten: options.accept_save,
         }
     }
 }

@@ -52,11 +52,7 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         tensors,
         dropped: Vec::new(),
         tied: None,
-        notes: checkpoint
-            .notes
-            .into_iter()
-            .map(super::Note::remark)
-            .collect(),
+        notes: super::notes_of(&checkpoint),
         files,
     })
 }

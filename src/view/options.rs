@@ -84,6 +84,8 @@ pub struct Options {
     pub lora_alpha: Option<f64>,
     /// Whether the output head is the embedding, where no config.json tells.
     pub tied: Option<bool>,
+    /// Show a save although the times of its files say that it is being written over.
+    pub accepts_rewritten: bool,
 }
 
 impl Options {
@@ -110,6 +112,7 @@ impl Default for Options {
             adapter: false,
             lora_alpha: None,
             tied: None,
+            accepts_rewritten: false,
         }
     }
 }

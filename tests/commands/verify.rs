@@ -206,12 +206,15 @@ fn dcp(stage: &Stage) -> [String; 4] {
     ["verify", "dcp", "--config-from", &config].map(str::to_owned)
 }
 
-/// Changes a bit of a chunk.
+/// Changes a bit of a chunk, as a disk does: no time tells of it.
 fn flip(stage: &Stage) {
     let shard = stage.other("dcp/__1_0.distcp");
+    let written = fs::metadata(&shard).unwrap().modified().unwrap();
     let mut bytes = fs::read(&shard).unwrap();
     bytes[3000] ^= 1;
     fs::write(&shard, bytes).unwrap();
+    let file = fs::File::options().write(true).open(&shard).unwrap();
+    file.set_modified(written).unwrap();
 }
 
 /// A flipped bit in a chunk of DCP: nothing but its checksum can tell.

@@ -65,6 +65,48 @@ impl CheckpointFormat {
         }
     }
 
+    /// The file that a save of this layout writes last. Layouts that have none of their own are marked by the tracker of
+    /// their run, if by anything.
+    pub fn marker(&self) -> Option<&str> {
+        match self {
+            Self::Dcp => Some(".metadata"),
+            Self::Safetensors(files) | Self::Torch(files) => files.index.as_deref(),
+            Self::HfSharded
+            | Self::FsdpRanks
+            | Self::Consolidated(_)
+            | Self::Adapter
+            | Self::MegatronRanks(_)
+            | Self::TorchCheckpointing => None,
+        }
+    }
+
+    /// The files with the weights, which a save writes before its marker.
+    pub fn data_files(&self, folder: &Folder) -> Result<Vec<String>> {
+        let own = |is_data: &dyn Fn(&str) -> bool| {
+            let mut names = folder.names()?;
+            names.retain(|name| is_data(name));
+            Ok(names)
+        };
+        match self {
+            Self::Dcp => own(&|name| name.ends_with(".distcp")),
+            Self::HfSharded => own(&is_hf_shard),
+            Self::FsdpRanks => own(&is_rank),
+            Self::Adapter | Self::TorchCheckpointing => {
+                own(&|name| is_torch(name) || name.ends_with(".safetensors"))
+            }
+            Self::Safetensors(files) | Self::Torch(files) => Ok(files.names.clone()),
+            Self::Consolidated(names) => Ok(names.clone()),
+            Self::MegatronRanks(ranks) => {
+                let mut files = Vec::new();
+                for rank in ranks {
+                    let names = folder.subfolder(rank)?.names()?;
+                    files.extend(names.iter().map(|name| format!("{rank}/{name}")));
+                }
+                Ok(files)
+            }
+        }
+    }
+
     /// What was seen.
     pub fn evidence(&self) -> String {
         let files = |names: &[String]| match names {

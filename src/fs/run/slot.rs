@@ -143,6 +143,9 @@ impl Opened {
 
 /// A panic is an error of this checkpoint, and of no other.
 fn files_of(run: &Run, save: &Save, part: Option<&str>, open: &Open) -> Result<Vec<VirtualFile>> {
+    if let Some(rewritten) = &save.rewritten {
+        return Err(rewritten.error());
+    }
     let place = run.place(save, part)?;
     let bug = |_| {
         Err(Error::checkpoint(

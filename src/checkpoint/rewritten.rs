@@ -1,0 +1,268 @@
+//! A save that is being written over an older one of the same name, told by the times of its files.
+//!
+//! A writer opens the data files of the older save again, one after the other, and leaves the old marker, the file with which
+//! a save ends, until all of them are written. Meanwhile the folder holds parts of two saves, and every size is right. The
+//! birth time of a data file tells that apart from a copy, which makes new files:
+//!
+//! ```text
+//! saved             data born     data written     marker written
+//! copied            marker written    data born    data written
+//! being rewritten   data born     marker written   data written
+//! ```
+//!
+//! A process that saw the save whole needs no birth time: no data file changes under the marker of a save that has ended.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::folder::Folder;
+use super::locate::layout::CheckpointFormat;
+use super::tracker;
+use crate::error::{Error, Result};
+use crate::statx::{Attributes, Source};
+use crate::text::utc;
+
+/// How long data that was written after its marker must have rested where no birth time is known.
+const REST: Duration = Duration::from_secs(10);
+
+/// The weights of one folder and the file that a save of them ends with.
+#[derive(Debug)]
+pub struct Marked {
+    marker: (PathBuf, Attributes),
+    data: Vec<(PathBuf, Attributes)>,
+}
+
+/// What is remembered of a save that was whole: its marker, and inode, size and time of each data file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen {
+    marker: Attributes,
+    data: Box<[(u64, u64, SystemTime)]>,
+}
+
+/// A data file that was written after the marker of its save.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewritten {
+    data: PathBuf,
+    written: SystemTime,
+    marker: PathBuf,
+    marked: SystemTime,
+    evidence: &'static str,
+}
+
+/// How the times of a data file and of its marker lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Saved,
+    Copied,
+    Rewritten,
+    /// Copied or rewritten: the filesystem keeps no birth times.
+    Unknown,
+}
+
+/// Refuses a save that is being rewritten, or that may be. Returns a warning where only its rest speaks for it.
+pub fn check(folder: &Folder, format: &CheckpointFormat) -> Result<Option<String>> {
+    let Some(marked) = Marked::at(folder, format, Source::Server)? else {
+        return Ok(None);
+    };
+    if let Some(rewritten) = marked.rewritten() {
+        return Err(rewritten.error());
+    }
+    let Some(doubtful) = marked.doubtful() else {
+        return Ok(None);
+    };
+    let age = doubtful.written.elapsed().unwrap_or_default();
+    match age < REST {
+        true => Err(doubtful.error()),
+        false => Ok(Some(doubtful.said())),
+    }
+}
+
+impl Marked {
+    /// `None` for a layout without a marker, and where there is none.
+    pub fn at(folder: &Folder, format: &CheckpointFormat, source: Source) -> Result<Option<Self>> {
+        let own = format.marker().map(|name| folder.path().join(name));
+        let Some(marker) = own.or_else(|| tracker::above(folder.path())) else {
+            return Ok(None);
+        };
+        let Ok(times) = Attributes::at(&marker, source) else {
+            return Ok(None);
+        };
+        let data = format.data_files(folder)?.into_iter().filter_map(|name| {
+            let path = folder.path().join(&name);
+            let found = Attributes::at(&path, source).ok()?;
+            let is_good = order(&found, &times) == Order::Saved || !folder.is_download(&name);
+            is_good.then_some((path, found))
+        });
+        Ok(Some(Self {
+            marker: (marker, times),
+            data: data.collect(),
+        }))
+    }
+
+    /// The first data file that was made before the marker and written after it.
+    pub fn rewritten(&self) -> Option<Rewritten> {
+        const EVIDENCE: &str = "and was made before: a save is being written over an older one";
+        self.first(Order::Rewritten, EVIDENCE)
+    }
+
+    /// The first data file of which that cannot be told.
+    fn doubtful(&self) -> Option<Rewritten> {
+        const EVIDENCE: &str =
+            "by a copy or by a save over an older one: the filesystem does not tell when files are made";
+        self.first(Order::Unknown, EVIDENCE)
+    }
+
+    fn first(&self, wanted: Order, evidence: &'static str) -> Option<Rewritten> {
+        let is_it = |(_, data): &&(PathBuf, Attributes)| order(data, &self.marker.1) == wanted;
+        self.data
+            .iter()
+            .find(is_it)
+            .map(|data| self.named(data, evidence))
+    }
+
+    /// The first data file that changed since the save was `seen` whole under the same marker. A time that was set back is
+    /// no write: a copy ends with that.
+    pub fn changed_since(&self, seen: &Seen) -> Option<Rewritten> {
+        const EVIDENCE: &str = "which was seen with all its data before: a save is being written over an older one";
+        if !self.marker.1.is_same_write(&seen.marker) || self.data.len() < seen.data.len() {
+            return None;
+        }
+        let is_seen = |(inode, size, written): &(u64, u64, SystemTime)| {
+            self.data.iter().any(|(_, now)| {
+                (now.inode, now.size) == (*inode, *size) && now.written() <= *written
+            })
+        };
+        if seen.data.iter().all(is_seen) {
+            return None;
+        }
+        let is_new = |(_, now): &&(PathBuf, Attributes)| {
+            !seen.data.iter().any(|(inode, size, written)| {
+                (now.inode, now.size) == (*inode, *size) && now.written() <= *written
+            })
+        };
+        let data = self.data.iter().find(is_new)?;
+        Some(self.named(data, EVIDENCE))
+    }
+
+    pub fn seen(&self) -> Seen {
+        let data = self.data.iter();
+        let data = data.map(|(_, file)| (file.inode, file.size, file.written()));
+        Seen {
+            marker: self.marker.1,
+            data: data.collect(),
+        }
+    }
+
+    fn named(&self, data: &(PathBuf, Attributes), evidence: &'static str) -> Rewritten {
+        Rewritten {
+            data: data.0.clone(),
+            written: data.1.written(),
+            marker: self.marker.0.clone(),
+            marked: self.marker.1.written(),
+            evidence,
+        }
+    }
+}
+
+impl Rewritten {
+    pub fn error(&self) -> Error {
+        let reason = format!(
+            "{}; wait until the save ends, or pass --accept-save to show the files as they are",
+            self.reason()
+        );
+        Error::checkpoint(&self.data, reason)
+    }
+
+    fn said(&self) -> String {
+        format!("{}: {}", self.data.display(), self.reason())
+    }
+
+    fn reason(&self) -> String {
+        format!(
+            "was written {}, after {} ({}), with which a save ends, {}",
+            utc(self.written),
+            self.marker.display(),
+            utc(self.marked),
+            self.evidence
+        )
+    }
+}
+
+fn order(data: &Attributes, marker: &Attributes) -> Order {
+    match data.born {
+        _ if data.modified <= marker.modified => Order::Saved,
+        Some(born) if born < marker.modified => Order::Rewritten,
+        Some(_) => Order::Copied,
+        None => Order::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A file made and written at such seconds.
+    fn file(born: Option<i64>, modified: i64) -> Attributes {
+        let own = Attributes::at(Path::new("/"), Source::Cache).unwrap();
+        Attributes {
+            modified: (modified, 0),
+            born: born.map(|born| (born, 0)),
+            ..own
+        }
+    }
+
+    #[test]
+    fn birth_marker_and_write_tell_a_save_a_copy_and_a_rewrite_apart() {
+        let marker = file(Some(10), 10);
+        for (born, modified, expected) in [
+            (Some(5), 9, Order::Saved),
+            (Some(5), 10, Order::Saved),
+            (Some(50), 9, Order::Saved),
+            (Some(10), 11, Order::Copied),
+            (Some(11), 12, Order::Copied),
+            (Some(9), 11, Order::Rewritten),
+            (None, 9, Order::Saved),
+            (None, 11, Order::Unknown),
+        ] {
+            let found = order(&file(born, modified), &marker);
+            assert_eq!(found, expected, "born {born:?}, written {modified}");
+        }
+    }
+
+    fn marked(marker: i64, data: &[(u64, u64, i64)]) -> Marked {
+        let data = data.iter().map(|(inode, size, modified)| {
+            let times = file(None, *modified);
+            let times = Attributes {
+                inode: *inode,
+                size: *size,
+                ..times
+            };
+            (PathBuf::from(format!("{inode}")), times)
+        });
+        Marked {
+            marker: (PathBuf::from("marker"), file(None, marker)),
+            data: data.collect(),
+        }
+    }
+
+    #[test]
+    fn data_that_changes_under_a_marker_seen_whole_is_being_rewritten() {
+        let seen = marked(10, &[(1, 7, 5), (2, 7, 6)]).seen();
+        let changed = |marker: i64, data: &[(u64, u64, i64)]| {
+            let rewritten = marked(marker, data).changed_since(&seen);
+            rewritten.map(|rewritten| rewritten.data.display().to_string())
+        };
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(changed(10, &[(1, 7, 5), (2, 7, 6)]), None);
+        assert_eq!(changed(10, &[(1, 7, 5), (2, 7, 20)]), named("2"));
+        assert_eq!(changed(10, &[(1, 3, 5), (2, 7, 6)]), named("1"));
+        assert_eq!(changed(10, &[(3, 7, 5), (2, 7, 6)]), named("3"));
+        // Ended anew, set back to older times, joined by another file, not all there.
+        assert_eq!(changed(30, &[(1, 7, 25), (2, 7, 26)]), None);
+        assert_eq!(changed(10, &[(1, 7, 2), (2, 7, 6)]), None);
+        assert_eq!(changed(10, &[(1, 7, 5), (2, 7, 6), (3, 1, 9)]), None);
+        assert_eq!(changed(10, &[(2, 7, 6)]), None);
+    }
+}
