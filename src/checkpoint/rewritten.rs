@@ -107,8 +107,7 @@ impl Marked {
 
     /// The first data file of which that cannot be told.
     fn doubtful(&self) -> Option<Rewritten> {
-        const EVIDENCE: &str =
-            "by a copy or by a save over an older one: the filesystem does not tell when files are made";
+        const EVIDENCE: &str = "by a copy or by a save over an older one: the filesystem does not tell when files are made";
         self.first(Order::Unknown, EVIDENCE)
     }
 
@@ -123,7 +122,8 @@ impl Marked {
     /// The first data file that changed since the save was `seen` whole under the same marker. A time that was set back is
     /// no write: a copy ends with that.
     pub fn changed_since(&self, seen: &Seen) -> Option<Rewritten> {
-        const EVIDENCE: &str = "which was seen with all its data before: a save is being written over an older one";
+        const EVIDENCE: &str =
+            "which was seen with all its data before: a save is being written over an older one";
         if !self.marker.1.is_same_write(&seen.marker) || self.data.len() < seen.data.len() {
             return None;
         }
