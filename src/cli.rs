@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -13,7 +14,9 @@ mod daemon;
 mod exec;
 mod export;
 mod helper;
+mod inherited;
 mod inspect;
+mod log;
 mod man;
 mod mount;
 mod options;
@@ -28,6 +31,8 @@ mod view;
 
 use crate::error::Error;
 use crate::text::one_line;
+use inherited::Inherited;
+use log::Log;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -72,28 +77,65 @@ enum Command {
     Man(man::Arguments),
 }
 
+/// How long the end of a mount waits for a log that takes no lines.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Runs the process' command line.
 pub fn run() -> ExitCode {
+    let inherited = Inherited::replace();
     allocator::share_one_arena();
     if helper::is_called() {
-        return helper::run().unwrap_or_else(|error| fail(&error));
+        return helper::run().unwrap_or_else(|error| {
+            let (line, code) = failure(&error);
+            complain(&line);
+            code
+        });
     }
     let line = parse(&std::env::args_os().collect::<Vec<_>>());
-    start_log(line.log_format);
-    let result = match line.command {
-        Command::Mount(arguments) => mount::run(arguments),
-        Command::Exec(arguments) => exec::run(arguments),
-        Command::Export(arguments) => export::run(arguments),
-        Command::Verify(arguments) => verify::run(arguments),
-        Command::Inspect(arguments) => inspect::run(arguments),
-        Command::Umount(arguments) => umount::run(arguments),
-        Command::Status(arguments) => status::run(arguments),
-        Command::Completions(arguments) => completions::run(arguments),
-        Command::Man(arguments) => man::run(arguments),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => fail(&error),
+    let log = Log::default();
+    start_log(line.log_format, &log);
+    let patience = line.command.serves().then_some(LOG_PATIENCE);
+    let finish = Finish(&log, patience);
+    let code = line.command.run(&inherited, &log);
+    let code = code.unwrap_or_else(|error| {
+        let (line, code) = failure(&error);
+        log.push(complaint(&line).as_bytes());
+        code
+    });
+    drop(finish);
+    code
+}
+
+/// Has the log written out at the end, a panic's too.
+struct Finish<'l>(&'l Log, Option<Duration>);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finish(self.1);
+    }
+}
+
+impl Command {
+    /// Whether others depend on the end of the command.
+    fn serves(&self) -> bool {
+        matches!(self, Self::Mount(_) | Self::Exec(_))
+    }
+
+    fn run(self, inherited: &Inherited, log: &Log) -> anyhow::Result<ExitCode> {
+        if !matches!(self, Self::Completions(_) | Self::Man(_)) {
+            exec::clear_abandoned();
+        }
+        match self {
+            Self::Mount(arguments) => mount::run(arguments),
+            Self::Exec(arguments) => exec::run(arguments, inherited, log),
+            Self::Export(arguments) => export::run(arguments),
+            Self::Verify(arguments) => verify::run(arguments),
+            Self::Inspect(arguments) => inspect::run(arguments),
+            Self::Umount(arguments) => umount::run(arguments),
+            Self::Status(arguments) => status::run(arguments),
+            Self::Completions(arguments) => completions::run(arguments),
+            Self::Man(arguments) => man::run(arguments),
+        }
     }
 }
 
@@ -117,33 +159,42 @@ fn refuse_options(error: &clap::Error) -> ! {
     std::process::exit(WRONG_USAGE.into())
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+/// The line and the exit status of a failure.
+fn failure(error: &anyhow::Error) -> (String, ExitCode) {
     let (line, code) = match error.downcast_ref::<Error>() {
         Some(error) => (error.to_string(), error.exit_code()),
         None => (format!("{error:#}"), WRONG_USAGE),
     };
-    complain(&line);
-    ExitCode::from(code)
+    (line, ExitCode::from(code))
 }
 
-/// The one line of a failure. Without standard error, the exit status alone tells.
+/// The one line of a failure.
+fn complaint(line: &str) -> String {
+    format!("ckptfs: {}\n", one_line(line))
+}
+
+/// Writes the line of a failure before there is a log. Without standard error, the exit status alone tells.
 fn complain(line: &str) {
-    writeln!(io::stderr(), "ckptfs: {}", one_line(line)).ok();
+    io::stderr().write_all(complaint(line).as_bytes()).ok();
 }
 
-/// Warnings to standard error, more or less by RUST_LOG. Colours would also reach a log file.
-fn start_log(format: LogFormat) {
+/// Warnings to `log`, more or less by RUST_LOG. Colours would also reach a log file. A panic is a line of the log too: written
+/// in the usual way, it would wait for standard error.
+fn start_log(format: LogFormat, log: &Log) {
     let wanted = EnvFilter::try_from_default_env();
+    let writer = log.clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(wanted.unwrap_or_else(|_| EnvFilter::new("warn,ckptfs::stats=info")))
-        .with_writer(io::stderr)
-        // A line that cannot be written is lost: to say so on standard error would panic where that is what cannot be written.
+        .with_writer(move || writer.clone())
         .log_internal_errors(false)
         .with_ansi(false);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("a bug in ckptfs: {}", one_line(&panic.to_string()));
+    }));
 }
 
 #[cfg(test)]

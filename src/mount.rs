@@ -11,11 +11,11 @@ mod signals;
 mod status;
 mod unmount;
 
-pub use point::check_source;
+pub use point::{check_source, clear_dead};
 pub use requirements::affordable_cache;
 pub use session::Mounted;
 pub use signals::{StopSignals, is_ignored};
-pub use status::{Mount, mounts};
+pub use status::{Mount, mounts, view_points};
 pub use unmount::{When, unmount};
 
 use crate::checkpoint::Run;
@@ -79,6 +79,8 @@ pub fn mount_run(
 }
 
 fn serve(inodes: Box<dyn Inodes>, mount_point: &Path, options: &Options) -> Result<Mounted> {
+    // Of two at the same moment, the second looks when the first is mounted.
+    let _held = point::hold(mount_point);
     let point = check(mount_point, options)?;
     let filesystem = CheckpointFs::new(inodes, options.read, options.passthrough);
     Mounted::start(filesystem, point, options)

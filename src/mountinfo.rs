@@ -1,5 +1,6 @@
 //! The table of mounts, as /proc/thread-self/mountinfo shows it: asked without touching any filesystem.
 
+use std::collections::HashSet;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -60,6 +61,17 @@ pub fn is_view(device: Device) -> bool {
 pub fn at(point: &Path) -> Option<Entry> {
     let mut entries = all().ok()?.into_iter().rev();
     entries.find(|entry| entry.point == point)
+}
+
+/// Counts the filesystems that are mounted on `point`, one on the other. 0 also where the table cannot be read. One that a shared
+/// mount shows twice is one.
+pub fn count(point: &Path) -> usize {
+    let entries = all().into_iter().flatten();
+    let on_point = entries.filter(|entry| entry.point == point);
+    on_point
+        .map(|entry| entry.device)
+        .collect::<HashSet<_>>()
+        .len()
 }
 
 /// Identifies a mount, also among later ones on the same point.

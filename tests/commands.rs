@@ -9,8 +9,12 @@ mod exec;
 mod export;
 #[path = "commands/helper.rs"]
 mod helper;
+#[path = "commands/inherited.rs"]
+mod inherited;
 #[path = "commands/inspect.rs"]
 mod inspect;
+#[path = "commands/log.rs"]
+mod log;
 #[path = "commands/npy.rs"]
 mod npy;
 #[path = "commands/reference.rs"]

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -57,11 +57,14 @@ fn wait_until_ready(mut child: Child, mountpoint: &Path) -> anyhow::Result<ExitC
 pub struct Background {
     null: File,
     log: Option<File>,
+    /// Kept until the mount is ready: the command line may name them as /dev/fd/N.
+    inherited: Vec<OwnedFd>,
 }
 
 impl Background {
     /// Leaves the terminal's session, so that neither Ctrl-C nor its end reaches the process.
     pub fn enter(log: Option<&Path>) -> anyhow::Result<Self> {
+        let inherited = inherited_descriptors().context("the descriptors of the process")?;
         let open = |path: &Path| {
             let mut options = OpenOptions::new();
             let file = options
@@ -73,21 +76,43 @@ impl Background {
         let background = Self {
             null: open(Path::new("/dev/null"))?,
             log: log.map(open).transpose()?,
+            inherited,
         };
         // SAFETY: setsid takes nothing; a freshly spawned process leads no group, so that it cannot fail.
         unsafe { libc::setsid() };
         Ok(background)
     }
 
-    /// Lets go of the terminal and of the working directory: whoever waits for the pipe's end sees it now.
+    /// Lets go of the terminal, of the working directory and of all that was inherited: locks on it are released, and readers
+    /// of its pipes see their end.
     pub fn detach(self) -> anyhow::Result<()> {
         std::env::set_current_dir("/")?;
         let log = self.log.as_ref().unwrap_or(&self.null);
         replace(0, &self.null)?;
         replace(1, &self.null)?;
         replace(2, log)?;
+        drop(self.inherited);
         Ok(())
     }
+}
+
+/// The descriptors above standard error that the parent process left open. All of the program's own are closed on exec.
+fn inherited_descriptors() -> io::Result<Vec<OwnedFd>> {
+    let mut inherited = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_string_lossy().parse().ok();
+        if let Some(number) = number.filter(|number| is_inherited(*number)) {
+            // SAFETY: the descriptor is open, and was so before the program began: nothing else owns it.
+            inherited.push(unsafe { OwnedFd::from_raw_fd(number) });
+        }
+    }
+    Ok(inherited)
+}
+
+fn is_inherited(number: RawFd) -> bool {
+    // SAFETY: fcntl takes numbers alone, and only asks.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    number > libc::STDERR_FILENO && flags != -1 && flags & libc::FD_CLOEXEC == 0
 }
 
 fn replace(descriptor: RawFd, by: &File) -> io::Result<()> {

@@ -11,10 +11,13 @@ use std::process::{Command, ExitCode};
 use anyhow::bail;
 use clap::Args;
 
+use super::inherited::Inherited;
+use super::log::Log;
 use super::view;
 use crate::mount::Options;
 use child::Signals;
 use mount_folder::MountFolder;
+pub use mount_folder::clear_abandoned;
 
 /// What stands for the path of the mount.
 const PATH: &[u8] = b"{}";
@@ -31,7 +34,7 @@ pub struct Arguments {
     view: view::ViewOptions,
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: Arguments, inherited: &Inherited, log: &Log) -> anyhow::Result<ExitCode> {
     if !arguments.command.iter().any(|word| names_path(word)) {
         bail!(
             "the command names no {{}}; put it where the path of the mount belongs, as in -- ls {{}}"
@@ -43,7 +46,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let place = MountFolder::make(&source)?;
     let options = Options::new(&source);
     let mounted = crate::mount::mount(view.files, place.path(), &options)?;
-    let code = child::run(command(&arguments.command, mounted.point()), signals);
+    let mut command = command(&arguments.command, mounted.point());
+    inherited.give_back(&mut command);
+    let code = child::run(command, signals, log);
     // The command's own status says more than what hinders the unmounting.
     if let Err(error) = mounted.unmount() {
         tracing::warn!("{error}");

@@ -1,12 +1,15 @@
 //! Which directories a view may be mounted on.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::unmount::{When, detach};
 use crate::error::{Error, Result};
@@ -17,6 +20,30 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long all questions about a mount point or a source may take.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long another mount on the same point, between its own check and its end, is waited for.
+const TURN: Duration = Duration::from_secs(2);
+
+/// Keeps other programs of this kind from checking the directory `path` meanwhile. `None` where the filesystem or the
+/// directory does not allow it, or another program holds the lock for long.
+pub fn hold(path: &Path) -> Option<Flock<File>> {
+    let path = path.to_owned();
+    let take = move || {
+        let mut options = OpenOptions::new();
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let mut directory = options.read(true).custom_flags(flags).open(path).ok()?;
+        let end = Instant::now() + TURN;
+        loop {
+            match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => return Some(held),
+                Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => directory = back,
+                Err(_) => return None,
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    };
+    answer(LONG_PATIENCE, take).ok().flatten()
+}
 
 /// The canonical path of `path` if it is an empty directory, no mount point, and apart from `source`. What a ckptfs that died
 /// left on it is taken away.
@@ -58,7 +85,10 @@ fn answer<T: Send + 'static>(
 }
 
 fn free(path: &Path, source: &Path) -> Result<PathBuf> {
-    clear(path)?;
+    if clear_dead(path)? {
+        let point = path.display();
+        tracing::warn!("{point}: a mount whose process died was left here and is taken away");
+    }
     directory(path)?;
     let point = fs::canonicalize(path).map_err(|error| Error::mount(path, error.to_string()))?;
     match mountinfo::at(&point) {
@@ -83,10 +113,11 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Takes views away whose processes died, also of several that lie on each other.
-fn clear(path: &Path) -> Result<()> {
+/// Takes views away whose processes died, also of several that lie on each other. Returns whether there were any.
+pub fn clear_dead(path: &Path) -> Result<bool> {
+    let mut is_cleared = false;
     if path.is_symlink() {
-        return Ok(());
+        return Ok(is_cleared);
     }
     // What has no canonical path is refused by those who look further.
     while let Ok(point) = resolve(path)
@@ -101,12 +132,9 @@ fn clear(path: &Path) -> Result<()> {
             );
             Error::mount(path, reason)
         })?;
-        tracing::warn!(
-            "{}: a mount whose process died was left here and is taken away",
-            point.display()
-        );
+        is_cleared = true;
     }
-    Ok(())
+    Ok(is_cleared)
 }
 
 fn directory(path: &Path) -> Result<()> {
@@ -236,6 +264,25 @@ mod tests {
         assert!(refusal(root.path(), &source).contains("would be hidden"));
         assert!(refusal(root.path(), Path::new("/usr")).contains("not empty"));
         assert!(refusal(Path::new("/proc"), &source).contains("another filesystem (proc)"));
+    }
+
+    #[test]
+    fn a_point_that_is_held_is_waited_for() {
+        let point = tempfile::tempdir().unwrap();
+        let first = hold(point.path()).unwrap();
+        let (sender, turns) = mpsc::channel();
+        thread::scope(|scope| {
+            let second = sender.clone();
+            scope.spawn(move || {
+                let held = hold(point.path());
+                second.send("second").unwrap();
+                held
+            });
+            thread::sleep(Duration::from_millis(50));
+            sender.send("first").unwrap();
+            drop(first);
+        });
+        assert_eq!(turns.try_iter().collect::<Vec<_>>(), ["first", "second"]);
     }
 
     #[test]

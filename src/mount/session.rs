@@ -79,6 +79,11 @@ impl Mounted {
             point,
             has_ended: false,
         };
+        if mountinfo::count(&this.point) > 1 {
+            return Err(this.fault(
+                "another view was mounted here at the same moment; name another directory",
+            ));
+        }
         fs::metadata(&this.point).map_err(|error| this.fault(error.to_string()))?;
         if let Some(identity) = &this.identity {
             read_ahead::raise(&identity.device, &options.source);

@@ -26,10 +26,18 @@ fn as_text<S: Serializer>(path: &Path, serializer: S) -> std::result::Result<S::
 
 /// The views of this process' namespace, of all users.
 pub fn mounts() -> Result<Vec<Mount>> {
+    Ok(views()?.map(mount).collect())
+}
+
+/// Where views are mounted, alive or not: none of them is asked.
+pub fn view_points() -> Result<Vec<PathBuf>> {
+    Ok(views()?.map(|entry| entry.point).collect())
+}
+
+fn views() -> Result<impl Iterator<Item = mountinfo::Entry>> {
     let table = mountinfo::all()
         .map_err(|error| Error::io(Path::new("/proc/thread-self/mountinfo"), error))?;
-    let views = table.into_iter().filter(mountinfo::Entry::is_view);
-    Ok(views.map(mount).collect())
+    Ok(table.into_iter().filter(mountinfo::Entry::is_view))
 }
 
 fn mount(entry: mountinfo::Entry) -> Mount {

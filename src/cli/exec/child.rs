@@ -11,6 +11,9 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
+use crate::cli::complaint;
+use crate::cli::log::Log;
+
 /// Statuses of a shell for a command that cannot be started, and for one that a signal ended.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
@@ -36,7 +39,7 @@ impl Signals {
 }
 
 /// Runs the command to its end.
-pub fn run(mut command: Command, mut signals: Signals) -> anyhow::Result<u8> {
+pub fn run(mut command: Command, mut signals: Signals, log: &Log) -> anyhow::Result<u8> {
     if let Some(signal) = signals.came_early() {
         return Ok(killed_by(signal));
     }
@@ -45,7 +48,7 @@ pub fn run(mut command: Command, mut signals: Signals) -> anyhow::Result<u8> {
         Ok(child) => wait(child, signals).context(program),
         Err(error) => {
             let hint = "name a program in PATH or its path behind --";
-            crate::cli::complain(&format!("{program}: {error}; {hint}"));
+            log.push(complaint(&format!("{program}: {error}; {hint}")).as_bytes());
             Ok(match error.kind() {
                 io::ErrorKind::NotFound => NOT_FOUND,
                 _ => NOT_EXECUTABLE,
