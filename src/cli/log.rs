@@ -167,10 +167,12 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_room_are_counted_and_said_when_there_is_room() {
-        let mut queue = Queue::default();
-        queue.lost = 3;
-        queue.lines.push_back(vec![1]);
-        queue.bytes = 1;
+        let mut queue = Queue {
+            lines: [vec![1]].into(),
+            bytes: 1,
+            lost: 3,
+            ..Queue::default()
+        };
         assert_eq!(queue.record(true), 0);
         assert_eq!(queue.next(), Some(vec![1]));
         assert!(!queue.is_idle());
