@@ -221,6 +221,7 @@ fn map(
     }
     copies::check(checkpoint, &sources, &outcome.tensors, notes)?;
     config.complete(family, &outcome.tensors)?;
+    config.see_heads(family, &outcome.tensors);
     let tied = tied::settle(family, config.values(), &mut outcome, notes)?;
     let expected = mapping::expected(family, config.values(), outcome.tensors.len());
     let expected = expected.map_err(|error| config.explain(error))?;

@@ -1,5 +1,6 @@
 //! From the path that a user names to the folder that holds the weights, and the folders that hold what goes with them.
 
+mod contents;
 pub mod layout;
 pub mod single_file;
 
@@ -8,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::names;
-use super::run::{Run, is_temporary};
+use super::run::{Run, is_link_beside, is_temporary};
 use crate::error::{Error, INCOMPLETE, Result};
+use contents::FileKind;
 use layout::{CheckpointFormat, Files, layouts};
 use single_file::single_files;
 
@@ -23,8 +25,9 @@ pub struct LocatedCheckpoint {
 }
 
 /// Folders that hold a checkpoint's weights inside the folder that stands for it: verl's layouts (0.9.1), Megatron
-/// Bridge's, Accelerate's, Meta's in Hugging Face repositories, Lingua's consolidated form.
-const INNER: [&str; 8] = [
+/// Bridge's, Accelerate's, Meta's in Hugging Face repositories, Lingua's consolidated form, SkyRL's and NeMo-RL's policy,
+/// RLinf's, prime-rl's and OLMo-core's.
+const INNER: [&str; 12] = [
     "dist_ckpt",
     "model",
     "weights",
@@ -32,17 +35,40 @@ const INNER: [&str; 8] = [
     "original",
     "consolidated",
     "actor",
+    "policy",
     "critic",
+    "dcp_checkpoint",
+    "trainer",
+    "model_and_optim",
 ];
+
+/// Where verl 0.9 keeps weights in Hugging Face's form, if it saves no others.
+const WHOLE: [&str; 1] = ["huggingface"];
 
 /// Folders that hold an adapter, which is all there is where none of the others is: verl's, and torchtune's main branch's.
 const ADAPTERS: [&str; 2] = ["lora_adapter", "adapter_model"];
 
-/// Folders beside or above the weights in which verl keeps config and tokenizer files.
-const SIDES: [&str; 2] = ["huggingface", "hf_config_and_tokenizer"];
+/// Folders beside or above the weights in which verl, NeMo Automodel, Megatron Bridge and NeMo 2 keep config and tokenizer
+/// files.
+const SIDES: [&str; 5] = [
+    "huggingface",
+    "hf_config_and_tokenizer",
+    ".hf_metadata",
+    "tokenizer",
+    "context/nemo_tokenizer",
+];
+
+/// The whole tensors that NeMo Automodel makes of the shards beside which they lie.
+const CONSOLIDATED: &str = "consolidated";
+
+/// A file that NeMo Automodel takes away when a save has ended.
+pub const UNFINISHED: &str = ".incomplete";
+
+/// The folder of the weights in NeMo's saves.
+const WEIGHTS: &str = "weights";
 
 /// Most folders between the one named and the weights.
-const DEPTH: usize = 3;
+const DEPTH: usize = 4;
 
 /// Finds the checkpoint at `source`: a folder, or a single file.
 ///
@@ -60,7 +86,8 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<LocatedCheckpoint> {
     let mut found = search(&folder, "")?;
     if found.is_empty() {
         let names = folder.folders()?;
-        for name in names.into_iter().filter(|name| !is_temporary(name)) {
+        let is_save = |name: &String| !is_temporary(name) && !is_link_beside(&folder, name);
+        for name in names.into_iter().filter(is_save) {
             found.extend(search(&folder, &name)?);
         }
     }
@@ -163,6 +190,9 @@ impl Search<'_> {
             return Ok(());
         }
         let layouts = layouts(&folder)?;
+        if layouts == [CheckpointFormat::HfSharded] && depth > 0 && is_consolidated(&folder)? {
+            return self.look(&join(relative, CONSOLIDATED), depth - 1);
+        }
         let lone = single_files(&layouts);
         if !lone.is_empty() {
             let files = lone.iter().map(|name| join(relative, name));
@@ -175,22 +205,49 @@ impl Search<'_> {
         }
         let is_inner = |name: &&str| depth > 0 && folder.has_folder(name);
         let found = self.found.len();
-        for names in [&INNER[..], &ADAPTERS] {
+        for names in [&INNER[..], &WHOLE, &ADAPTERS] {
             let mut names = names.iter().copied().filter(is_inner);
             names.try_for_each(|name| self.look(&join(relative, name), depth - 1))?;
             if self.found.len() > found {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        match only_iteration(&folder)?.filter(|_| name == WEIGHTS && depth > 0) {
+            Some(iteration) => self.look(&join(relative, &iteration), depth - 1),
+            None => Ok(()),
+        }
     }
+}
+
+/// Whether a folder of shards holds their tensors whole, too.
+fn is_consolidated(folder: &Folder) -> Result<bool> {
+    if !folder.has_folder(CONSOLIDATED) {
+        return Ok(false);
+    }
+    let names = folder.subfolder(CONSOLIDATED)?.names()?;
+    Ok(names.iter().any(|name| name.ends_with(".safetensors")))
+}
+
+/// The folder of the one iteration that NeMo-RL saves with Megatron's writer below [`WEIGHTS`].
+fn only_iteration(folder: &Folder) -> Result<Option<String>> {
+    let mut names = folder.folders()?;
+    names.retain(|name| {
+        let number = name.strip_prefix("iter_");
+        number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    Ok(names.pop().filter(|_| names.is_empty()))
 }
 
 fn at(root: &Folder, relative: &str, system: Option<&str>) -> Result<LocatedCheckpoint> {
     let weights = inner(root, relative)?;
+    let beside = beside(root, relative)?;
+    if let Some(folder) = beside.iter().find(|folder| folder.exists(UNFINISHED)) {
+        let reason = format!("holds {UNFINISHED}, so that the save has not ended: {INCOMPLETE}");
+        return Err(Error::checkpoint(folder.path(), reason));
+    }
     Ok(LocatedCheckpoint {
         layout: choose(&weights, layouts(&weights)?, system)?,
-        beside: beside(root, relative)?,
+        beside,
         weights,
     })
 }
@@ -202,7 +259,7 @@ fn beside(root: &Folder, relative: &str) -> Result<Vec<Folder>> {
     loop {
         for name in SIDES {
             let side = join(relative, name);
-            if root.exists(&side) {
+            if root.has_folder(&side) {
                 folders.push(root.subfolder(&side)?);
             }
         }
@@ -249,12 +306,13 @@ fn single_file(source: &Path) -> Result<LocatedCheckpoint> {
         names: vec![name.to_owned()],
         index: None,
     };
-    let layout = match name.rsplit_once('.') {
-        Some((_, "safetensors")) => CheckpointFormat::Safetensors(files),
-        Some((_, "pt" | "pth" | "bin" | "ckpt")) => CheckpointFormat::Torch(files),
+    let layout = match (contents::kind_of(&folder, name)?, name.rsplit_once('.')) {
+        (Some(FileKind::Safetensors), _) => CheckpointFormat::Safetensors(files),
+        (Some(FileKind::Torch), _) => CheckpointFormat::Torch(files),
+        (None, Some((_, "safetensors"))) => CheckpointFormat::Safetensors(files),
+        (None, Some((_, "pt" | "pth" | "bin" | "ckpt"))) => CheckpointFormat::Torch(files),
         _ => {
-            let reason =
-                "is no checkpoint: name a folder, or a .safetensors, .pt, .pth, .bin or .ckpt file";
+            let reason = "is no checkpoint by its first bytes: name a folder, or a file of safetensors or torch.save";
             return Err(Error::checkpoint(source, reason));
         }
     };

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use super::completion::Completions;
 use super::folder::Folder;
+use super::links::resolve;
 use super::locate::single_file::{is_single_file, stem};
 use super::locate::{is_optimizers, search};
 use super::rewritten::Rewritten;
@@ -146,6 +147,7 @@ impl Run {
             && !name.chars().any(char::is_control)
             && !is_temporary(name)
             && !is_replaced()
+            && !is_link_beside(self.folder(), name)
     }
 
     /// Whether the folder of `save` is the one that was looked at. What lies deeper may differ.
@@ -218,7 +220,7 @@ fn holds_checkpoints(folder: &Folder) -> Result<bool> {
         return Ok(own > 1);
     }
     let mut names = folder.folders()?;
-    names.retain(|name| !is_temporary(name));
+    names.retain(|name| !is_temporary(name) && !is_link_beside(folder, name));
     // The numbered ones first: of them one is enough.
     names.sort_by_key(|name| numbered(name).is_none());
     let mut found = 0;
@@ -241,6 +243,13 @@ fn holds_nothing(folder: &Folder) -> Result<bool> {
     let mut folders = folder.folders()?;
     folders.retain(|name| is_optimizers(name) || numbered(name).is_none() && !is_temporary(name));
     Ok(folder.names()?.is_empty() && folders.is_empty() && search(folder, "")?.is_empty())
+}
+
+/// Whether `name` is a link to another entry of the same folder, as `LATEST` and `LOWEST_VAL` are: it names a save twice.
+pub fn is_link_beside(folder: &Folder, name: &str) -> bool {
+    let is_link = folder.path().join(name).read_link().is_ok();
+    let leads_beside = |target: PathBuf| target.parent() == Some(folder.path());
+    is_link && resolve(folder.path(), Path::new(name)).is_ok_and(leads_beside)
 }
 
 /// Whether a save of that name is to be renamed when it ends.

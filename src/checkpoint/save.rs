@@ -5,14 +5,14 @@ use std::time::SystemTime;
 
 use super::completion::{Completions, Trace, Weights};
 use super::folder::Folder;
-use super::locate::search;
 use super::locate::single_file::is_single_file;
+use super::locate::{UNFINISHED, search};
 use super::rewritten::Rewritten;
 use super::run::numbered;
 use crate::error::{Error, Result};
 
-/// The part of verl's saves that is served.
-const ACTOR: &str = "actor";
+/// The parts of saves of reinforcement learning that are served: verl's and SkyRL's.
+const TRAINED: [&str; 2] = ["actor", "policy"];
 
 /// A checkpoint of a run.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ pub fn look(run: &Folder, name: &str, last: Option<u64>, endings: &Completions) 
         number,
         parts: parts(name, &hits),
         layouts: weights.iter().flat_map(Weights::words).collect(),
-        has_ended: found.has_ended,
+        has_ended: found.has_ended && !run.exists(&format!("{name}/{UNFINISHED}")),
         rewritten: found.rewritten,
         modified: traces.iter().map(|trace| trace.modified).max()?,
         metadata,
@@ -95,12 +95,11 @@ impl Save {
         self.traces == other.traces && self.rewritten == other.rewritten
     }
 
-    /// The path of the model in the run: of verl's parts, the actor.
+    /// The path of the model in the run: of several parts, the one that is trained to act.
     pub fn model(&self) -> String {
-        match self.parts.iter().any(|part| part == ACTOR) {
-            true => format!("{}/{ACTOR}", self.name),
-            false => self.name.clone(),
-        }
+        let mut parts = TRAINED.iter();
+        let trained = parts.find(|trained| self.parts.iter().any(|part| part == *trained));
+        trained.map_or_else(|| self.name.clone(), |part| format!("{}/{part}", self.name))
     }
 
     pub(super) fn has_folder_in(&self, run: &Folder) -> bool {

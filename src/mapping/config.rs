@@ -12,11 +12,40 @@ use super::pattern::Bindings;
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     root: Map<String, Value>,
+    /// The heads that the tensors have.
+    seen: Heads,
+}
+
+/// What a model may end in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heads {
+    of_language: bool,
+    of_classes: bool,
+}
+
+/// What a class of transformers is by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Base,
+    Classifier,
+    LanguageModel,
+    /// No class of transformers: its tensors tell what it ends in.
+    Unknown,
 }
 
 impl Config {
     pub fn new(root: Map<String, Value>) -> Self {
-        Self { root }
+        let seen = Heads::default();
+        Self { root, seen }
+    }
+
+    /// Notes which heads there are among the names of a model's tensors, whose language model's head is called `head`: a
+    /// class that transformers does not know decides nothing about them.
+    pub fn see_heads<'n>(&mut self, head: &str, names: impl Iterator<Item = &'n str>) {
+        for name in names {
+            self.seen.of_language |= name == head;
+            self.seen.of_classes |= name == CLASSIFIER;
+        }
     }
 
     /// Sets what a flag states. Where the text model has a section of its own, it goes there.
@@ -70,19 +99,47 @@ impl Config {
     /// Whether the model ends in a classifier (`ForTokenClassification`, `ForSequenceClassification`) instead of a
     /// language model's head.
     pub fn is_classifier(&self) -> bool {
-        let architecture = self.architecture().unwrap_or_default();
-        architecture.ends_with("Classification")
+        match self.class() {
+            Some(Class::Unknown) | None => self.seen.of_classes,
+            Some(class) => class == Class::Classifier,
+        }
     }
 
     /// Whether the model is what others put their heads on, such as `LlamaModel`. Its names lack the prefix `model.`.
     pub fn is_base(&self) -> bool {
-        let architecture = self.architecture().unwrap_or_default();
-        architecture.ends_with("Model") && !architecture.contains("For")
+        self.class() == Some(Class::Base)
     }
 
     /// Whether the model ends in a language model's head.
     pub fn has_head(&self) -> bool {
-        !self.is_classifier() && !self.is_base()
+        match self.class() {
+            Some(Class::Unknown) => self.seen.of_language,
+            _ => !self.is_classifier() && !self.is_base(),
+        }
+    }
+
+    /// What the class is that config.json names, if it names one.
+    fn class(&self) -> Option<Class> {
+        let name = self.architecture()?;
+        Some(match name.split_once("For") {
+            Some((_, head)) if head.ends_with("Classification") => Class::Classifier,
+            Some((_, head)) if LANGUAGE_MODELS.contains(&head) => Class::LanguageModel,
+            None if name
+                .strip_suffix("Model")
+                .is_some_and(|stem| self.is_own(stem)) =>
+            {
+                Class::Base
+            }
+            _ => Class::Unknown,
+        })
+    }
+
+    /// Whether the name of a class begins as `model_type` says: `Qwen2Moe` for `qwen2_moe`.
+    fn is_own(&self, stem: &str) -> bool {
+        let letters = |name: &str| name.replace('_', "").to_lowercase();
+        let model_type = self.model_type().unwrap_or_default();
+        let own = letters(model_type.strip_suffix("_text").unwrap_or(model_type));
+        !stem.is_empty() && (own.is_empty() || letters(stem).starts_with(&own))
     }
 
     /// The model class, if config.json says.
@@ -90,6 +147,19 @@ impl Config {
         self.root.get("architectures")?.get(0)?.as_str()
     }
 }
+
+/// The head of a classifier.
+const CLASSIFIER: &str = "score.weight";
+
+/// What follows `For` in the names of transformers' classes of models that end in a language model's head, or in one of
+/// their own that tables list.
+const LANGUAGE_MODELS: [&str; 5] = [
+    "CausalLM",
+    "ConditionalGeneration",
+    "MaskedLM",
+    "QuestionAnswering",
+    "MultimodalLM",
+];
 
 /// Most numbers of a list, which is gone through for each tensor.
 const MOST_LISTED: usize = 2048;

@@ -1,20 +1,30 @@
 //! The config.json that a view shows and checks against: a file, or made from params.json, or stated by flags.
 
+mod text;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::declared;
 use super::options::Options;
-use crate::checkpoint::foreign;
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Derivation, Family, MappedTensor, System, Tables};
 use crate::output::{self, Attributes, VirtualFile};
 use crate::source::SourceFile;
 use crate::tensor::{Dtype, SourceTensor};
+use text::Text;
 
 pub const NAME: &str = "config.json";
+
+/// The section of a multimodal model's text part.
+const TEXT: &str = "text_config";
+
+const ARCHITECTURES: &str = "architectures";
+
+/// What FSDP2 puts before the name of a class.
+const WRAPPER: &str = "FSDP";
 
 /// Largest config.json that is read. In memory its values may take forty times as much.
 const SIZE_LIMIT: u64 = 4 << 20;
@@ -29,7 +39,7 @@ pub struct ConfigFile<'a> {
 }
 
 enum Origin<'a> {
-    File(Arc<SourceFile>),
+    File(Arc<SourceFile>, Text),
     Derived(&'a Derivation, Map<String, Value>),
     /// By flags alone: nothing is shown.
     Stated,
@@ -89,7 +99,7 @@ impl<'a> ConfigFile<'a> {
     pub fn family_said(&self) -> String {
         let model_type = self.model_type();
         match &self.origin {
-            Origin::File(file) => {
+            Origin::File(file, _) => {
                 format!("{} says model_type is {model_type}", file.path().display())
             }
             Origin::Derived(..) => format!("params.json is one of a {model_type}"),
@@ -155,8 +165,40 @@ impl<'a> ConfigFile<'a> {
     pub fn state_dtype(&mut self, dtype: Option<Dtype>) {
         if let Some(name) = dtype.and_then(Dtype::torch_name) {
             for key in ["dtype", "torch_dtype"] {
-                self.changed |= self.values.replace(key, name.into());
+                self.replace(key, name.into());
             }
+        }
+    }
+
+    fn replace(&mut self, key: &str, value: Value) {
+        if self.values.replace(key, value.clone()) {
+            self.changed = true;
+            if let Origin::File(_, text) = &mut self.origin {
+                text.replace(None, key, &value);
+                text.replace(Some(TEXT), key, &value);
+            }
+        }
+    }
+
+    /// Takes the name of a wrapper off the architecture: FSDP2 makes a class `FSDPQwen2ForCausalLM` of the model's own, and
+    /// transformers writes that name.
+    fn unwrap_architecture(&mut self) {
+        let Some(Value::Array(all)) = self.values.json().get(ARCHITECTURES) else {
+            return;
+        };
+        let bare = |name: &Value| match name.as_str().and_then(|name| name.strip_prefix(WRAPPER)) {
+            Some(own) if own.starts_with(|char: char| char.is_ascii_uppercase()) => own.into(),
+            _ => name.clone(),
+        };
+        let own: Vec<Value> = all.iter().map(bare).collect();
+        for (old, new) in all.clone().iter().zip(&own).filter(|(old, new)| old != new) {
+            if let Origin::File(_, text) = &mut self.origin {
+                text.replace_inside(ARCHITECTURES, old, new);
+            }
+            self.changed = true;
+        }
+        if self.changed {
+            self.values.replace(ARCHITECTURES, own.into());
         }
     }
 
@@ -175,11 +217,17 @@ impl<'a> ConfigFile<'a> {
         Ok(())
     }
 
+    /// Looks which heads the tensors have: a class that transformers does not know does not tell.
+    pub fn see_heads(&mut self, family: &Family, tensors: &[MappedTensor]) {
+        let names = tensors.iter().map(|tensor| &*tensor.name);
+        self.values.see_heads(&family.head, names);
+    }
+
     /// What only mapped tensors tell, where config.json is made from params.json.
     pub fn complete(&mut self, family: &Family, tensors: &[MappedTensor]) -> Result<()> {
         let tied = super::tied::shares_head(family, tensors)?;
         match &self.origin {
-            Origin::File(_) => {}
+            Origin::File(..) => {}
             Origin::Derived(derivation, params) => {
                 self.values = Config::new(derivation.config(params, tensors, tied)?);
             }
@@ -194,7 +242,7 @@ impl<'a> ConfigFile<'a> {
             return error;
         };
         let which = match &self.origin {
-            Origin::File(file) => format!("is {} this model's?", file.path().display()),
+            Origin::File(file, _) => format!("is {} this model's?", file.path().display()),
             Origin::Derived(..) => "here config.json is what params.json says".to_owned(),
             Origin::Stated => {
                 "here --family, --heads and --kv-heads stand for config.json".to_owned()
@@ -207,22 +255,22 @@ impl<'a> ConfigFile<'a> {
     pub fn file(&self, tensors: &[MappedTensor]) -> Option<VirtualFile> {
         match &self.origin {
             Origin::Stated => None,
-            Origin::File(file) if !self.changed => Some(output::source_file(NAME, file.clone())),
-            Origin::File(_) | Origin::Derived(..) => {
-                let bytes = output::python_json(self.values.json());
-                let attributes = Attributes::of(output::sources(tensors));
-                Some(output::inline_file(NAME, bytes, attributes))
-            }
+            Origin::File(file, _) if !self.changed => Some(output::source_file(NAME, file.clone())),
+            Origin::File(_, text) => Some(made(text.bytes(), tensors)),
+            Origin::Derived(..) => Some(made(output::python_json(self.values.json()), tensors)),
         }
     }
 
     fn read(file: &Arc<SourceFile>) -> Result<Self> {
-        Ok(Self {
-            values: Config::new(read(file)?),
-            origin: Origin::File(file.clone()),
+        let (text, values) = parse(file)?;
+        let mut this = Self {
+            values: Config::new(values),
+            origin: Origin::File(file.clone(), text),
             changed: false,
             taken: Vec::new(),
-        })
+        };
+        this.unwrap_architecture();
+        Ok(this)
     }
 
     fn derive(params: &Map<String, Value>, tables: &'a Tables) -> Result<Self> {
@@ -262,6 +310,10 @@ impl<'a> ConfigFile<'a> {
             Some(_) => Ok(()),
             None => {
                 self.taken.push(format!("{key} {value}"));
+                if let Origin::File(_, text) = &mut self.origin {
+                    let has_text = self.values.json().get(TEXT).is_some_and(Value::is_object);
+                    text.add(has_text.then_some(TEXT), key, &value);
+                }
                 self.values.set(key, value);
                 self.changed = true;
                 Ok(())
@@ -276,8 +328,17 @@ impl<'a> ConfigFile<'a> {
     }
 }
 
+fn made(bytes: Vec<u8>, tensors: &[MappedTensor]) -> VirtualFile {
+    let attributes = Attributes::of(output::sources(tensors));
+    output::inline_file(NAME, bytes, attributes)
+}
+
 /// The values of a config.json.
 pub fn read(file: &Arc<SourceFile>) -> Result<Map<String, Value>> {
+    parse(file).map(|(_, values)| values)
+}
+
+fn parse(file: &SourceFile) -> Result<(Text, Map<String, Value>)> {
     if file.size() > SIZE_LIMIT {
         let size = file.size();
         let reason =
@@ -286,7 +347,7 @@ pub fn read(file: &Arc<SourceFile>) -> Result<Map<String, Value>> {
     }
     let mut bytes = vec![0; file.size() as usize];
     file.read_exact_at(&mut bytes, 0)?;
-    serde_json::from_slice(&bytes).map_err(|error| foreign::no_json(file.path(), &bytes, &error))
+    Text::parse(file, bytes)
 }
 
 /// The error about a config.json that is nowhere, and flags that do not suffice in its place.

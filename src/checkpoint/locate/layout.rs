@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::contents;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::formats::consolidated;
 use crate::error::{Error, Result};
@@ -156,6 +157,9 @@ fn is_epochs_adapter(name: &str) -> bool {
     epoch.is_some_and(|epoch| epoch.parse::<u64>().is_ok())
 }
 
+/// How names of files of torch.save end, as far as their writers keep to it.
+const TORCH_ENDS: [&str; 5] = [".bin", ".pt", ".pth", ".ckpt", ".pth.tar"];
+
 /// All layouts that the folder's own names show.
 pub fn layouts(folder: &Folder) -> Result<Vec<CheckpointFormat>> {
     let names = folder.names()?;
@@ -189,21 +193,15 @@ pub fn layouts(folder: &Folder) -> Result<Vec<CheckpointFormat>> {
         let index = index(folder, &names, ".safetensors.index.json", &own)?;
         found.push(CheckpointFormat::Safetensors(Files { names: own, index }));
     }
-    let torch = pick(&|name| {
-        is_torch(name) && !is_consolidated(name) && !is_beside(name) && !is_rank(name)
-    });
-    if !torch.is_empty() {
-        let index = index(folder, &names, ".bin.index.json", &torch)?;
-        found.push(CheckpointFormat::Torch(Files {
-            names: torch,
-            index,
-        }));
-    }
-    let ranks: Vec<String> = folder
+    let (ranks, others): (Vec<String>, Vec<String>) = folder
         .folders()?
         .into_iter()
-        .filter(|name| name.starts_with("mp_rank_"))
-        .collect();
+        .partition(|name| name.starts_with("mp_rank_"));
+    let has_others = !found.is_empty() || !ranks.is_empty() || !others.is_empty();
+    let torch = torch_files(folder, &names, found.first(), has_others)?;
+    if !torch.names.is_empty() {
+        found.push(CheckpointFormat::Torch(torch));
+    }
     if !ranks.is_empty() {
         found.push(CheckpointFormat::MegatronRanks(ranks));
     }
@@ -211,6 +209,44 @@ pub fn layouts(folder: &Folder) -> Result<Vec<CheckpointFormat>> {
         found.push(CheckpointFormat::Adapter);
     }
     Ok(found)
+}
+
+/// The files of torch.save that hold weights. Beside other checkpoints and above folders a file counts if it holds a
+/// matrix, beside a `.metadata` if it has the name of Hugging Face's: training keeps files of its own there.
+fn torch_files(
+    folder: &Folder,
+    names: &[String],
+    first: Option<&CheckpointFormat>,
+    has_others: bool,
+) -> Result<Files> {
+    let is_known =
+        |name: &str| is_consolidated(name) || is_beside(name) || is_rank(name) || is_odd(name);
+    let candidates = names.iter().filter(|name| !is_known(name));
+    let (torch, others): (Vec<&String>, Vec<&String>) = candidates.partition(|name| is_torch(name));
+    let mut torch: Vec<String> = torch.into_iter().cloned().collect();
+    let index = match torch.is_empty() {
+        true => None,
+        false => index(folder, names, ".bin.index.json", &torch)?,
+    };
+    if first == Some(&CheckpointFormat::Dcp) {
+        torch.retain(|name| name.starts_with("pytorch_model"));
+    }
+    if first.is_none() {
+        let others: Vec<&str> = others.into_iter().map(String::as_str).collect();
+        torch.extend(contents::torch_files_of_other_names(folder, &others));
+    }
+    if index.is_none() && (has_others || contents::forms(&torch) > 1) {
+        let models = contents::with_models(folder, &torch);
+        if has_others || !models.is_empty() {
+            torch = models;
+        }
+    }
+    torch.sort_unstable();
+    let index = index.filter(|_| !torch.is_empty());
+    Ok(Files {
+        names: torch,
+        index,
+    })
 }
 
 /// The file names of one checkpoint out of `names`: all, unless they end in the numbers of several epochs.
@@ -278,9 +314,12 @@ fn is_consolidated(name: &str) -> bool {
 }
 
 fn is_torch(name: &str) -> bool {
-    [".bin", ".pt", ".pth", ".ckpt"]
-        .iter()
-        .any(|end| name.ends_with(end))
+    TORCH_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// Names that other layouts have, or their indexes.
+fn is_odd(name: &str) -> bool {
+    name.ends_with(".safetensors") || name.ends_with(".distcp")
 }
 
 /// Files that training keeps beside the weights, and adapters.

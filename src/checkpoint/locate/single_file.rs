@@ -4,7 +4,7 @@
 use super::layout::{CheckpointFormat, Files};
 
 /// Ends of names of files that hold tensors.
-const ENDS: [&str; 5] = [".ckpt", ".pt", ".pth", ".bin", ".safetensors"];
+const ENDS: [&str; 6] = [".ckpt", ".pt", ".pth", ".pth.tar", ".bin", ".safetensors"];
 
 /// What the last number of a name counts in a file that holds all.
 const COUNTS: [&str; 7] = [
@@ -71,6 +71,7 @@ mod tests {
             "iter_1000.pth",
             "checkpoint_best.pt",
             "step_5.safetensors",
+            "checkpoint_10.pth.tar",
         ] {
             assert!(is_single_file(name), "{name}");
         }

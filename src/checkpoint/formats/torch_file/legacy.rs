@@ -2,6 +2,7 @@
 //!
 //! Format: torch 2.15.0 `torch/serialization.py`, `_legacy_save` and `_legacy_load`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -144,7 +145,7 @@ fn locate(file: &SourceFile, stream: &Stream) -> Result<HashMap<String, (u64, u6
 }
 
 /// Bytes of an element of each storage that the pickle names.
-fn element_sizes(pickle: &Pickle) -> Result<HashMap<&str, u64>> {
+fn element_sizes(pickle: &Pickle) -> Result<HashMap<Cow<'_, str>, u64>> {
     let mut units = HashMap::new();
     for object in pickle.persistent() {
         let is_storage = object
@@ -156,10 +157,8 @@ fn element_sizes(pickle: &Pickle) -> Result<HashMap<&str, u64>> {
             continue;
         }
         let storage = Storage::of(object)?;
-        if units
-            .insert(storage.key, storage.unit())
-            .is_some_and(|unit| unit != storage.unit())
-        {
+        let unit = storage.unit();
+        if *units.entry(storage.key.clone()).or_insert(unit) != unit {
             return Err(Error::Mapping(format!(
                 "storage {:?} has elements of two sizes",
                 storage.key

@@ -1,5 +1,7 @@
 //! Storages: the flat arrays that tensors are views of.
 
+use std::borrow::Cow;
+
 use super::Storages;
 use super::pickle::Object;
 use crate::error::{Error, Result};
@@ -15,7 +17,7 @@ pub struct Place {
 /// A storage as a persistent id names it: `("storage", class, key, location, count)`, and in the legacy stream a view
 /// `(key, offset, count)` or None.
 pub struct Storage<'a> {
-    pub key: &'a str,
+    pub key: Cow<'a, str>,
     /// `None` for a storage of bytes whose type the tensor tells.
     pub dtype: Option<Dtype>,
     location: &'a str,
@@ -33,7 +35,7 @@ impl<'a> Storage<'a> {
         let (Some("storage"), Some(class), Some(key), Some(location), Some(count)) = (
             text(0),
             id.item(1).and_then(Object::class_name),
-            text(2),
+            id.item(2).and_then(key),
             text(3),
             count,
         ) else {
@@ -65,7 +67,7 @@ impl<'a> Storage<'a> {
             let reason = "has no data: it was on the meta device when saved; save it once it has";
             return Err(Error::Unserved(reason.to_owned()));
         }
-        let (start, size) = storages.locate(self.key)?;
+        let (start, size) = storages.locate(&self.key)?;
         let unit = self.unit();
         let (offset, count) = self.view.unwrap_or((0, self.count));
         let inner = offset.checked_mul(unit).zip(count.checked_mul(unit));
@@ -85,6 +87,12 @@ impl<'a> Storage<'a> {
             )),
         }
     }
+}
+
+/// The name of a storage. litgpt's incremental save has its number in that place.
+fn key(object: Object<'_>) -> Option<Cow<'_, str>> {
+    let number = || Some(object.as_u64()?.to_string().into());
+    object.as_str().map(Cow::Borrowed).or_else(number)
 }
 
 fn view(object: Object<'_>) -> Result<(u64, u64)> {
