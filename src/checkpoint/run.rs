@@ -245,9 +245,10 @@ fn holds_nothing(folder: &Folder) -> Result<bool> {
     Ok(folder.names()?.is_empty() && folders.is_empty() && search(folder, "")?.is_empty())
 }
 
-/// Whether `name` is a link to another entry of the same folder, as `LATEST` and `LOWEST_VAL` are: it names a save twice.
+/// Whether `name` is a link to another entry of the same folder and has no number of its own, as `LATEST` and `LOWEST_VAL`:
+/// it names a save twice.
 pub fn is_link_beside(folder: &Folder, name: &str) -> bool {
-    let is_link = folder.path().join(name).read_link().is_ok();
+    let is_link = folder.path().join(name).read_link().is_ok() && numbered(name).is_none();
     let leads_beside = |target: PathBuf| target.parent() == Some(folder.path());
     is_link && resolve(folder.path(), Path::new(name)).is_ok_and(leads_beside)
 }

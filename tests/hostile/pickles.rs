@@ -124,7 +124,7 @@ cases! {
         for broken in [
             id(&[]),
             id(&[text("module"), class(), text("0"), text("cpu"), int(4)]),
-            id(&[text("storage"), class(), int(0), text("cpu"), int(4)]),
+            id(&[text("storage"), class(), int(-1), text("cpu"), int(4)]),
             id(&[text("storage"), text("FloatStorage"), text("0"), text("cpu"), int(4)]),
             tensor(persistent(text("0")), 0, &[4], &[1]),
             tensor(floats("0", -1), 0, &[4], &[1]),

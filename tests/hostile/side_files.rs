@@ -44,11 +44,12 @@ cases! {
     }
 
     77 a_config_that_is_no_json, "refused; duplicate keys pass as they are, and the last counts, as in Python" => {
-        for config in [r#"{"a":NaN}"#, r#"{"a":Infinity}"#, r#"{"a":1e999}"#, "[]", "", "{", "\u{feff}{}", "{}x"] {
+        for config in [r#"{"a":Nan}"#, r#"{"a":+Infinity}"#, r#"{"a":1e999}"#, "[]", "", "{", "\u{feff}{}", "{}x"] {
             refused(with_config(config), &["config.json"]);
         }
         refused(with_config(&format!("{{\"a\":{}", "[".repeat(100_000))), &["config.json"]);
         shown(with_config(r#"{"model_type":"x","model_type":"free"}"#), &["\"family\": \"free\""]);
+        shown(with_config(r#"{"model_type":"free","a":[NaN,-Infinity,Infinity]}"#), &["\"family\": \"free\""]);
         refused(Scene::new().with("model.safetensors", named(&["a"])).sparse("config.json", b"{", 1 << 30), &["too many"]);
     }
 
