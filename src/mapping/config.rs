@@ -82,10 +82,13 @@ impl Config {
         &self.root
     }
 
-    /// A value of the model, or of its text part where config.json has several.
+    /// A value of the model, or of its text part where config.json has several; behind `vision_`, of its vision part.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        let text = self.root.get("text_config").and_then(|text| text.get(key));
-        self.root.get(key).or(text).filter(|value| !value.is_null())
+        let part = |name: &str| self.root.get(name);
+        let text = || part("text_config").and_then(|text| text.get(key));
+        let seen = || part("vision_config")?.get(key.strip_prefix("vision_")?);
+        let value = self.root.get(key).or_else(text).or_else(seen);
+        value.filter(|value| !value.is_null())
     }
 
     pub fn model_type(&self) -> Option<&str> {
@@ -161,6 +164,12 @@ const LANGUAGE_MODELS: [&str; 5] = [
     "MultimodalLM",
 ];
 
+/// Lists of layers, and what `layer_types` calls those that are in them.
+const LAYER_TYPES: [(&str, &str); 2] = [
+    ("full_attention_layers", "full_attention"),
+    ("linear_attention_layers", "linear_attention"),
+];
+
 /// Most numbers of a list, which is gone through for each tensor.
 const MOST_LISTED: usize = 2048;
 
@@ -211,6 +220,16 @@ impl ConfigScope<'_> {
         keys.join(", ")
     }
 
+    /// The layers that `layer_types` says are of this kind.
+    fn layers_of(&self, kind: &str) -> Result<Vec<i64>, String> {
+        let types = self.config.get("layer_types").and_then(Value::as_array);
+        let Some(types) = types.filter(|types| types.len() <= MOST_LISTED) else {
+            return Err(format!("config.json has no layer_types; {OTHER}"));
+        };
+        let layers = (0..).zip(types).filter(|(_, own)| *own == kind);
+        Ok(layers.map(|(layer, _)| layer).collect())
+    }
+
     fn look_up(&self, name: &str, left: &Cell<usize>) -> Result<i64, String> {
         if let Some(number) = self.bindings.get(name) {
             return i64::try_from(*number).map_err(|_| format!("{name} is {number}; {OTHER}"));
@@ -255,6 +274,9 @@ impl Scope for ConfigScope<'_> {
     }
 
     fn list(&self, name: &str) -> Result<Vec<i64>, String> {
+        if let Some((_, kind)) = LAYER_TYPES.iter().find(|(list, _)| *list == name) {
+            return self.layers_of(kind);
+        }
         let Some(value) = self.config.get(name) else {
             return Ok(Vec::new());
         };

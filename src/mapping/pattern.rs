@@ -1,6 +1,6 @@
 //! Name patterns: `layers.{layer}.attention[.qkv_linear].wq.weight`, `(output|lm_head).weight`.
 //!
-//! `{layer}` stands for a component of digits, `[...]` is optional, `(a|b)` is a choice. A name's digits are its only
+//! `{layer}` stands for a component of digits, or for the digits behind `weight` or `bias`; `[...]` is optional, `(a|b)` is a choice. A name's digits are its only
 //! variable part, so a name is looked up by its form, `layers.{}.attention.wq.weight`, and not matched pattern by pattern.
 
 use std::collections::BTreeMap;
@@ -10,6 +10,9 @@ use serde::Deserialize;
 /// Most bytes of a pattern, and most names that it stands for.
 const LONGEST: usize = 1000;
 const MOST_SPELLINGS: usize = 64;
+
+/// Parameters of which Transformer Engine's grouped layers have one for each expert: `linear_fc1.weight12`.
+const GROUPED: [&str; 2] = ["weight", "bias"];
 
 /// The numbers that variables stand for.
 pub type Bindings = BTreeMap<String, u64>;
@@ -77,18 +80,18 @@ impl Pattern {
 
     fn plain(text: &str) -> Self {
         let mut places = Vec::new();
-        let components: Vec<&str> = text
+        let components: Vec<String> = text
             .split('.')
             .map(|component| {
-                let variable = component
-                    .strip_prefix('{')
-                    .and_then(|rest| rest.strip_suffix('}'));
-                match (variable, digits(component)) {
-                    (Some(name), _) => places.push(Piece::Variable(name.to_owned())),
-                    (None, Some(number)) => places.push(Piece::Digits(number)),
-                    (None, None) => return component,
+                if let Some((front, name, back)) = variable(component) {
+                    places.push(Piece::Variable(name.to_owned()));
+                    format!("{front}{{}}{back}")
+                } else if let Some((front, number, back)) = number(component) {
+                    places.push(Piece::Digits(number));
+                    format!("{front}{{}}{back}")
+                } else {
+                    component.to_owned()
                 }
-                "{}"
             })
             .collect();
         Self {
@@ -128,15 +131,34 @@ pub fn form_of(name: &str) -> (String, Vec<u64>) {
         if i > 0 {
             form.push('.');
         }
-        match digits(component) {
-            Some(number) => {
+        match number(component) {
+            Some((front, number, back)) => {
                 numbers.push(number);
+                form.push_str(front);
                 form.push_str("{}");
+                form.push_str(back);
             }
             None => form.push_str(component),
         }
     }
     (form, numbers)
+}
+
+/// A component's variable, and the text around it.
+fn variable(component: &str) -> Option<(&str, &str, &str)> {
+    let (front, rest) = component.split_once('{')?;
+    let (name, back) = rest.split_once('}')?;
+    Some((front, name, back))
+}
+
+/// The number in a component, and the text around it: all of it, or what follows the name of a grouped parameter.
+fn number(component: &str) -> Option<(&str, u64, &str)> {
+    let front = GROUPED.iter().find(|front| component.starts_with(**front));
+    let (front, rest) = component.split_at(front.map_or(0, |front| front.len()));
+    let end = rest.find(|char: char| !char.is_ascii_digit());
+    let (number, back) = rest.split_at(end.filter(|_| !front.is_empty()).unwrap_or(rest.len()));
+    (!number.is_empty()).then_some(())?;
+    Some((front, digits(number)?, back))
 }
 
 /// The number that a component of plain digits stands for. `007` is no number: it would come out as `7`.
@@ -203,6 +225,21 @@ mod tests {
         assert_eq!(form, pattern.form);
         assert_eq!(pattern.bind(&numbers).unwrap()["layer"], 12);
         assert_eq!(pattern.bind(&[1, 12]), None);
+    }
+
+    #[test]
+    fn grouped_parameters_have_their_numbers_inside_a_component() {
+        let pattern = &Pattern::parse("experts.linear_fc1.weight{expert}_w").unwrap()[0];
+        let (form, numbers) = form_of("experts.linear_fc1.weight12_w");
+        assert_eq!(form, pattern.form);
+        assert_eq!(pattern.bind(&numbers).unwrap()["expert"], 12);
+        assert_eq!(form_of("a.weight"), ("a.weight".to_owned(), Vec::new()));
+        assert_eq!(form_of("a.weight_v").0, "a.weight_v");
+        assert_eq!(form_of("a.weight01").0, "a.weight01");
+        assert_eq!(form_of("a.w12").0, "a.w12");
+        let literal = &Pattern::parse("experts.weight1").unwrap()[0];
+        assert!(literal.bind(&form_of("experts.weight1").1).is_some());
+        assert!(literal.bind(&form_of("experts.weight2").1).is_none());
     }
 
     #[test]

@@ -21,8 +21,9 @@ const VALUE_LIMIT: usize = 1 << 26;
 /// torch.save takes for an item.
 const SMALL: u64 = 8 << 20;
 /// Packages whose classes occur in `.metadata`, beside torch.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "megatron",
+    "olmo_core",
     "pathlib",
     "collections",
     "builtins",
