@@ -25,7 +25,9 @@ use crate::source::SourceFile;
 pub use crate::tensor::SourceTensor;
 
 use folder::Folder;
-use formats::{consolidated, dcp, fsdp_ranks, megatron_args, megatron_ranks, whole_files};
+use formats::{
+    consolidated, dcp, fsdp_ranks, megatron_args, megatron_ranks, nanotron, whole_files,
+};
 use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};
@@ -116,13 +118,18 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
             fsdp_ranks::Ranks { tensors, copies } = fsdp_ranks::read(folder)?;
             tensors
         }
+        CheckpointFormat::Nanotron => nanotron::read(folder)?,
         CheckpointFormat::TorchCheckpointing => {
             let reason = "was written by torch_checkpointing, torchtitan's second backend, whose layout is not read; save with the DCP backend";
             return Err(Error::checkpoint(folder.path(), reason));
         }
         CheckpointFormat::MegatronRanks(names) => {
             let tensors;
-            (tensors, declared) = megatron_ranks::read(folder, names)?;
+            megatron_ranks::Ranks {
+                tensors,
+                copies,
+                declared,
+            } = megatron_ranks::read(folder, names)?;
             tensors
         }
     };
@@ -168,16 +175,20 @@ pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
 }
 
 /// The words by which a checkpoint's system is called, beside those of the mapping's tables.
-pub const SYSTEMS: [&str; 12] = [
+pub const SYSTEMS: [&str; 16] = [
     "dcp",
     "hf-sharded",
     "huggingface",
     "huggingface-bin",
     "lingua",
+    "litgpt",
     "megatron",
     "meta",
     "mistral",
+    "nanotron",
+    "olmo-core",
     "peft",
+    "prime-rl",
     "torchtitan",
     "verl",
     "verl-megatron",
@@ -253,6 +264,7 @@ impl Checkpoint {
             (_, "megatron") if !self.side_files.is_empty() => "verl-megatron",
             (CheckpointFormat::Torch(_), "meta") => "meta",
             (_, "torchtitan" | "torchtune" | "torchtune-main" | "megatron") => names,
+            (_, "litgpt" | "nanotron" | "olmo-core" | "prime-rl") => names,
             (layout, _) => layout.word(),
         }
     }

@@ -5,6 +5,7 @@ pub mod dcp;
 pub mod fsdp_ranks;
 pub mod megatron_args;
 pub mod megatron_ranks;
+pub mod nanotron;
 mod numbered_files;
 pub mod safetensors;
 pub mod torch_file;

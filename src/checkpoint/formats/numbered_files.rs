@@ -19,7 +19,7 @@ use crate::error::{Error, INCOMPLETE, Result};
 const SHOWN: usize = 8;
 
 /// Most files of one save. A larger number in a name counts no ranks.
-const MOST: u64 = 1 << 16;
+pub const MOST: u64 = 1 << 16;
 
 /// The numbers in a name, in the pattern's order.
 pub type Numbers = SmallVec<[u64; 3]>;
@@ -121,28 +121,29 @@ impl NumberedFiles {
             );
             return Err(Error::checkpoint(&self.folder, reason));
         }
-        let missing = (0..count).map(|index| combination(extent, index));
-        let missing: Vec<Numbers> = missing
-            .filter(|own| !self.files.contains_key(own))
-            .collect();
+        self.require_each((0..count).map(|index| combination(extent, index)).collect())
+    }
+
+    /// Checks that there is one file for each of `wanted`, and no other.
+    ///
+    /// # Errors
+    /// As [`require`](Self::require).
+    pub fn require_each(&self, wanted: BTreeSet<Numbers>) -> Result<()> {
+        let missing = wanted.iter().filter(|own| !self.files.contains_key(*own));
+        let missing: Vec<Numbers> = missing.cloned().collect();
         if !missing.is_empty() {
-            return Err(self.missing(&missing, count));
+            return Err(self.missing(&missing, wanted.len()));
         }
-        let is_inside = |own: &Numbers| {
-            own.iter()
-                .zip(extent)
-                .all(|(own, range)| range.contains(own))
-        };
-        match self.files.iter().find(|(own, _)| !is_inside(own)) {
+        match self.files.iter().find(|(own, _)| !wanted.contains(*own)) {
             None => Ok(()),
             Some((_, name)) => {
-                let reason = format!("{name} is of no rank of {count}; move it away");
+                let reason = format!("{name} is of no rank of {}; move it away", wanted.len());
                 Err(Error::checkpoint(&self.folder, reason))
             }
         }
     }
 
-    fn missing(&self, missing: &[Numbers], count: u64) -> Error {
+    fn missing(&self, missing: &[Numbers], count: usize) -> Error {
         let widths = self.widths();
         let shown = missing.iter().take(SHOWN);
         let shown: Vec<String> = shown.map(|own| self.pattern.name(own, &widths)).collect();

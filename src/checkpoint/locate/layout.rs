@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::contents;
 use crate::checkpoint::folder::Folder;
-use crate::checkpoint::formats::consolidated;
+use crate::checkpoint::formats::{consolidated, nanotron};
 use crate::error::{Error, Result};
 
 /// A way in which a checkpoint lies on disk, and the files that are its weights.
@@ -27,6 +27,8 @@ pub enum CheckpointFormat {
     Adapter,
     /// `mp_rank_00` or `mp_rank_00_000` folders of Megatron.
     MegatronRanks(Vec<String>),
+    /// `model/` of nanotron: a folder for each module, a file for each parameter and rank.
+    Nanotron,
     /// `model_0.pt` beside `train_state_0.pt` of torch_checkpointing, torchtitan's second backend.
     TorchCheckpointing,
 }
@@ -53,6 +55,7 @@ impl CheckpointFormat {
             Self::Consolidated(_) => "meta",
             Self::Adapter => "peft",
             Self::MegatronRanks(_) => "megatron",
+            Self::Nanotron => "nanotron",
             Self::TorchCheckpointing => "torch_checkpointing",
         }
     }
@@ -71,6 +74,7 @@ impl CheckpointFormat {
     pub fn marker(&self) -> Option<&str> {
         match self {
             Self::Dcp => Some(".metadata"),
+            Self::Nanotron => Some(nanotron::METADATA),
             Self::Safetensors(files) | Self::Torch(files) => files.index.as_deref(),
             Self::HfSharded
             | Self::FsdpRanks
@@ -91,6 +95,7 @@ impl CheckpointFormat {
         match self {
             Self::Dcp => own(&|name| name.ends_with(".distcp")),
             Self::HfSharded => own(&is_hf_shard),
+            Self::Nanotron => nanotron::files(folder),
             Self::FsdpRanks => own(&is_rank),
             Self::Adapter | Self::TorchCheckpointing => {
                 own(&|name| is_torch(name) || name.ends_with(".safetensors"))
@@ -119,6 +124,7 @@ impl CheckpointFormat {
             Self::Dcp => ".metadata of torch.distributed.checkpoint".to_owned(),
             Self::HfSharded => "shard-*-model-*.safetensors of HuggingFaceStorageWriter".to_owned(),
             Self::Adapter => "adapter_model.* or adapter_*.pt without a model".to_owned(),
+            Self::Nanotron => format!("{} beside {}/", nanotron::METADATA, nanotron::MODEL),
             Self::TorchCheckpointing => "files of torch_checkpointing".to_owned(),
             Self::FsdpRanks => "model_world_size_*_rank_*.pt".to_owned(),
             Self::Safetensors(own) | Self::Torch(own) => files(&own.names),
@@ -168,6 +174,9 @@ pub fn layouts(folder: &Folder) -> Result<Vec<CheckpointFormat>> {
     };
     let has = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
     let mut found = Vec::new();
+    if has(&|name| name == nanotron::METADATA) && folder.has_folder(nanotron::MODEL) {
+        return Ok(vec![CheckpointFormat::Nanotron]);
+    }
     if is_torch_checkpointing(&names) {
         return Ok(vec![CheckpointFormat::TorchCheckpointing]);
     }
