@@ -21,7 +21,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::source::SourceFile;
+use crate::source::{Budget, SourceFile};
 pub use crate::tensor::SourceTensor;
 
 use folder::Folder;
@@ -73,12 +73,14 @@ pub struct Adapter {
 }
 
 /// How a checkpoint is opened.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Opening<'a> {
     /// Picks one where there are several.
     pub system: Option<&'a str>,
     /// Opens a save although its times say that it is being written over.
     pub accepts_rewritten: bool,
+    /// For its metadata.
+    pub budget: Budget,
 }
 
 /// Opens the checkpoint at `source`. `system` picks one where there are several.
@@ -86,19 +88,16 @@ pub struct Opening<'a> {
 /// # Errors
 /// When there is none, when it is incomplete, or when what it says contradicts itself.
 pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
-    let accepts_rewritten = false;
-    open_with(
-        source,
-        &Opening {
-            system,
-            accepts_rewritten,
-        },
-    )
+    let opening = Opening {
+        system,
+        ..Opening::default()
+    };
+    open_with(source, &opening)
 }
 
 /// As [`open`], with more to choose.
 pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
-    let located = locate::find(source, opening.system)?;
+    let located = locate::find(source, opening.system)?.within(&opening.budget);
     let folder = &located.weights;
     let mut notes = Vec::new();
     let mut declared = Map::new();

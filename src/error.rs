@@ -42,6 +42,9 @@ pub enum Error {
     /// A source file is no longer the one that was mounted.
     #[error("{}: changed since it was mounted ({what}); mount again", file.display())]
     Changed { file: PathBuf, what: String },
+    /// The metadata of a checkpoint takes more memory than there is for it.
+    #[error("{}: {reason}", file.display())]
+    Memory { file: PathBuf, reason: String },
     /// The mount point or FUSE itself cannot be used.
     #[error("{}: {reason}", path.display())]
     Mount { path: PathBuf, reason: String },
@@ -122,6 +125,7 @@ impl Error {
             | Self::Changed { .. }
             | Self::Mount { .. }
             | Self::Target { .. } => libc::EIO,
+            Self::Memory { .. } => libc::ENOMEM,
         }
     }
 
@@ -134,6 +138,7 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Unserved(_)
             | Self::Mapping(_)
+            | Self::Memory { .. }
             | Self::Changed { .. } => 1,
             Self::Mount { .. } | Self::Target { .. } => 3,
             Self::Io { .. } => 4,

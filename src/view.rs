@@ -79,6 +79,7 @@ impl View {
         let opening = Opening {
             system: options.system.as_deref(),
             accepts_rewritten: options.accepts_rewritten,
+            budget: options.budget.clone(),
         };
         let checkpoint = checkpoint::open_with(source, &opening)?;
         let view = match options.adapter || checkpoint.is_only_adapter() {

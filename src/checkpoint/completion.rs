@@ -13,6 +13,7 @@ use super::links::resolve;
 use super::locate::layout::{CheckpointFormat, Files, layouts};
 use super::rewritten::{Marked, Rewritten, Seen};
 use crate::error::{Error, Result};
+use crate::source::Budget;
 use crate::statx::Source;
 
 /// What torch.distributed.checkpoint writes last, under another name first.
@@ -46,6 +47,17 @@ pub struct Weights {
     /// None where the save is a file.
     folder: Option<Folder>,
     layouts: Vec<CheckpointFormat>,
+    budget: Budget,
+}
+
+/// The weights of a save, opened.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Whole,
+    /// Not all that they promise is there.
+    Partial,
+    /// There is no memory to tell.
+    TooLarge,
 }
 
 /// The judgement on a save.
@@ -126,26 +138,32 @@ impl Completions {
         let all: Vec<Trace> = weights.iter().flat_map(Weights::all_traces).collect();
         let rest = rested(traces.iter().chain(&all));
         let may_end = |weights: &Weights| said.is_some() || weights.may_end(name, rest);
-        let is_whole = weights.iter().all(may_end) && self.is_whole(name, weights, &all);
-        let has_ended = is_whole || rest >= ABANDONED;
+        let found = match weights.iter().all(may_end) {
+            true => self.look(name, weights, &all),
+            false => Found::Partial,
+        };
+        let has_ended = found != Found::Partial || rest >= ABANDONED;
         if has_ended {
-            let whole = if is_whole { marked } else { &[] };
+            let whole = if found == Found::Whole { marked } else { &[] };
             self.learn(name, ended, whole);
         }
         has_ended
     }
 
     /// Opens the weights, unless they are still as they were when they were not whole.
-    fn is_whole(&self, name: &str, weights: &[Weights], all: &[Trace]) -> bool {
+    fn look(&self, name: &str, weights: &[Weights], all: &[Trace]) -> Found {
         let partial = Completion::Partial(of_bytes(all));
         if self.knows(name, &partial) {
-            return false;
+            return Found::Partial;
         }
-        let is_whole = weights.iter().all(|weights| weights.fault().is_none());
-        if !is_whole {
-            self.learn(name, partial, &[]);
+        match weights.iter().find_map(Weights::fault) {
+            None => Found::Whole,
+            Some(Error::Memory { .. }) => Found::TooLarge,
+            Some(_) => {
+                self.learn(name, partial, &[]);
+                Found::Partial
+            }
         }
-        is_whole
     }
 
     /// Forgets the saves that are not among `names`, which are sorted.
@@ -200,6 +218,7 @@ impl Weights {
             return Ok(Self {
                 path: run.locate(hit)?,
                 folder: None,
+                budget: run.budget().clone(),
                 layouts: vec![single_file(hit)],
             });
         }
@@ -207,6 +226,7 @@ impl Weights {
         Ok(Self {
             path: folder.path().to_owned(),
             layouts: layouts(&folder)?,
+            budget: run.budget().clone(),
             folder: Some(folder),
         })
     }
@@ -282,6 +302,7 @@ impl Weights {
             system: Some(layout.word()),
             // Judged before.
             accepts_rewritten: true,
+            budget: self.budget.clone(),
         };
         telling.find_map(|layout| super::open_with(&self.path, &opening(layout)).err())
     }

@@ -10,10 +10,16 @@ use serde::de::DeserializeOwned;
 use super::foreign;
 use super::links::resolve;
 use crate::error::{Error, INCOMPLETE, Result};
-use crate::source::SourceFile;
+use crate::source::{Budget, Charge, SourceFile};
 
-/// Largest file of parameters. In memory its values may take forty times as much.
+/// Largest file of parameters.
 const JSON_LIMIT: u64 = 4 << 20;
+
+/// Memory that each byte of parameters may take as a value: an array of digits has one for every two.
+const JSON_COST: u64 = 40;
+
+/// Memory that each quote of an index may take: an entry has four of them, and two strings in a vector that doubles.
+const QUOTE_COST: u64 = 50;
 
 /// More than huggingface_hub's record of a download has.
 const RECORD_LIMIT: u64 = 1024;
@@ -25,6 +31,7 @@ pub struct Folder {
     path: PathBuf,
     /// In a Hugging Face cache, where the links of `snapshots/REVISION` lead: `blobs` of the same repository.
     blobs: Option<PathBuf>,
+    budget: Budget,
 }
 
 impl Folder {
@@ -38,7 +45,20 @@ impl Folder {
             blobs: hub_blobs(&root),
             path: root.clone(),
             root,
+            budget: Budget::unlimited(),
         })
+    }
+
+    /// The same folder, the metadata of its files charged to `budget`.
+    pub fn within(self, budget: &Budget) -> Self {
+        Self {
+            budget: budget.clone(),
+            ..self
+        }
+    }
+
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     pub fn path(&self) -> &Path {
@@ -83,7 +103,7 @@ impl Folder {
     }
 
     pub fn open_file(&self, relative: &str) -> Result<Arc<SourceFile>> {
-        SourceFile::open(&self.locate(relative)?)
+        SourceFile::open_within(&self.locate(relative)?, &self.budget)
     }
 
     /// Whether `name` is a file that huggingface_hub downloaded and that was not written since: a blob of a hub cache, or one of
@@ -103,6 +123,11 @@ impl Folder {
             || self.exists(&record) && is_recorded().unwrap_or(false)
     }
 
+    /// Charges memory for what the metadata in a file tells of.
+    pub fn charge(&self, name: &str, bytes: u64) -> Result<Charge> {
+        self.budget.charge(&self.path.join(name), bytes)
+    }
+
     /// How many bytes all files but `name` have together.
     pub fn bytes_beside(&self, name: &str) -> Result<u64> {
         let others = self.names()?.into_iter().filter(|other| other != name);
@@ -112,12 +137,18 @@ impl Folder {
 
     /// The whole of a file that has at most `limit` bytes.
     pub fn read_small(&self, relative: &str, limit: u64) -> Result<Vec<u8>> {
+        self.read_charged(relative, limit).map(|(bytes, _)| bytes)
+    }
+
+    /// The same, with the charge for its bytes.
+    pub fn read_charged(&self, relative: &str, limit: u64) -> Result<(Vec<u8>, Charge)> {
         let file = self.open_file(relative)?;
         match usize::try_from(file.size()) {
             Ok(size) if file.size() <= limit => {
+                let charge = file.charge(file.size())?;
                 let mut bytes = vec![0; size];
                 file.read_exact_at(&mut bytes, 0)?;
-                Ok(bytes)
+                Ok((bytes, charge))
             }
             _ => Err(Error::malformed(
                 file.path(),
@@ -129,15 +160,31 @@ impl Folder {
         }
     }
 
+    /// The document in a file of parameters.
     pub fn json<T: DeserializeOwned>(&self, relative: &str) -> Result<T> {
-        self.json_within(relative, JSON_LIMIT)
+        let cost = |bytes: &[u8]| JSON_COST * bytes.len() as u64;
+        self.document(relative, JSON_LIMIT, cost)
     }
 
-    /// The document in a file that has at most `limit` bytes.
-    pub fn json_within<T: DeserializeOwned>(&self, relative: &str, limit: u64) -> Result<T> {
-        let bytes = self.read_small(relative, limit)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| foreign::no_json(&self.path.join(relative), &bytes, &error))
+    /// The document in a file that has at most `limit` bytes, made of strings alone.
+    pub fn json_of_strings<T: DeserializeOwned>(&self, relative: &str, limit: u64) -> Result<T> {
+        let cost = |bytes: &[u8]| {
+            let quotes = bytes.iter().filter(|byte| **byte == b'"').count();
+            2 * bytes.len() as u64 + QUOTE_COST * quotes as u64
+        };
+        self.document(relative, limit, cost)
+    }
+
+    fn document<T: DeserializeOwned>(
+        &self,
+        relative: &str,
+        limit: u64,
+        cost: impl Fn(&[u8]) -> u64,
+    ) -> Result<T> {
+        let path = self.path.join(relative);
+        let (bytes, mut charge) = self.read_charged(relative, limit)?;
+        charge.cover_for(&path, cost(&bytes))?;
+        serde_json::from_slice(&bytes).map_err(|error| foreign::no_json(&path, &bytes, &error))
     }
 
     /// A view that is mounted on a folder is none: who lists it may be the one who serves it.

@@ -11,6 +11,7 @@ use super::folder::Folder;
 use super::names;
 use super::run::{Run, is_link_beside, is_temporary};
 use crate::error::{Error, INCOMPLETE, Result};
+use crate::source::Budget;
 use contents::FileKind;
 use layout::{CheckpointFormat, Files, layouts};
 use single_file::single_files;
@@ -22,6 +23,18 @@ pub struct LocatedCheckpoint {
     pub weights: Folder,
     /// Folders with side files, the first wins.
     pub beside: Vec<Folder>,
+}
+
+impl LocatedCheckpoint {
+    /// The same, the metadata of its files charged to `budget`.
+    pub fn within(self, budget: &Budget) -> Self {
+        let beside = self.beside.into_iter();
+        Self {
+            weights: self.weights.within(budget),
+            beside: beside.map(|folder| folder.within(budget)).collect(),
+            ..self
+        }
+    }
 }
 
 /// Folders that hold a checkpoint's weights inside the folder that stands for it: verl's layouts (0.9.1), Megatron

@@ -13,6 +13,7 @@ use super::rewritten::Rewritten;
 use super::save::{self, Save};
 use super::tracker;
 use crate::error::{Error, Result};
+use crate::source::Budget;
 
 /// Folders in which torchtitan (0.3.0) and Lingua keep a run's checkpoints.
 const INNER: [&str; 2] = ["checkpoint", "checkpoints"];
@@ -34,6 +35,7 @@ pub struct Run {
     endings: Completions,
     /// Whether saves are shown while they are being written over.
     accepts_rewritten: bool,
+    budget: Budget,
 }
 
 impl Run {
@@ -49,13 +51,16 @@ impl Run {
             settled: OnceLock::new(),
             endings: Completions::default(),
             accepts_rewritten: false,
+            budget: Budget::default(),
         }
     }
 
-    /// Shows saves that are being written over as they are, if `accepts`.
-    pub fn accepting_rewritten(self, accepts: bool) -> Self {
+    /// Shows saves that are being written over as they are, if it `accepts_rewritten` ones, and charges what is read of saves
+    /// to `budget`.
+    pub fn opened_as(self, accepts_rewritten: bool, budget: Budget) -> Self {
         Self {
-            accepts_rewritten: accepts,
+            accepts_rewritten,
+            budget,
             ..self
         }
     }
@@ -123,7 +128,7 @@ impl Run {
     /// What is saved under `name`, or being saved. `None` where no checkpoint is.
     pub fn save(&self, name: &str) -> Option<Save> {
         let look = || {
-            let mut looked = save::look(self.folder(), name, self.last_ended(), &self.endings)?;
+            let mut looked = save::look(&self.charged(), name, self.last_ended(), &self.endings)?;
             if self.accepts_rewritten {
                 looked.rewritten = None;
             }
@@ -134,7 +139,7 @@ impl Run {
 
     /// Why a save is broken that counts as ended.
     pub fn fault(&self, save: &Save) -> Option<Error> {
-        let look = || save::fault(self.folder(), &save.name);
+        let look = || save::fault(&self.charged(), &save.name);
         let rewritten = save.rewritten.as_ref().map(Rewritten::error);
         rewritten.or_else(|| save.has_ended.then(look).flatten())
     }
@@ -187,6 +192,10 @@ impl Run {
     pub fn has_a_save(&self) -> bool {
         let has_ended = |name: &String| self.save(name).is_some_and(|save| save.has_ended);
         self.names().is_ok_and(|names| names.iter().any(has_ended))
+    }
+
+    fn charged(&self) -> Folder {
+        self.folder().clone().within(&self.budget)
     }
 
     fn last_ended(&self) -> Option<u64> {

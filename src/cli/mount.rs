@@ -13,7 +13,7 @@ use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::mount::{Mounted, Options, StopSignals};
 use crate::text::one_line;
-use crate::view::View;
+use crate::view::{Options as ViewOptions, View};
 
 /// Mount a checkpoint, or a run of them; stays in the foreground until Ctrl-C
 #[derive(Debug, Args)]
@@ -114,7 +114,7 @@ impl Arguments {
 /// What is to be mounted.
 enum Shown {
     Checkpoint(View),
-    Run(Run),
+    Run(Run, ViewOptions),
 }
 
 impl Shown {
@@ -127,8 +127,9 @@ impl Shown {
         match run {
             Some(run) => {
                 view::check(&arguments.view)?;
-                let accepts = arguments.view.accept_save;
-                Ok(Self::Run(run.accepting_rewritten(accepts)))
+                let options = ViewOptions::from(&arguments.view);
+                let run = run.opened_as(options.accepts_rewritten, options.budget.clone());
+                Ok(Self::Run(run, options))
             }
             None => view::open(source, &arguments.view).map(Self::Checkpoint),
         }
@@ -138,9 +139,8 @@ impl Shown {
         let point = &arguments.mountpoint;
         match self {
             Self::Checkpoint(view) => crate::mount::mount(view.files, point, options),
-            Self::Run(run) => {
-                let wanted = arguments.view.clone();
-                let open = move |path: &Path| Ok(view::open(path, &wanted)?.files);
+            Self::Run(run, wanted) => {
+                let open = move |path: &Path| Ok(view::open_with(path, &wanted)?.files);
                 crate::mount::mount_run(run, Box::new(open), point, options)
             }
         }
@@ -152,7 +152,7 @@ impl Shown {
                 let bytes = size::shown(view.bytes());
                 format!("{} tensors, {bytes}", view.tensors.len())
             }
-            Self::Run(run) => match run.latest() {
+            Self::Run(run, _) => match run.latest() {
                 Ok(Some(save)) => format!("a run, the latest save is {}", save.name),
                 _ if run.has_a_save() => "a run of checkpoints without numbers".to_owned(),
                 _ => "a run without a complete save yet".to_owned(),

@@ -9,6 +9,7 @@ use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::mount;
 use crate::output::Split;
+use crate::source::Budget;
 use crate::tensor;
 use crate::text::one_line;
 use crate::view::{DtypeChoice, MAX_SHARD_SIZE, Options, OutputFormat, View};
@@ -58,6 +59,9 @@ pub struct ViewOptions {
     /// Show a save although the times of its files say that it is being written over an older one
     #[arg(long)]
     pub accept_save: bool,
+    /// Memory for metadata: indexes, headers, pickles [default: a quarter of what this process may have, at most 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub metadata_memory: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -131,6 +135,7 @@ impl From<&ViewOptions> for Options {
             lora_alpha: options.lora_alpha,
             tied: options.tied,
             accepts_rewritten: options.accept_save,
+            budget: options.metadata_memory.map_or_else(Budget::default, Budget::of),
         }
     }
 }
@@ -142,9 +147,14 @@ pub fn check(options: &ViewOptions) -> Result<()> {
 
 /// The view of `source`; what is worth knowing about it goes to the log.
 pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
+    open_with(source, &options.into())
+}
+
+/// The same. Of one budget, as often as it is opened.
+pub fn open_with(source: &Path, options: &Options) -> Result<View> {
     let mut others = options.config_from.iter().chain(&options.mapping);
     others.try_for_each(|path| mount::check_source(path))?;
-    let view = View::open(source, &options.into())?;
+    let view = View::open(source, options)?;
     tracing::info!("{}", one_line(&said(source, &view)));
     for note in &view.notes {
         match note.is_warning {

@@ -7,10 +7,11 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 
+use super::budget::{Budget, Charge};
 use super::descriptors::pool;
 use super::direct_io::{self, DirectBuffer};
 use super::open::open_regular;
@@ -30,6 +31,9 @@ pub struct SourceFile {
     page_cache: PageCache,
     /// Whether the filesystem supports direct I/O.
     is_direct: OnceLock<bool>,
+    budget: Budget,
+    /// Memory of what is known from its metadata.
+    charges: Mutex<Vec<Charge>>,
 }
 
 /// Descriptors of a file in the pool, and the offset of the one for direct I/O.
@@ -39,6 +43,11 @@ const DIRECT: u64 = 1;
 impl SourceFile {
     /// Opens a regular file by a path without links. FIFOs, devices, sockets and directories are refused without being opened for reading.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
+        Self::open_within(path, &Budget::unlimited())
+    }
+
+    /// As [`SourceFile::open`]; its metadata is charged to `budget`.
+    pub fn open_within(path: &Path, budget: &Budget) -> Result<Arc<Self>> {
         let file = open_regular(path, OFlag::empty())?;
         let stamp = Stamp::of(&file).map_err(|error| Error::io(path, error))?;
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -49,6 +58,8 @@ impl SourceFile {
             baseline: Baseline::new(stamp),
             page_cache: PageCache::default(),
             is_direct: OnceLock::new(),
+            budget: budget.clone(),
+            charges: Mutex::default(),
         });
         pool().put(this.id, Arc::new(file));
         Ok(this)
@@ -61,6 +72,17 @@ impl SourceFile {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Charges memory for the file's metadata, before it is asked for.
+    pub fn charge(&self, bytes: u64) -> Result<Charge> {
+        self.budget.charge(&self.path, bytes)
+    }
+
+    /// Keeps a charge for as long as the file.
+    pub fn keep(&self, charge: Charge) {
+        let mut charges = self.charges.lock().unwrap_or_else(PoisonError::into_inner);
+        charges.push(charge);
     }
 
     /// Size in bytes when the file was opened.

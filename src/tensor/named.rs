@@ -18,6 +18,9 @@ pub struct SourceTensor {
 }
 
 impl SourceTensor {
+    /// Memory that one of a shard takes for as long as it is shown: its names, its place and what is made of it.
+    pub const COST: u64 = 500;
+
     pub fn new(name: impl Into<Arc<str>>, parts: impl Into<SmallVec<[Tensor; 1]>>) -> Self {
         let name = name.into();
         Self {

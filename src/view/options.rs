@@ -6,6 +6,7 @@ use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{MappedTensor, Tables};
 use crate::output::{self, Split, VirtualFile, Weights};
+use crate::source::Budget;
 use crate::tensor::Dtype;
 
 use super::config::ConfigFile;
@@ -86,6 +87,8 @@ pub struct Options {
     pub tied: Option<bool>,
     /// Show a save although the times of its files say that it is being written over.
     pub accepts_rewritten: bool,
+    /// For the metadata of all checkpoints that are opened with these options.
+    pub budget: Budget,
 }
 
 impl Options {
@@ -113,6 +116,7 @@ impl Default for Options {
             lora_alpha: None,
             tied: None,
             accepts_rewritten: false,
+            budget: Budget::default(),
         }
     }
 }

@@ -23,6 +23,9 @@ use crate::error::{Error, INCOMPLETE, Result};
 use crate::source::SourceFile;
 use crate::tensor::{Dims, Dtype, Shape, SourceTensor, Tensor, Tile};
 
+/// Memory that an item takes until its chunk is placed: in the map and in the list of ranges, which double, and the chunk.
+const ITEM_COST: u64 = 1000;
+
 /// What a directory holds.
 #[derive(Debug)]
 pub struct Dcp {
@@ -40,6 +43,7 @@ pub struct LeftAlone {
 /// Reads the directory's `.metadata` and locates the tensors that `keep` wants. No chunk is read.
 pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
     let metadata = Metadata::open(folder)?;
+    let mut charge = folder.charge(".metadata", metadata.count()? as u64 * ITEM_COST)?;
     let items = items(&metadata, folder, keep)?;
     let mut dcp = Dcp {
         tensors: Vec::new(),
@@ -54,6 +58,10 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
         } else {
             dcp.left_alone.add(&entry);
         }
+    }
+    if let Some(part) = items.values().next() {
+        charge.shrink(items.len() as u64 * SourceTensor::COST);
+        part.file().keep(charge);
     }
     let names = dcp.tensors.iter().map(|tensor| &*tensor.name).collect();
     if let Some(container) = metadata.container(&names) {
@@ -126,6 +134,15 @@ enum Part {
     Zip(Section),
     /// A file that is safetensors as a whole. There the item's own place means nothing.
     Safetensors(Arc<SourceFile>, Arc<HashMap<Arc<str>, Tile>>),
+}
+
+impl Part {
+    fn file(&self) -> &SourceFile {
+        match self {
+            Self::Zip(section) => section.file(),
+            Self::Safetensors(file, _) => file,
+        }
+    }
 }
 
 /// The data files, each opened once.

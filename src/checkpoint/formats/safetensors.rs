@@ -12,8 +12,8 @@ pub use self::header::Strings;
 use crate::checkpoint::foreign;
 use crate::checkpoint::tensor_error::named;
 use crate::error::{Error, Result};
-use crate::source::SourceFile;
-use crate::tensor::{Dtype, Shape, Tensor, contiguous};
+use crate::source::{Charge, SourceFile};
+use crate::tensor::{Dtype, Shape, SourceTensor, Tensor, contiguous};
 
 /// Most bytes of a header, as in safetensors 0.8.0, and of an index, which tells less of each tensor.
 pub const HEADER_LIMIT: u64 = 100_000_000;
@@ -21,6 +21,10 @@ pub const HEADER_LIMIT: u64 = 100_000_000;
 const FRONT: u64 = 32;
 /// Most bytes of a tensor's name.
 const NAME_LIMIT: usize = 4096;
+/// Quotes of an entry: of its name, its three keys and its type.
+const ENTRY_QUOTES: u64 = 10;
+/// Memory that a header takes for each entry while it is checked, in vectors that double.
+const PARSED: u64 = 700;
 /// The key of a header that is no tensor.
 const METADATA: &str = "__metadata__";
 
@@ -36,7 +40,10 @@ type Placed = (Arc<str>, Dtype, Shape, Range<u64>);
 
 impl Header {
     pub fn read(file: &SourceFile) -> Result<Self> {
-        let json = header_bytes(file)?;
+        let (json, mut charge) = header_bytes(file)?;
+        let quotes = json.iter().filter(|byte| **byte == b'"').count() as u64;
+        let entries = quotes / ENTRY_QUOTES + 1;
+        charge.cover_for(file.path(), json.len() as u64 + entries * PARSED)?;
         let refuse = |reason: String| Error::malformed(file.path(), reason);
         let raw = header::parse(&json)
             .map_err(|error| refuse(format!("no safetensors header: {error}")))?;
@@ -53,10 +60,10 @@ impl Header {
         for tensor in &mut tensors {
             tensor.3 = data + tensor.3.start..data + tensor.3.end;
         }
-        Ok(Self {
-            metadata: raw.metadata,
-            tensors,
-        })
+        let metadata = raw.metadata;
+        charge.shrink(tensors.len() as u64 * SourceTensor::COST);
+        file.keep(charge);
+        Ok(Self { metadata, tensors })
     }
 
     /// The value of a key of `__metadata__`.
@@ -95,7 +102,7 @@ fn stored_shape(dtype: Dtype, shape: &Shape, range: &Range<u64>) -> Shape {
     }
 }
 
-fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
+fn header_bytes(file: &SourceFile) -> Result<(Vec<u8>, Charge)> {
     let refuse = |reason: String| Err(Error::malformed(file.path(), reason));
     let size = file.size();
     if size < 8 {
@@ -114,10 +121,11 @@ fn header_bytes(file: &SourceFile) -> Result<Vec<u8>> {
             "no safetensors file, or incomplete: a header of {length} bytes in a file of {size}"
         ));
     }
+    let charge = file.charge(length)?;
     let mut json = vec![0; length as usize];
     file.read_exact_at(&mut json, 8)?;
     match json.trim_ascii_start().first() {
-        Some(b'{') => Ok(json),
+        Some(b'{') => Ok((json, charge)),
         _ => refuse("no safetensors file: its header does not start with {".to_owned()),
     }
 }

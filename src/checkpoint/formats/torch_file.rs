@@ -24,7 +24,7 @@ pub use self::walk::Found;
 use crate::checkpoint::foreign;
 use crate::error::{Error, Result};
 use crate::source::SourceFile;
-use crate::tensor::Tensor;
+use crate::tensor::{SourceTensor, Tensor};
 
 /// How an archive begins.
 const ARCHIVE: &[u8] = b"PK\x03\x04";
@@ -84,9 +84,11 @@ impl TorchFile {
     /// Reads a zip file of `torch.save` that is part of a file.
     pub fn in_section(section: Section) -> Result<Self> {
         let archive = Archive::open(section)?;
+        let size = archive.size("data.pkl").unwrap_or(0).min(PICKLE_LIMIT);
+        let charge = archive.section().charge(size)?;
         let bytes = archive.read("data.pkl", PICKLE_LIMIT)?.unwrap_or_default();
         Ok(Self {
-            pickle: Pickle::parse(archive.section().path(), bytes, VALUE_LIMIT)?,
+            pickle: Pickle::parse(archive.section().path(), bytes, VALUE_LIMIT, charge)?,
             storages: Storages::Archive(archive),
         })
     }
@@ -106,7 +108,10 @@ impl TorchFile {
     /// Every tensor, by its path of keys and indices, that `keep` wants. One that cannot be served is an error in its
     /// place, so that an optimizer's oddities hinder no weight.
     pub fn tensors(&self, keep: &dyn Fn(&[String]) -> bool) -> Result<Vec<Found>> {
-        walk::tensors(&self.pickle, &self.storages, keep)
+        let tensors = walk::tensors(&self.pickle, &self.storages, keep)?;
+        let file = self.storages.file();
+        file.keep(file.charge(tensors.len() as u64 * SourceTensor::COST)?);
+        Ok(tensors)
     }
 
     /// The one tensor that was saved.

@@ -93,7 +93,7 @@ fn opened(folder: &Folder, Files { names, index }: &Files) -> Result<Opened> {
     let index = match index {
         Some(name) => Some((
             name.clone(),
-            folder.json_within::<Index>(name, HEADER_LIMIT)?,
+            folder.json_of_strings::<Index>(name, HEADER_LIMIT)?,
         )),
         None => None,
     };

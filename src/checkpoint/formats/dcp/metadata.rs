@@ -67,11 +67,11 @@ impl Metadata {
         }
         let path = folder.path().join(NAME);
         check_size(folder)?;
-        let bytes = folder.read_small(NAME, SIZE_LIMIT)?;
+        let (bytes, charge) = folder.read_charged(NAME, SIZE_LIMIT)?;
         if let Some(what) = foreign::kind(&bytes) {
             return Err(Error::checkpoint(&path, what));
         }
-        let pickle = Pickle::parse(&path, bytes, VALUE_LIMIT)?;
+        let pickle = Pickle::parse(&path, bytes, VALUE_LIMIT, charge)?;
         let is_needless = |(module, name): &(&str, &str)| !is_needed(module, name);
         if let Some((module, name)) = pickle.globals().find(is_needless) {
             let path = &format!("{module}.{name}");

@@ -13,6 +13,7 @@ use self::directory::{Entry, Fields};
 use self::window::Window;
 use super::section::Section;
 use crate::error::Result;
+use crate::source::Charge;
 
 /// Bytes of a local header before its name.
 const LOCAL_HEADER: u64 = 30;
@@ -30,6 +31,8 @@ pub struct Archive {
     members: HashMap<String, Member>,
     /// The folder of `data.pkl`, with a slash.
     root: String,
+    /// For the members.
+    _charge: Charge,
 }
 
 #[derive(Debug)]
@@ -42,13 +45,14 @@ struct Member {
 
 impl Archive {
     pub fn open(section: Section) -> Result<Self> {
-        let (directory, entries) = directory::read(&section)?;
+        let (directory, entries, charge) = directory::read(&section)?;
         let root = root(&section, &entries)?;
         let members = disjoint(&section, directory, entries)?;
         let archive = Self {
             section,
             members,
             root,
+            _charge: charge,
         };
         match archive.read("byteorder", 16)?.as_deref() {
             None | Some(b"little") => Ok(archive),
@@ -73,6 +77,12 @@ impl Archive {
             )),
             None => Err(self.section.refuse(format!("storage {key:?} is missing"))),
         }
+    }
+
+    /// Bytes of a member.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        let member = self.members.get(&format!("{}{name}", self.root))?;
+        Some(member.entry.size)
     }
 
     /// The bytes of a small member, checked against its checksum where the writer made one.

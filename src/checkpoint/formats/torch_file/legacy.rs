@@ -10,7 +10,7 @@ use super::pickle::{Fault, Object, Pickle};
 use super::storage::Storage;
 use crate::checkpoint::tensor_error::unnamed;
 use crate::error::{Error, Result};
-use crate::source::SourceFile;
+use crate::source::{Charge, SourceFile};
 
 /// The first pickle: the integer 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -59,20 +59,25 @@ fn read_pickles(file: &SourceFile, limit: usize) -> Result<Stream> {
     let most = file.size().min(PICKLES_LIMIT);
     let mut size = FIRST_READ.min(most);
     loop {
+        let charge = file.charge(2 * size)?;
         let mut bytes = vec![0; size as usize];
         file.read_exact_at(&mut bytes, 0)?;
-        match parse(&bytes, limit) {
+        match parse(&bytes, limit, &charge) {
             Err(Fault::Truncated) if size < most => size = (size * 4).min(most),
             stream => return stream.map_err(|fault| fault.of(file.path())),
         }
     }
 }
 
-fn parse(bytes: &[u8], limit: usize) -> std::result::Result<Stream, Fault> {
+fn parse(
+    bytes: &[u8],
+    limit: usize,
+    charge: &Charge,
+) -> std::result::Result<Stream, Fault> {
     let refuse = |reason: &str| Err(Fault::Refused(reason.to_owned()));
     let mut rest = bytes;
     let mut next = || -> std::result::Result<Pickle, Fault> {
-        let (pickle, length) = Pickle::first(rest, limit)?;
+        let (pickle, length) = Pickle::first(rest, limit, charge.another())?;
         rest = rest.get(length..).unwrap_or(&[]);
         Ok(pickle)
     };

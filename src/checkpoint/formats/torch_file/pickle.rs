@@ -13,6 +13,7 @@ use self::arena::{Arena, Id, Span};
 pub use self::object::Object;
 pub use self::reader::Fault;
 use crate::error::{Error, Result};
+use crate::source::Charge;
 
 /// A pickle that was read to its end.
 #[derive(Debug)]
@@ -20,12 +21,14 @@ pub struct Pickle {
     bytes: Vec<u8>,
     arena: Arena,
     root: Id,
+    /// For the bytes and the values.
+    _charge: Charge,
 }
 
 impl Pickle {
-    /// Reads `bytes`, which are one pickle of at most `limit` values and nothing else.
-    pub fn parse(file: &Path, bytes: Vec<u8>, limit: usize) -> Result<Self> {
-        let finished = machine::run(&bytes, limit).map_err(|fault| fault.of(file))?;
+    /// Reads `bytes`, which are one pickle of at most `limit` values and nothing else. `charge` is for the bytes.
+    pub fn parse(file: &Path, bytes: Vec<u8>, limit: usize, charge: Charge) -> Result<Self> {
+        let finished = machine::run(&bytes, limit, charge).map_err(|fault| fault.of(file))?;
         if finished.length != bytes.len() {
             let extra = bytes.len() - finished.length;
             return Err(Error::malformed(
@@ -37,16 +40,22 @@ impl Pickle {
             bytes,
             arena: finished.arena,
             root: finished.root,
+            _charge: finished.charge,
         })
     }
 
     /// Reads the pickle that `bytes` starts with, and tells its length.
-    pub fn first(bytes: &[u8], limit: usize) -> std::result::Result<(Self, usize), Fault> {
-        let finished = machine::run(bytes, limit)?;
+    pub fn first(
+        bytes: &[u8],
+        limit: usize,
+        charge: Charge,
+    ) -> std::result::Result<(Self, usize), Fault> {
+        let finished = machine::run(bytes, limit, charge)?;
         let pickle = Self {
             bytes: bytes.get(..finished.length).unwrap_or(bytes).to_vec(),
             arena: finished.arena,
             root: finished.root,
+            _charge: finished.charge,
         };
         Ok((pickle, finished.length))
     }
@@ -89,6 +98,10 @@ impl Fault {
             Self::Truncated => Error::malformed(file, "incomplete: its pickle ends too early"),
             Self::Refused(reason) => Error::malformed(file, reason),
             Self::Unserved(reason) => Error::checkpoint(file, reason),
+            Self::Memory(reason) => Error::Memory {
+                file: file.to_owned(),
+                reason,
+            },
         }
     }
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::source::SourceFile;
+use crate::source::{Charge, SourceFile};
+
+/// More than the metadata of a chunk takes.
+const CHUNK: u64 = 64 << 10;
 
 /// `length` bytes of a file from `start` on, known to lie inside it.
 #[derive(Debug, Clone)]
@@ -76,6 +79,14 @@ impl Section {
         }
     }
 
+    /// Charges memory for metadata in it. A chunk's is small and read when the chunk is: it is not counted.
+    pub fn charge(&self, bytes: u64) -> Result<Charge> {
+        match self.is_whole() || bytes > CHUNK {
+            true => self.file.charge(bytes),
+            false => Ok(Charge::none()),
+        }
+    }
+
     /// At most `count` bytes from the front.
     pub fn front(&self, count: u64) -> Result<Vec<u8>> {
         self.read(0, count.min(self.length))
@@ -91,9 +102,13 @@ impl Section {
         Error::checkpoint(self.path(), self.place() + &reason.into())
     }
 
+    fn is_whole(&self) -> bool {
+        self.start == 0 && self.length == self.file.size()
+    }
+
     /// Which part of the file a message is about.
     fn place(&self) -> String {
-        match self.start == 0 && self.length == self.file.size() {
+        match self.is_whole() {
             true => String::new(),
             false => format!("item at bytes {:?}: ", self.range()),
         }

@@ -2,11 +2,14 @@
 
 use super::super::section::Section;
 use crate::error::Result;
+use crate::source::Charge;
 
 /// Most members: a storage each, and a checkpoint file has thousands.
 const MEMBER_LIMIT: u64 = 500_000;
 /// Most bytes of the directory.
 const DIRECTORY_LIMIT: u64 = 64 << 20;
+/// Memory that each byte of the directory takes: a member has 46 and its name, and is kept in a vector and in a map.
+const MEMBER_COST: u64 = 8;
 /// Bytes of the end record, of the zip64 locator and of the zip64 end record.
 const END: u64 = 22;
 const LOCATOR: u64 = 20;
@@ -59,8 +62,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Where the directory starts, and what it lists.
-pub fn read(section: &Section) -> Result<(u64, Vec<Entry>)> {
+/// Where the directory starts, what it lists, and the charge for that.
+pub fn read(section: &Section) -> Result<(u64, Vec<Entry>, Charge)> {
     let tail_start = section.length().saturating_sub(END + LOCATOR + END64);
     let tail = section.read(tail_start, section.length() - tail_start)?;
     let refuse = |reason: String| section.refuse(reason);
@@ -71,6 +74,7 @@ pub fn read(section: &Section) -> Result<(u64, Vec<Entry>)> {
             end.count, end.size
         )));
     }
+    let charge = section.charge(end.size.saturating_mul(MEMBER_COST))?;
     let bytes = section.read(end.start, end.size)?;
     let mut fields = Fields::new(&bytes);
     let mut entries = Vec::new();
@@ -80,7 +84,7 @@ pub fn read(section: &Section) -> Result<(u64, Vec<Entry>)> {
         entries.push(entry.map_err(refuse)?);
     }
     match fields.0 {
-        [] => Ok((end.start, entries)),
+        [] => Ok((end.start, entries, charge)),
         _ => Err(section.refuse("a zip directory with bytes that belong to no member")),
     }
 }

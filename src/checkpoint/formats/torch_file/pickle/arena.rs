@@ -121,6 +121,15 @@ impl Arena {
         self.nodes.len().max(self.items.len() / 2)
     }
 
+    /// Bytes that the values take.
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.nodes)
+            + size_of_val(&*self.items)
+            + size_of_val(&*self.batches)
+            + size_of_val(&*self.globals)
+            + size_of_val(&*self.instances)
+    }
+
     /// How many items all containers have together.
     pub fn places(&self) -> usize {
         self.items.len()

@@ -6,7 +6,11 @@ mod stack;
 
 use super::arena::{Arena, Chain, Id, Node};
 use super::opcode as op;
-use super::reader::{Reader, Step, refuse};
+use super::reader::{Fault, Reader, Step, refuse};
+use crate::source::Charge;
+
+/// Opcodes between two looks at the memory. Each adds no more than the input has bytes.
+const STEPS: u64 = 512;
 
 /// The values of the pickle that `input` starts with.
 pub struct Finished {
@@ -14,16 +18,19 @@ pub struct Finished {
     pub root: Id,
     /// Bytes of the input that the pickle takes.
     pub length: usize,
+    pub charge: Charge,
 }
 
-/// Reads one pickle of at most `limit` values.
-pub fn run(input: &[u8], limit: usize) -> Step<Finished> {
+/// Reads one pickle of at most `limit` values, whose memory is added to `charge`.
+pub fn run(input: &[u8], limit: usize, charge: Charge) -> Step<Finished> {
     if u32::try_from(input.len()).is_err() {
         return refuse("a pickle of more than 4 GiB");
     }
     let mut machine = Machine {
         input: Reader::new(input),
         limit,
+        before: charge.bytes(),
+        charge,
         arena: Arena::for_input(input.len()),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -35,12 +42,16 @@ pub fn run(input: &[u8], limit: usize) -> Step<Finished> {
         arena: machine.arena,
         root,
         length: machine.input.at,
+        charge: machine.charge,
     })
 }
 
 struct Machine<'a> {
     input: Reader<'a>,
     limit: usize,
+    charge: Charge,
+    /// Charged for what is read.
+    before: u64,
     arena: Arena,
     stack: Vec<Id>,
     /// Heights of the stack at each open mark.
@@ -55,7 +66,11 @@ impl Machine<'_> {
             (op::PROTO, version) => return refuse(format!("pickle protocol {version}")),
             _ => return refuse("no pickle of protocol 2 to 5"),
         }
-        loop {
+        self.charge_values()?;
+        for step in 1u64.. {
+            if step.is_multiple_of(STEPS) {
+                self.charge_values()?;
+            }
             match self.input.byte()? {
                 op::STOP => break,
                 opcode => self.step(opcode)?,
@@ -68,6 +83,14 @@ impl Machine<'_> {
             ([root], []) => Ok(*root),
             _ => refuse("ends with an unbalanced stack"),
         }
+    }
+
+    /// Charges the memory that the values take, and what their vectors take more when they double.
+    fn charge_values(&mut self) -> Step {
+        let stacks = self.stack.len() + self.memo.len() + 2 * self.marks.len();
+        let bytes = self.arena.memory() + stacks * size_of::<Id>();
+        let bytes = self.before.saturating_add(2 * bytes as u64);
+        self.charge.cover(bytes).map_err(Fault::Memory)
     }
 
     fn step(&mut self, opcode: u8) -> Step {

@@ -10,6 +10,8 @@ pub enum Fault {
     Refused(String),
     /// The pickle holds what is not served; the text says what is.
     Unserved(String),
+    /// Its values take more memory than there is for them.
+    Memory(String),
 }
 
 impl Fault {
@@ -20,6 +22,7 @@ impl Fault {
             Self::Truncated => Self::Truncated,
             Self::Refused(reason) => Self::Refused(there(reason)),
             Self::Unserved(reason) => Self::Unserved(there(reason)),
+            Self::Memory(reason) => Self::Memory(reason),
         }
     }
 }

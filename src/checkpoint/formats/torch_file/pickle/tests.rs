@@ -1,12 +1,13 @@
 //! Laws of the machine, on pickles written by hand.
 
 use super::*;
+use crate::source::Budget;
 
 const LIMIT: usize = 1000;
 
 fn parse(body: &[u8]) -> Result<Pickle> {
     let bytes = [b"\x80\x02", body].concat();
-    Pickle::parse(Path::new("p"), bytes, LIMIT)
+    Pickle::parse(Path::new("p"), bytes, LIMIT, Charge::none())
 }
 
 fn refusal(body: &[u8]) -> String {
@@ -99,7 +100,7 @@ fn opcodes_that_no_checkpoint_needs_are_refused_by_name() {
     ] {
         assert!(refusal(body).contains(name), "{name}");
     }
-    assert!(Pickle::parse(Path::new("p"), b"(dp0\n.".to_vec(), LIMIT).is_err());
+    assert!(Pickle::parse(Path::new("p"), b"(dp0\n.".to_vec(), LIMIT, Charge::none()).is_err());
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn items_go_into_containers_alone() {
 fn depth_and_cycles_are_harmless() {
     let deep = [b"\x80\x02)".to_vec(), vec![0x85; 100_000], b".".to_vec()].concat();
     assert!(
-        Pickle::parse(Path::new("p"), deep, 200_000)
+        Pickle::parse(Path::new("p"), deep, 200_000, Charge::none())
             .unwrap()
             .root()
             .is_sequence()
@@ -182,10 +183,30 @@ fn values_are_limited_in_number() {
 #[test]
 fn nothing_may_follow_a_whole_pickle() {
     assert!(refusal(b"N.N.").contains("2 bytes follow"));
-    let (pickle, length) = Pickle::first(b"\x80\x02K\x07.rest", LIMIT).unwrap();
+    let (pickle, length) = Pickle::first(b"\x80\x02K\x07.rest", LIMIT, Charge::none()).unwrap();
     assert_eq!((pickle.root().as_u64(), length), (Some(7), 5));
     assert!(matches!(
-        Pickle::first(b"\x80\x02K", LIMIT),
+        Pickle::first(b"\x80\x02K", LIMIT, Charge::none()),
         Err(Fault::Truncated)
     ));
+}
+
+#[test]
+fn memory_is_charged_while_values_are_read_and_given_back() {
+    let budget = Budget::of(1 << 20);
+    let parse = |bytes: Vec<u8>| {
+        let charge = budget.charge(Path::new("p"), bytes.len() as u64).unwrap();
+        Pickle::parse(Path::new("p"), bytes, usize::MAX, charge)
+    };
+    let small = parse(b"\x80\x02]].".iter().chain(b"").copied().collect()).err();
+    assert!(!matches!(small, Some(Error::Memory { .. })));
+    for opcode in [b"]", b"(", b"N"] {
+        let many = [b"\x80\x02".to_vec(), opcode.repeat(100_000), b".".to_vec()].concat();
+        let error = parse(many).unwrap_err();
+        assert!(matches!(error, Error::Memory { .. }), "{error}");
+    }
+    let whole = parse(b"\x80\x02N.".to_vec()).unwrap();
+    assert!(budget.taken() > 0);
+    drop(whole);
+    assert_eq!(budget.taken(), 0);
 }
