@@ -17,6 +17,8 @@ mod files;
 mod listing;
 #[path = "runs/many.rs"]
 mod many;
+#[path = "runs/memory.rs"]
+mod memory;
 #[path = "runs/pinned.rs"]
 mod pinned;
 #[path = "runs/rewritten.rs"]

@@ -135,7 +135,9 @@ impl From<&ViewOptions> for Options {
             lora_alpha: options.lora_alpha,
             tied: options.tied,
             accepts_rewritten: options.accept_save,
-            budget: options.metadata_memory.map_or_else(Budget::default, Budget::of),
+            budget: options
+                .metadata_memory
+                .map_or_else(Budget::default, Budget::of),
         }
     }
 }

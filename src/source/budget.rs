@@ -184,9 +184,11 @@ fn group_limits(groups: &str, root: &Path) -> Vec<u64> {
         };
         // In a namespace of its own a group may lie above the root that is seen: then only that one can be asked.
         let place = root.join(group.trim_start_matches('/'));
-        let above = place.ancestors().take_while(|place| place.starts_with(&root));
-        let read = |place: &Path| fs::read_to_string(place.join(file)).ok()?.trim().parse().ok();
-        limits.extend(above.filter_map(read));
+        let above = place
+            .ancestors()
+            .take_while(|place| place.starts_with(&root));
+        let texts = above.filter_map(|place| fs::read_to_string(place.join(file)).ok());
+        limits.extend(texts.filter_map(|text| text.trim().parse::<u64>().ok()));
     }
     limits
 }
@@ -201,7 +203,10 @@ mod tests {
         let budget = Budget::of(1000);
         let mut one = budget.charge(file, 600).unwrap();
         let line = budget.clone().charge(file, 500).unwrap_err().to_string();
-        assert!(line.contains("500 bytes of memory, where 400 of 1000"), "{line}");
+        assert!(
+            line.contains("500 bytes of memory, where 400 of 1000"),
+            "{line}"
+        );
         one.shrink(300);
         let other = budget.charge(file, 500).unwrap();
         assert!(one.cover(501).is_err());

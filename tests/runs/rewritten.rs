@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ckptfs::checkpoint::{self, Opening, Run};
 
+use ckptfs::source::Budget;
+
 use super::scene::*;
 use crate::need_fuse;
 
@@ -97,7 +99,10 @@ fn data_made_before_the_marker_and_written_after_it_is_refused_however_long_it_r
         }
         assert!(open(true).is_ok());
         assert!(is_rewritten(&run(&scene), step));
-        assert!(!is_rewritten(&run(&scene).accepting_rewritten(true), step));
+        assert!(!is_rewritten(
+            &run(&scene).opened_as(true, Budget::default()),
+            step
+        ));
         // What a training that goes on ends with.
         tick();
         rewrite(&scene.step(step).join(marker));

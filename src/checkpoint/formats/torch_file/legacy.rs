@@ -69,11 +69,7 @@ fn read_pickles(file: &SourceFile, limit: usize) -> Result<Stream> {
     }
 }
 
-fn parse(
-    bytes: &[u8],
-    limit: usize,
-    charge: &Charge,
-) -> std::result::Result<Stream, Fault> {
+fn parse(bytes: &[u8], limit: usize, charge: &Charge) -> std::result::Result<Stream, Fault> {
     let refuse = |reason: &str| Err(Fault::Refused(reason.to_owned()));
     let mut rest = bytes;
     let mut next = || -> std::result::Result<Pickle, Fault> {
