@@ -97,7 +97,7 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
 
 /// As [`open`], with more to choose.
 pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
-    let located = locate::find(source, opening.system)?.within(&opening.budget);
+    let located = locate::find(source, opening.system, &opening.budget)?;
     let folder = &located.weights;
     let mut notes = Vec::new();
     let mut declared = Map::new();

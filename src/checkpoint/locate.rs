@@ -25,18 +25,6 @@ pub struct LocatedCheckpoint {
     pub beside: Vec<Folder>,
 }
 
-impl LocatedCheckpoint {
-    /// The same, the metadata of its files charged to `budget`.
-    pub fn within(self, budget: &Budget) -> Self {
-        let beside = self.beside.into_iter();
-        Self {
-            weights: self.weights.within(budget),
-            beside: beside.map(|folder| folder.within(budget)).collect(),
-            ..self
-        }
-    }
-}
-
 /// Folders that hold a checkpoint's weights inside the folder that stands for it: verl's layouts (0.9.1), Megatron
 /// Bridge's, Accelerate's, Meta's in Hugging Face repositories, Lingua's consolidated form, SkyRL's and NeMo-RL's policy,
 /// RLinf's, prime-rl's and OLMo-core's.
@@ -85,17 +73,19 @@ const DEPTH: usize = 4;
 
 /// Finds the checkpoint at `source`: a folder, or a single file.
 ///
+/// The metadata of its files is charged to `budget`.
+///
 /// # Errors
 /// When there is none, or more than one and `system` does not tell which.
-pub fn find(source: &Path, system: Option<&str>) -> Result<LocatedCheckpoint> {
+pub fn find(source: &Path, system: Option<&str>, budget: &Budget) -> Result<LocatedCheckpoint> {
     if let Ok(false) = source.try_exists() {
         let wanted = "name the folder or the file of a checkpoint as SOURCE";
         return Err(Error::absent(source, wanted));
     }
     if source.is_file() {
-        return single_file(source);
+        return single_file(source, budget);
     }
-    let folder = snapshot(Folder::open(source)?)?;
+    let folder = snapshot(Folder::open(source)?)?.within(budget);
     let mut found = search(&folder, "")?;
     if found.is_empty() {
         let names = folder.folders()?;
@@ -108,7 +98,7 @@ pub fn find(source: &Path, system: Option<&str>) -> Result<LocatedCheckpoint> {
         return at(&folder, relative, system);
     }
     match Run::find(folder.path())? {
-        Some(inner) if inner.path() != folder.path() => find(inner.path(), system),
+        Some(inner) if inner.path() != folder.path() => find(inner.path(), system, budget),
         _ if found.is_empty() => Err(none_in(&folder)?),
         _ => Err(which(folder, &found)),
     }
@@ -299,7 +289,7 @@ fn join(above: &str, name: &str) -> String {
     }
 }
 
-fn single_file(source: &Path) -> Result<LocatedCheckpoint> {
+fn single_file(source: &Path, budget: &Budget) -> Result<LocatedCheckpoint> {
     let (Some(parent), Some(name)) = (
         source.parent(),
         source.file_name().and_then(|name| name.to_str()),
@@ -314,7 +304,7 @@ fn single_file(source: &Path) -> Result<LocatedCheckpoint> {
     } else {
         parent
     };
-    let folder = Folder::open(parent)?;
+    let folder = Folder::open(parent)?.within(budget);
     let files = Files {
         names: vec![name.to_owned()],
         index: None,
