@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
 
 mod point;
 mod read_ahead;
@@ -65,7 +66,7 @@ pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
 
 /// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.
 pub fn mount(files: Vec<VirtualFile>, mount_point: &Path, options: &Options) -> Result<Mounted> {
-    serve(Box::new(Tree::new(files)?), mount_point, options)
+    serve(Box::new(Tree::new(files)?), None, mount_point, options)
 }
 
 /// Mounts a run. `open` makes the files of each of its checkpoints.
@@ -75,13 +76,21 @@ pub fn mount_run(
     mount_point: &Path,
     options: &Options,
 ) -> Result<Mounted> {
-    serve(Box::new(RunTree::new(run, open)), mount_point, options)
+    let (sender, gone) = mpsc::channel();
+    let tree = RunTree::new(run, open, sender);
+    serve(Box::new(tree), Some(gone), mount_point, options)
 }
 
-fn serve(inodes: Box<dyn Inodes>, mount_point: &Path, options: &Options) -> Result<Mounted> {
+/// The names that come from `gone` are those that the kernel should let go of.
+fn serve(
+    inodes: Box<dyn Inodes>,
+    gone: Option<Receiver<String>>,
+    mount_point: &Path,
+    options: &Options,
+) -> Result<Mounted> {
     // Of two at the same moment, the second looks when the first is mounted.
     let _held = point::hold(mount_point);
     let point = check(mount_point, options)?;
     let filesystem = CheckpointFs::new(inodes, options.read, options.passthrough);
-    Mounted::start(filesystem, point, options)
+    Mounted::start(filesystem, gone, point, options)
 }

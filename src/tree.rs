@@ -2,6 +2,7 @@
 
 mod build;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::output::{Attributes, VirtualFile};
@@ -146,6 +147,19 @@ impl Tree {
         }
     }
 
+    /// Changes with whatever the kernel may have been told: names, sizes, times, modes.
+    pub fn print(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (node, inode) in self.nodes.iter().zip(ROOT..) {
+            if let Node::File(file) = node {
+                (inode, file.path(), file.size()).hash(&mut hasher);
+                let of = file.attributes();
+                (of.mode, of.uid, of.gid, of.modified).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
     fn node(&self, inode: u64) -> Option<&Node> {
         self.nodes.get(index(inode)?)
     }
@@ -229,6 +243,23 @@ mod tests {
         );
         for inode in 1..=5 {
             assert_eq!(one.stat(inode), other.stat(inode));
+        }
+    }
+
+    #[test]
+    fn the_print_tells_names_sizes_and_attributes_apart() {
+        let trees = [
+            vec![file("a", 0o444, 1)],
+            vec![file("b", 0o444, 1)],
+            vec![file("a", 0o440, 1)],
+            vec![file("a", 0o444, 2)],
+            vec![file("a", 0o444, 1), file("b", 0o444, 1)],
+        ];
+        let print = |files: &[VirtualFile]| Tree::new(files.to_vec()).unwrap().print();
+        for (at, one) in trees.iter().enumerate() {
+            for (other_at, other) in trees.iter().enumerate() {
+                assert_eq!(print(one) == print(other), at == other_at);
+            }
         }
     }
 

@@ -13,6 +13,8 @@ mod copied;
 mod failing;
 #[path = "runs/files.rs"]
 mod files;
+#[path = "runs/forgetting.rs"]
+mod forgetting;
 #[path = "runs/listing.rs"]
 mod listing;
 #[path = "runs/many.rs"]

@@ -40,6 +40,11 @@ pub trait Inodes: Debug + Send + Sync {
         None
     }
 
+    /// A reader opens the file, whose bytes must be there until it is released.
+    fn taken(&self, _inode: u64) {}
+
+    fn released(&self, _inode: u64) {}
+
     /// The kernel learned of the inode by other means than [`Inodes::lookup`].
     fn shown(&self, _inode: u64) {}
 

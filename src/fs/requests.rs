@@ -136,16 +136,33 @@ impl Filesystem for CheckpointFs {
 
     fn open(&self, _: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         const KEPT: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
-        match self
-            .shared
-            .guarded(|| self.shared.opened(inode, flags, &reply))
-        {
-            Ok(None) => reply.opened(FileHandle(0), KEPT),
-            Ok(Some(backing)) => {
-                reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &backing.id)
+        self.answer(inode, move |shared| {
+            shared.inodes.taken(inode.0);
+            match shared.guarded(|| shared.opened(inode, flags, &reply)) {
+                Ok(None) => reply.opened(FileHandle(0), KEPT),
+                Ok(Some(backing)) => {
+                    reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &backing.id)
+                }
+                Err(errno) => {
+                    shared.inodes.released(inode.0);
+                    reply.error(errno);
+                }
             }
-            Err(errno) => reply.error(errno),
-        }
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.shared.inodes.released(inode.0);
+        reply.ok();
     }
 
     fn read(

@@ -6,6 +6,8 @@ mod slots;
 use std::collections::HashSet;
 use std::fmt::{self, Debug, Formatter};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use super::{Answer, Errno, ErrorLog, Inodes};
 use crate::checkpoint::{LATEST, Run, Save};
 use crate::error::Result;
 use crate::output::VirtualFile;
-use crate::tree::{Entry, Kind, ROOT, Stat, Usage};
+use crate::tree::{Entry, Kind, ROOT, Stat, Tree, Usage};
 use slot::Slot;
 use slots::{Slots, inode_in, split};
 
@@ -32,6 +34,9 @@ const LINK: u64 = 2;
 /// What stands before the slots in a listing: `.`, `..` and the link.
 const FIRST: u64 = 3;
 
+/// Saves that stay open though no reader has a file of them open.
+const KEPT: usize = 16;
+
 /// Slots that are listed in one go.
 const PORTION: usize = 1024;
 
@@ -42,6 +47,8 @@ pub struct RunTree {
     slots: Mutex<Slots>,
     listed: Mutex<Option<Instant>>,
     latest: Mutex<Option<(Instant, Option<Save>)>>,
+    /// Counts looks into saves.
+    clock: AtomicU64,
     errors: ErrorLog,
 }
 
@@ -52,14 +59,16 @@ impl Debug for RunTree {
 }
 
 impl RunTree {
-    /// Nothing is looked at yet.
-    pub fn new(run: Run, open: Box<Open>) -> Self {
+    /// Nothing is looked at yet. The names of saves that are gone or others now are sent to `gone`: the kernel should let go
+    /// of what it knows under them.
+    pub fn new(run: Run, open: Box<Open>, gone: Sender<String>) -> Self {
         Self {
             run,
             open,
-            slots: Mutex::default(),
+            slots: Mutex::new(Slots::telling(gone)),
             listed: Mutex::default(),
             latest: Mutex::default(),
+            clock: AtomicU64::new(0),
             errors: ErrorLog::default(),
         }
     }
@@ -157,6 +166,17 @@ impl RunTree {
         Ok(())
     }
 
+    /// The files of a save, opened if need be.
+    fn tree(&self, slot: &Slot) -> Option<Arc<Tree>> {
+        slot.use_at(self.clock.fetch_add(1, Ordering::Relaxed));
+        let was_open = slot.is_open();
+        let tree = slot.tree(&self.run, &*self.open, &|| self.slots().close_idle(0));
+        if !was_open {
+            self.slots().close_idle(KEPT);
+        }
+        tree
+    }
+
     fn slot(&self, number: u32) -> Option<Arc<Slot>> {
         self.slots().numbered(number)
     }
@@ -176,7 +196,7 @@ impl Inodes for RunTree {
             },
             (number, parent) => {
                 let slot = self.slot(number)?;
-                let stat = slot.tree(&self.run, &*self.open).lookup(parent, name)?;
+                let stat = self.tree(&slot)?.lookup(parent, name)?;
                 slot.known(1);
                 Some(slot.numbered(stat))
             }
@@ -190,7 +210,7 @@ impl Inodes for RunTree {
             (number, ROOT) => Some(self.slot(number)?.stat()),
             (number, inode) => {
                 let slot = self.slot(number)?;
-                let stat = slot.tree(&self.run, &*self.open).stat(inode)?;
+                let stat = self.tree(&slot)?.stat(inode)?;
                 Some(slot.numbered(stat))
             }
         }
@@ -205,7 +225,7 @@ impl Inodes for RunTree {
             };
         }
         let slot = self.slot(number).ok_or(Errno::ENOENT)?;
-        let tree = slot.tree(&self.run, &*self.open);
+        let tree = self.tree(&slot).ok_or(Errno::ESTALE)?;
         tree.list(inner, offset, &mut |entry| {
             let is_top = inner == ROOT && entry.name == "..";
             let inode = if is_top {
@@ -219,8 +239,8 @@ impl Inodes for RunTree {
 
     fn file(&self, inode: u64) -> Option<Arc<VirtualFile>> {
         let (number, inode) = split(inode);
-        let tree = self.slot(number)?.tree(&self.run, &*self.open);
-        tree.file(inode).cloned()
+        let slot = self.slot(number)?;
+        self.tree(&slot)?.file(inode).cloned()
     }
 
     /// Of the checkpoints that are open.
@@ -246,6 +266,18 @@ impl Inodes for RunTree {
     fn unopened(&self, inode: u64) -> Option<u32> {
         let slot = self.slot(split(inode).0)?;
         (!slot.is_open()).then_some(slot.number)
+    }
+
+    fn taken(&self, inode: u64) {
+        if let Some(slot) = self.slot(split(inode).0) {
+            slot.take();
+        }
+    }
+
+    fn released(&self, inode: u64) {
+        if let Some(slot) = self.slot(split(inode).0) {
+            slot.release();
+        }
     }
 
     fn shown(&self, inode: u64) {

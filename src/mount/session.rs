@@ -6,9 +6,10 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 
 use super::point::is_served;
 use super::signals::StopSignals;
@@ -57,9 +58,23 @@ pub struct Mounted {
     has_ended: bool,
 }
 
+/// Has the kernel let go of names in the top directory, on a thread of its own: the kernel may wait for requests that are
+/// being answered. The thread ends with the filesystem.
+fn forget(gone: Receiver<String>, notifier: Notifier) -> io::Result<()> {
+    let top = INodeNo(crate::tree::ROOT);
+    let forget = move || {
+        for name in gone {
+            // An error is a mount that has ended, or a kernel that knew nothing.
+            notifier.inval_entry(top, name.as_ref()).ok();
+        }
+    };
+    thread::Builder::new().spawn(forget).map(drop)
+}
+
 impl Mounted {
     pub(super) fn start(
         filesystem: CheckpointFs,
+        gone: Option<Receiver<String>>,
         point: PathBuf,
         options: &Options,
     ) -> Result<Self> {
@@ -69,6 +84,9 @@ impl Mounted {
         let filesystem = filesystem.keeping(Farewell(sender.clone()));
         let session = Session::new(filesystem, &point, &config(options)).map_err(refuse)?;
         let identity = mountinfo::identity(&point);
+        if let Some(gone) = gone {
+            forget(gone, session.notifier()).map_err(refuse)?;
+        }
         // Whoever drops it unmounts what lies on the point by then, be it another's.
         mem::forget(session.spawn().map_err(refuse)?);
         let this = Self {

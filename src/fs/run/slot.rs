@@ -1,4 +1,4 @@
-//! One save of a run as it is shown: opened when somebody looks into it, kept for as long as the kernel knows it.
+//! One save of a run as it is shown: opened when it is looked into, closed when it has not been for long.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -26,14 +26,28 @@ pub struct Slot {
     pub number: u32,
     pub save: Save,
     lookups: AtomicU64,
-    /// Locked while it is opened: whoever looks into it then waits, and nobody else.
-    opened: Mutex<Option<Opened>>,
+    /// Files of it that readers have open.
+    handles: AtomicU64,
+    /// The larger, the later it was looked into.
+    used: AtomicU64,
+    /// Locked while it is opened: only those that look into it wait.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    opened: Option<Opened>,
+    /// The print of the tree that the kernel was told of, kept while the save is closed.
+    shown: Option<u64>,
+    /// Whether the save cannot be opened again as the kernel was told of it.
+    is_stale: bool,
 }
 
 #[derive(Debug)]
 struct Opened {
     tree: Arc<Tree>,
     failed: Option<Instant>,
+    lacks_memory: bool,
 }
 
 impl Slot {
@@ -42,34 +56,90 @@ impl Slot {
             number,
             save,
             lookups: AtomicU64::new(0),
-            opened: Mutex::default(),
+            handles: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            state: Mutex::default(),
         }
     }
 
     /// Whether this is what `save` should be shown as. A failure is not for ever.
     pub fn shows(&self, save: &Save) -> bool {
-        let has_failed_long_ago = || match self.opened.try_lock() {
-            Ok(opened) => {
-                let failed = opened.as_ref().and_then(|opened| opened.failed);
-                failed.is_some_and(|failed| failed.elapsed() > RETRY)
+        let is_outdated = || match self.state.try_lock() {
+            Ok(state) => {
+                let failed = state.opened.as_ref().and_then(|opened| opened.failed);
+                state.is_stale || failed.is_some_and(|failed| failed.elapsed() > RETRY)
             }
             Err(_) => false,
         };
-        self.save.is(save) && !has_failed_long_ago()
+        self.save.is(save) && !is_outdated()
     }
 
     pub fn is_open(&self) -> bool {
-        match self.opened.try_lock() {
-            Ok(opened) => opened.is_some(),
+        match self.state.try_lock() {
+            Ok(state) => state.opened.is_some(),
             Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => false,
         }
     }
 
-    /// The files, opened now unless they are.
-    pub fn tree(&self, run: &Run, open: &Open) -> Arc<Tree> {
-        let mut opened = lock(&self.opened);
-        let opened = opened.get_or_insert_with(|| Opened::new(run, &self.save, open));
-        opened.tree.clone()
+    /// The files, opened now unless they are, after `make_room` where memory is short. `None` where they are no longer those
+    /// that the kernel was told of.
+    pub fn tree(&self, run: &Run, open: &Open, make_room: &dyn Fn()) -> Option<Arc<Tree>> {
+        let mut state = lock(&self.state);
+        if let Some(opened) = &state.opened {
+            return Some(opened.tree.clone());
+        }
+        let is_same = || {
+            let now = run.save(&self.save.name);
+            now.is_some_and(|now| now.is(&self.save))
+        };
+        if state.is_stale || state.shown.is_some() && !is_same() {
+            state.is_stale = true;
+            return None;
+        }
+        let mut opened = Opened::new(run, &self.save, open);
+        if opened.lacks_memory {
+            make_room();
+            opened = Opened::new(run, &self.save, open);
+        }
+        let print = opened.tree.print();
+        if *state.shown.get_or_insert(print) != print {
+            state.is_stale = true;
+            return None;
+        }
+        let tree = opened.tree.clone();
+        state.opened = Some(opened);
+        Some(tree)
+    }
+
+    /// Notes when it was looked into.
+    pub fn use_at(&self, moment: u64) {
+        self.used.fetch_max(moment, Ordering::Relaxed);
+    }
+
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// A reader opens a file of it.
+    pub fn take(&self) {
+        self.handles.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A reader has closed a file of it.
+    pub fn release(&self) {
+        let fewer = |handles: u64| handles.checked_sub(1);
+        self.handles
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer)
+            .ok();
+    }
+
+    /// Lets go of the files unless a reader has one open. A later look opens them again.
+    pub fn close(&self) {
+        if let Ok(mut state) = self.state.try_lock()
+            && self.handles.load(Ordering::SeqCst) == 0
+        {
+            state.opened = None;
+        }
     }
 
     /// The directory. It can be looked at without being opened.
@@ -87,10 +157,9 @@ impl Slot {
     }
 
     pub fn usage(&self) -> Usage {
-        match self.opened.try_lock().as_deref() {
-            Ok(Some(opened)) => opened.tree.usage(),
-            _ => Usage::default(),
-        }
+        let state = self.state.try_lock();
+        let opened = state.as_ref().ok().and_then(|state| state.opened.as_ref());
+        opened.map_or(Usage::default(), |opened| opened.tree.usage())
     }
 
     /// The kernel knows it `lookups` times more.
@@ -108,20 +177,19 @@ impl Slot {
         self.lookups
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer)
             .ok();
-        if !self.is_known()
-            && let Ok(mut opened) = self.opened.try_lock()
-        {
-            *opened = None;
+        if !self.is_known() {
+            self.close();
         }
     }
 }
 
 impl Opened {
     fn new(run: &Run, save: &Save, open: &Open) -> Self {
-        let mut failed = None;
+        let (mut failed, mut lacks_memory) = (None, false);
         let mut shown = |result: Result<Vec<VirtualFile>>| {
             result.unwrap_or_else(|error| {
                 failed = Some(Instant::now());
+                lacks_memory |= matches!(error, Error::Memory { .. });
                 vec![error_file(save, &error)]
             })
         };
@@ -137,6 +205,7 @@ impl Opened {
         Self {
             tree: Arc::new(tree.unwrap_or_default()),
             failed,
+            lacks_memory,
         }
     }
 }

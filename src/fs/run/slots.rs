@@ -1,8 +1,10 @@
 //! Which slot stands for which save, and the inodes in each: no number is ever given twice.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use super::Slot;
 use crate::checkpoint::Save;
@@ -14,9 +16,25 @@ pub struct Slots {
     last: u32,
     all: BTreeMap<u32, Arc<Slot>>,
     current: HashMap<String, u32>,
+    /// Is sent the names that lead to no slot any more, or to another one.
+    gone: Option<Sender<String>>,
 }
 
 impl Slots {
+    pub fn telling(gone: Sender<String>) -> Self {
+        Self {
+            gone: Some(gone),
+            ..Self::default()
+        }
+    }
+
+    /// Closes the slots of which no reader has a file open, but for the `kept` that were used last.
+    pub fn close_idle(&self, kept: usize) {
+        let mut open: Vec<&Arc<Slot>> = self.all.values().filter(|slot| slot.is_open()).collect();
+        open.sort_unstable_by_key(|slot| Reverse(slot.used()));
+        open.iter().skip(kept).for_each(|slot| slot.close());
+    }
+
     pub fn numbered(&self, number: u32) -> Option<Arc<Slot>> {
         self.all.get(&number).cloned()
     }
@@ -83,10 +101,18 @@ impl Slots {
         Some(slot)
     }
 
-    /// Takes the name away. Who has a file open reads on.
+    /// Takes the name away. Readers that have a file open read on.
     fn retire(&mut self, name: &str) {
-        if let Some(number) = self.current.remove(name) {
-            self.drop_unknown(number);
+        let Some(number) = self.current.remove(name) else {
+            return;
+        };
+        self.drop_unknown(number);
+        if let Some(slot) = self.all.get(&number) {
+            slot.close();
+            // Until the kernel lets go of the name it keeps what it knows of the slot.
+            if let Some(gone) = &self.gone {
+                gone.send(name.to_owned()).ok();
+            }
         }
     }
 
