@@ -138,7 +138,9 @@ impl Completions {
         let all: Vec<Trace> = weights.iter().flat_map(Weights::all_traces).collect();
         let rest = rested(traces.iter().chain(&all));
         let may_end = |weights: &Weights| said.is_some() || weights.may_end(name, rest);
-        let found = match weights.iter().all(may_end) {
+        let is_doubtful = marked.iter().any(|marked| marked.doubtful().is_some());
+        let is_marked = weights.iter().all(may_end) && (!is_doubtful || rest >= REST);
+        let found = match is_marked {
             true => self.look(name, weights, &all),
             false => Found::Partial,
         };

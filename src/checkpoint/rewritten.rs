@@ -106,7 +106,7 @@ impl Marked {
     }
 
     /// The first data file of which that cannot be told.
-    fn doubtful(&self) -> Option<Rewritten> {
+    pub fn doubtful(&self) -> Option<Rewritten> {
         const EVIDENCE: &str = "by a copy or by a save over an older one: the filesystem does not tell when files are made";
         self.first(Order::Unknown, EVIDENCE)
     }

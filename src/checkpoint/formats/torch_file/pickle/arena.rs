@@ -83,6 +83,11 @@ pub struct Instance {
     pub entries: Chain,
 }
 
+/// How many values a pickle of `length` bytes has, about one for each six.
+fn values_in(length: usize) -> usize {
+    (length / 6).min(1 << 22)
+}
+
 #[derive(Debug)]
 pub struct Arena {
     nodes: Vec<Node>,
@@ -96,9 +101,16 @@ pub struct Arena {
 const COMMON: u32 = 4;
 
 impl Arena {
-    /// An arena for a pickle of `length` bytes, which is about a value for each six.
+    /// Bytes that [`Arena::for_input`] allocates.
+    pub fn cost_for(length: usize) -> usize {
+        let shared = size_of::<Batch>() + size_of::<Instance>();
+        let value = size_of::<Node>() + size_of::<Id>() + shared.div_ceil(4);
+        value * (values_in(length) + COMMON as usize + 256)
+    }
+
+    /// An arena for a pickle of `length` bytes.
     pub fn for_input(length: usize) -> Self {
-        let values = (length / 6).min(1 << 22);
+        let values = values_in(length);
         let mut nodes = Vec::with_capacity(COMMON as usize + 256 + values);
         nodes.extend([
             Node::None,

@@ -22,14 +22,17 @@ pub struct Finished {
 }
 
 /// Reads one pickle of at most `limit` values, whose memory is added to `charge`.
-pub fn run(input: &[u8], limit: usize, charge: Charge) -> Step<Finished> {
+pub fn run(input: &[u8], limit: usize, mut charge: Charge) -> Step<Finished> {
     if u32::try_from(input.len()).is_err() {
         return refuse("a pickle of more than 4 GiB");
     }
+    let before = charge.bytes();
+    let first = before.saturating_add(Arena::cost_for(input.len()) as u64);
+    charge.cover(first).map_err(Fault::Memory)?;
     let mut machine = Machine {
         input: Reader::new(input),
         limit,
-        before: charge.bytes(),
+        before,
         charge,
         arena: Arena::for_input(input.len()),
         stack: Vec::new(),
