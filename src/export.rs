@@ -72,43 +72,68 @@ pub fn export(
     if options.reflink {
         (files, shared) = share::plan(files, &staging)?;
     }
-    staging.resume(&fingerprint::of(&files)?)?;
+    staging.resume(&fingerprint::of(&files)?, &files)?;
     staging.make(&files)?;
     shared.retain(|range| share::share(range, &files, &staging));
-    let exported = copy(&files, &shared, &target, &staging, options, progress)?;
+    let plan = Plan::new(&files, &shared, &staging);
+    if let Err(error) = target.check_space(plan.missing()) {
+        staging.leave_nothing_new(&target, &plan.done);
+        return Err(error);
+    }
+    copy(&files, &plan, &staging, options, progress)?;
     if options.checksum {
         sums::write(&files, &staging, options.threads, progress)?;
     }
     staging.commit(&target)?;
-    Ok(exported)
+    Ok(plan.exported)
+}
+
+/// What is to be written, and what is on disk already.
+struct Plan {
+    done: Vec<Piece>,
+    rest: Vec<Piece>,
+    exported: Exported,
+}
+
+impl Plan {
+    fn new(files: &[VirtualFile], shared: &[share::Shared], staging: &Staging) -> Self {
+        let pieces = pieces::except(files, shared.iter().map(|shared| shared.range));
+        let (done, rest): (Vec<Piece>, Vec<Piece>) =
+            pieces.into_iter().partition(|piece| staging.has(piece));
+        let exported = Exported {
+            files: files.len(),
+            bytes: files.iter().map(VirtualFile::size).sum(),
+            shared: shared.iter().map(|shared| shared.range.length()).sum(),
+            resumed: bytes(&done),
+        };
+        Self {
+            done,
+            rest,
+            exported,
+        }
+    }
+
+    /// Bytes that are to be written.
+    fn missing(&self) -> u64 {
+        bytes(&self.rest)
+    }
+}
+
+fn bytes(pieces: &[Range]) -> u64 {
+    pieces.iter().map(Range::length).sum()
 }
 
 fn copy(
     files: &[VirtualFile],
-    shared: &[share::Shared],
-    target: &Target,
+    plan: &Plan,
     staging: &Staging,
     options: &Options,
     progress: &dyn Progress,
-) -> Result<Exported> {
-    let pieces = pieces::except(files, shared.iter().map(|shared| shared.range));
-    let (done, rest): (Vec<Piece>, Vec<Piece>) =
-        pieces.into_iter().partition(|piece| staging.has(piece));
-    let bytes = |pieces: &[Range]| pieces.iter().map(Range::length).sum::<u64>();
-    let exported = Exported {
-        files: files.len(),
-        bytes: files.iter().map(VirtualFile::size).sum(),
-        shared: shared.iter().map(|shared| shared.range.length()).sum(),
-        resumed: bytes(&done),
-    };
-    if let Err(error) = target.check_space(bytes(&rest)) {
-        staging.leave_nothing_new(&done);
-        return Err(error);
-    }
-    progress.begin(Step::Copy, exported.bytes, exported.bytes - bytes(&rest));
-    parallel::try_each(options.threads, &rest, |piece| {
+) -> Result<()> {
+    let total = plan.exported.bytes;
+    progress.begin(Step::Copy, total, total - plan.missing());
+    parallel::try_each(options.threads, &plan.rest, |piece| {
         staging.write(piece, &files[piece.file], progress)
     })?;
-    staging.sync(files)?;
-    Ok(exported)
+    staging.sync(files)
 }

@@ -13,9 +13,11 @@
 
 pub mod checkpoint;
 pub mod cli;
+mod destination;
 pub mod error;
 pub mod export;
 pub mod fs;
+mod limits;
 pub mod mapping;
 pub mod mount;
 mod mountinfo;

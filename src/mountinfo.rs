@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 pub struct Entry {
     /// `major:minor` of the filesystem, its `st_dev`.
     pub device: String,
+    /// Which directory of the filesystem is mounted.
+    pub root: PathBuf,
     pub point: PathBuf,
     /// Filesystem type, such as `ext4` or `fuse.ckptfs`.
     pub kind: String,
     /// The source column of the mount table.
     pub source: String,
+    /// Options of the filesystem, between commas.
+    pub options: String,
 }
 
 /// Type under which the table shows our mounts.
@@ -140,14 +144,16 @@ pub fn all() -> io::Result<Vec<Entry>> {
 fn entry(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = fields.nth(2)?;
-    let point = fields.nth(1)?;
+    let (root, point) = (fields.next()?, fields.next()?);
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-    let (kind, source) = (fields.next()?, fields.next()?);
+    let (kind, source, options) = (fields.next()?, fields.next()?, fields.next()?);
     Some(Entry {
         device: String::from_utf8_lossy(device).into_owned(),
+        root: OsString::from_vec(unescape(root)).into(),
         point: OsString::from_vec(unescape(point)).into(),
         kind: String::from_utf8_lossy(kind).into_owned(),
         source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+        options: String::from_utf8_lossy(options).into_owned(),
     })
 }
 
@@ -181,9 +187,11 @@ mod tests {
         let line = br"36 35 98:0 / /mnt/a\040b\134c rw,noatime shared:1 master:2 - fuse.ckptfs ckptfs\043x ro";
         let expected = Entry {
             device: "98:0".to_owned(),
+            root: PathBuf::from("/"),
             point: PathBuf::from("/mnt/a b\\c"),
             kind: "fuse.ckptfs".to_owned(),
             source: "ckptfs#x".to_owned(),
+            options: "ro".to_owned(),
         };
         assert_eq!(entry(line), Some(expected));
         assert_eq!(entry(b""), None);

@@ -7,6 +7,8 @@ mod common;
 mod exec;
 #[path = "commands/export.rs"]
 mod export;
+#[path = "commands/export_meanwhile.rs"]
+mod export_meanwhile;
 #[path = "commands/helper.rs"]
 mod helper;
 #[path = "commands/inherited.rs"]

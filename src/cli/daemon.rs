@@ -1,6 +1,6 @@
 //! `--daemon`: the same command line again in a process of its own, which this one waits for until the mount answers.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::Context;
 
 use super::output;
+use crate::destination::open_log;
 use crate::mount::{When, unmount};
 
 /// Set in the environment of the background process.
@@ -65,14 +66,7 @@ impl Background {
     /// Leaves the terminal's session, so that neither Ctrl-C nor its end reaches the process.
     pub fn enter(log: Option<&Path>) -> anyhow::Result<Self> {
         let inherited = inherited_descriptors().context("the descriptors of the process")?;
-        let open = |path: &Path| {
-            let mut options = OpenOptions::new();
-            let file = options
-                .read(true)
-                .append(true)
-                .create(path != Path::new("/dev/null"));
-            file.open(path).with_context(|| path.display().to_string())
-        };
+        let open = |path: &Path| open_log(path).with_context(|| path.display().to_string());
         let background = Self {
             null: open(Path::new("/dev/null"))?,
             log: log.map(open).transpose()?,

@@ -8,7 +8,6 @@ mod text;
 mod tree;
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use serde::Serialize;
 
 use super::{output, view};
 use crate::checkpoint::Run;
+use crate::destination::create_new;
 use crate::error::Error;
 use crate::text::plain_json;
 use crate::view::View;
@@ -73,7 +73,7 @@ fn detail(source: &Path, view: &View, name: &str) -> Result<TensorDetail, Error>
 
 fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
     let page = page::page(&source.display().to_string(), &Report::of(view)?)?;
-    let write = || File::create_new(file)?.write_all(page.as_bytes());
+    let write = || create_new(file)?.write_all(page.as_bytes());
     write().map_err(|error| Error::unwritable(file, &error))?;
     Ok(output::print(&format!("{}\n", file.display()))?)
 }

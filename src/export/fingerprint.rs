@@ -1,6 +1,7 @@
-//! What makes two exports one: the same bytes from the same sources.
+//! By what two exports are known to be one: the same bytes from the same sources.
 
-use std::fmt::Write;
+use std::collections::HashSet;
+use std::fmt::{self, Display, Formatter, Write};
 
 use sha2::{Digest, Sha256};
 
@@ -10,8 +11,45 @@ use crate::output::{Segment, VirtualFile};
 use crate::source::SourceFile;
 
 /// Equal for two lists of files only if each byte of both is made in the same way of the same, unchanged source files.
-pub fn of(files: &[VirtualFile]) -> Result<String> {
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// How each byte is made, of files by their paths, sizes and modification times.
+    view: String,
+    /// Inodes and change times of these files: another save of equal size can be given the modification time of the first.
+    sources: String,
+}
+
+/// How much of an interrupted export is of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    Whole,
+    /// The same view of files that are not known to hold the same bytes: none of it.
+    ViewAlone,
+    None,
+}
+
+impl Fingerprint {
+    /// Compares it with that of an earlier export, as [`Display`] wrote it.
+    pub fn compare(&self, earlier: &str) -> Match {
+        match earlier.split_once(' ') {
+            Some((view, sources)) if view == self.view => match sources == self.sources {
+                true => Match::Whole,
+                false => Match::ViewAlone,
+            },
+            _ => Match::None,
+        }
+    }
+}
+
+impl Display for Fingerprint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.view, self.sources)
+    }
+}
+
+pub fn of(files: &[VirtualFile]) -> Result<Fingerprint> {
     let mut hash = Sha256::new();
+    let mut sources = Sources::default();
     let mut text = env!("CARGO_PKG_VERSION").to_owned();
     for file in files {
         add(
@@ -21,12 +59,16 @@ pub fn of(files: &[VirtualFile]) -> Result<String> {
         for segment in file.segments() {
             match segment {
                 Segment::Inline(bytes) => hash.update(bytes),
-                Segment::Source(source) => add_source(&mut text, source),
+                Segment::Source(source) => {
+                    add_source(&mut text, source);
+                    sources.add(source);
+                }
                 Segment::Tensor(_) => {}
             }
         }
         runs::each_nest(file, &mut |start, tensor, nest| {
             add_source(&mut text, nest.stored.file());
+            sources.add(nest.stored.file());
             let types = (nest.dtype, tensor.dtype());
             let places = (nest.source, start, nest.destination);
             add(
@@ -39,7 +81,31 @@ pub fn of(files: &[VirtualFile]) -> Result<String> {
         })?;
     }
     hash.update(text.as_bytes());
-    Ok(hex(&hash.finalize()))
+    Ok(Fingerprint {
+        view: hex(&hash.finalize()),
+        sources: hex(&sources.hash.finalize()),
+    })
+}
+
+/// The state of each source file, once.
+#[derive(Default)]
+struct Sources {
+    hash: Sha256,
+    seen: HashSet<u64>,
+}
+
+impl Sources {
+    fn add(&mut self, source: &SourceFile) {
+        if self.seen.insert(source.id()) {
+            let line = format!(
+                "{:?} {} {:?}\n",
+                source.path(),
+                source.inode(),
+                source.changed()
+            );
+            self.hash.update(line.as_bytes());
+        }
+    }
 }
 
 fn add_source(text: &mut String, source: &SourceFile) {
@@ -54,4 +120,24 @@ fn add(text: &mut String, line: std::fmt::Arguments<'_>) {
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_of_other_files_is_told_from_another_view() {
+        let of = |view: &str, sources: &str| Fingerprint {
+            view: view.to_owned(),
+            sources: sources.to_owned(),
+        };
+        let earlier = of("v", "s").to_string();
+        assert_eq!(of("v", "s").compare(&earlier), Match::Whole);
+        assert_eq!(of("v", "t").compare(&earlier), Match::ViewAlone);
+        assert_eq!(of("w", "s").compare(&earlier), Match::None);
+        for line in ["", "v", "v ", "s v"] {
+            assert_ne!(of("v", "s").compare(line), Match::Whole, "{line:?}");
+        }
+    }
 }

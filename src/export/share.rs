@@ -2,12 +2,13 @@
 //! inside a block is written.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+
+use nix::fcntl::OFlag;
 
 use super::pieces::Range;
 use super::runs::{self, Run};
@@ -30,7 +31,7 @@ pub struct Shared {
 /// The files with headers that move most of their bytes to where blocks can be shared, and the ranges that then can.
 /// Where the filesystem cannot share blocks, the files as they are.
 pub fn plan(files: Vec<VirtualFile>, staging: &Staging) -> Result<(Vec<VirtualFile>, Vec<Shared>)> {
-    let block = block(staging.root())?;
+    let block = staging.block()?;
     let mut planned = Vec::with_capacity(files.len());
     let mut shared = Vec::new();
     for (number, file) in files.iter().enumerate() {
@@ -43,7 +44,7 @@ pub fn plan(files: Vec<VirtualFile>, staging: &Staging) -> Result<(Vec<VirtualFi
         planned.push(with_longer_header(file, shift));
     }
     let why = match shared.first() {
-        Some(probe) => match can_share(probe, block, staging.root()) {
+        Some(probe) => match can_share(probe, block, staging) {
             Ok(()) => {
                 tell_rest(&planned, &shared);
                 return Ok((planned, shared));
@@ -70,34 +71,24 @@ fn tell_rest(files: &[VirtualFile], shared: &[Shared]) {
 /// Makes the range share its blocks; whether that succeeded. Otherwise it is to be written.
 pub fn share(shared: &Shared, files: &[VirtualFile], staging: &Staging) -> bool {
     let Range { file, start, end } = shared.range;
-    let target = staging.path(&files[file]);
-    let result = shared.clone_to(&target, start, end - start);
+    let path = staging.path(&files[file]);
+    let target = staging.open_file(&files[file], OFlag::O_WRONLY);
+    let target = target.map_err(|error| Error::unwritable(&path, &error));
+    let result = target.and_then(|target| shared.clone_to(&target, &path, start, end - start));
     if let Err(error) = &result {
-        tracing::info!("{}: written instead of shared: {error}", target.display());
+        tracing::info!("{}: written instead of shared: {error}", path.display());
     }
     result.is_ok()
 }
 
 impl Shared {
-    fn clone_to(&self, target: &Path, to: u64, length: u64) -> Result<()> {
-        let failed = |error: io::Error| Error::unwritable(target, &error);
+    /// `path` is that of the target, for messages.
+    fn clone_to(&self, target: &File, path: &Path, to: u64, length: u64) -> Result<()> {
+        let failed = |error: io::Error| Error::unwritable(path, &error);
         let source = self.source.handle()?;
-        let mut options = OpenOptions::new();
-        let target = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(target)
-            .map_err(failed)?;
-        clone_range(&source, self.from, length, &target, to).map_err(failed)?;
+        clone_range(&source, self.from, length, target, to).map_err(failed)?;
         self.source.checked_handle().map(drop)
     }
-}
-
-fn block(directory: &Path) -> Result<u64> {
-    let metadata = directory.metadata();
-    let metadata = metadata.map_err(|error| Error::unwritable(directory, &error))?;
-    Ok(metadata.blksize().max(4096).next_power_of_two())
 }
 
 /// By how many bytes the header of a safetensors file is to grow so that most of the file lies in its blocks as in the
@@ -145,11 +136,8 @@ fn whole_blocks(run: &Run, file: usize, shift: u64, block: u64) -> Option<Shared
 }
 
 /// Tries one block.
-fn can_share(shared: &Shared, block: u64, directory: &Path) -> Result<()> {
-    let probe = directory.join("probe");
-    let result = shared.clone_to(&probe, 0, block);
-    std::fs::remove_file(&probe).ok();
-    result
+fn can_share(shared: &Shared, block: u64, staging: &Staging) -> Result<()> {
+    staging.probe(|probe, path| shared.clone_to(probe, path, 0, block))
 }
 
 fn clone_range(source: &File, from: u64, length: u64, target: &File, to: u64) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::hex;
@@ -27,21 +28,21 @@ pub fn write(
 ) -> Result<()> {
     progress.begin(Step::Sum, files.iter().map(VirtualFile::size).sum(), 0);
     let lines = parallel::map(threads, files, |file| {
-        let path = staging.path(file);
-        let sum = sum(&path, progress).map_err(|error| Error::unwritable(&path, &error))?;
+        let sum = staging
+            .open_file(file, OFlag::O_RDONLY)
+            .and_then(|file| sum(file, progress))
+            .map_err(|error| Error::unwritable(&staging.path(file), &error))?;
         Ok(format!("{sum}  {}\n", file.path()))
     });
     let text = lines.into_iter().collect::<Result<String>>()?;
-    let path = staging.files().join(NAME);
-    let written = File::create(&path).and_then(|mut file| {
+    let written = staging.open_beside(NAME).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
-    written.map_err(|error| Error::unwritable(&path, &error))
+    written.map_err(|error| Error::unwritable(Path::new(NAME), &error))
 }
 
-fn sum(path: &Path, progress: &dyn Progress) -> io::Result<String> {
-    let mut file = File::open(path)?;
+fn sum(mut file: File, progress: &dyn Progress) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut block = vec![0; BLOCK];
     loop {

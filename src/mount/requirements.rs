@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-
 use crate::error::{Error, Result};
+use crate::limits;
 
 const DEVICE: &str = "/dev/fuse";
 const CONFIGURATION: &str = "/etc/fuse.conf";
@@ -59,12 +58,9 @@ fn check_limits(threads: usize) -> std::result::Result<(), String> {
     })
 }
 
-/// How much of a cache of so many bytes there is room for: where addresses are limited, threads and replies need the most.
+/// How much of a cache of so many bytes there is room for: where memory is limited, threads and replies need the most.
 pub fn affordable_cache(bytes: u64) -> u64 {
-    match getrlimit(Resource::RLIMIT_AS) {
-        Ok((limit, _)) if limit != RLIM_INFINITY => bytes.min(limit / 8),
-        _ => bytes,
-    }
+    limits::memory().map_or(bytes, |limit| bytes.min(limit / 8))
 }
 
 /// Whether so many threads can run at once. They end before this returns.

@@ -13,7 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{Advice, MmapMut};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
+use crate::limits;
 
 /// Size of a huge page on most architectures.
 const HUGE: usize = 2 << 20;
@@ -27,12 +28,15 @@ const BUFFER: usize = DirectBuffer::MAX_LENGTH as usize + 2 * BLOCK;
 /// Memory of all buffers, in bytes. A read that gets no buffer is buffered by the kernel.
 const MEMORY: usize = 32 << 20;
 
-/// Whether huge pages are enabled and the address space is unlimited.
+/// A limited memory is at least this many times that of the buffers.
+const SHARE: u64 = 8;
+
+/// Whether huge pages are enabled, the address space is unlimited and memory is not too short for the buffers.
 static IS_AFFORDABLE: LazyLock<bool> = LazyLock::new(|| {
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     let has_huge_pages = setting.is_ok_and(|setting| !setting.contains("[never]"));
-    let addresses = getrlimit(Resource::RLIMIT_AS);
-    has_huge_pages && addresses.is_ok_and(|(limit, _)| limit == RLIM_INFINITY)
+    let is_enough = |limit| limit >= MEMORY as u64 * SHARE;
+    has_huge_pages && limits::addresses().is_none() && limits::memory().is_none_or(is_enough)
 });
 
 /// Returns whether the filesystem supports direct I/O in blocks of at most [`BLOCK`] (`STATX_DIOALIGN`, Linux 6.1). Network

@@ -105,6 +105,16 @@ impl SourceFile {
         self.stamp.modified
     }
 
+    /// Number of the inode.
+    pub fn inode(&self) -> u64 {
+        self.stamp.inode
+    }
+
+    /// Change time when the file was opened: seconds and nanoseconds since the epoch.
+    pub fn changed(&self) -> (i64, i64) {
+        self.stamp.changed
+    }
+
     /// Whether two handles name one file on disk.
     pub fn same_file(&self, other: &Self) -> bool {
         self.stamp.is_of_file_of(&other.stamp)

@@ -10,10 +10,10 @@ use crate::statx::{Attributes, Time};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: (u32, u32),
-    inode: u64,
+    pub inode: u64,
     pub size: u64,
     pub modified: Time,
-    changed: Time,
+    pub changed: Time,
     /// Links, mode and owner: a change of these moves `changed` without touching a byte.
     pub inode_state: (u32, u32, u32, u32),
 }

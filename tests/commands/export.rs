@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common::mounts::noise;
@@ -32,8 +32,44 @@ fn export(stage: &Stage, more: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Whether pieces of an interrupted export are on disk.
+pub fn has_pieces(stage: &Stage) -> bool {
+    let journal = fs::read_to_string(stage.other(".out.ckptfs-export/journal"));
+    journal.is_ok_and(|text| text.lines().count() > 1)
+}
+
+/// Starts an export and stops it once pieces are on disk, as often as it takes.
+pub fn stopped(stage: &Stage) -> Child {
+    within(|| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command.args(["export", "source", "out", "--threads", "1"]);
+        command
+            .current_dir(stage.other(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        within(|| (has_pieces(stage) || child.try_wait().unwrap().is_some()).then_some(()));
+        // SAFETY: kill takes numbers alone; the child has not been waited for where it still runs.
+        unsafe { libc::kill(child.id() as i32, libc::SIGSTOP) };
+        let is_running = child.try_wait().unwrap().is_none() && has_pieces(stage);
+        if !is_running {
+            child.kill().ok();
+            child.wait().unwrap();
+            fs::remove_dir_all(stage.other("out")).ok();
+        }
+        is_running.then_some(child)
+    })
+}
+
+/// Leaves an export that was killed after some pieces.
+pub fn interrupt(stage: &Stage) {
+    let mut child = stopped(stage);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// Replaces the weights by `megabytes` of bytes that start otherwise for each seed.
-fn enlarge(stage: &Stage, megabytes: usize, seed: u64) {
+pub fn enlarge(stage: &Stage, megabytes: usize, seed: u64) {
     let elements = megabytes << 19;
     let header = format!(
         r#"{{"w":{{"dtype":"BF16","shape":[{elements}],"data_offsets":[0,{}]}}}}"#,
@@ -188,16 +224,12 @@ fn ten_kills_cost_time_alone() {
 fn what_was_written_is_not_written_again_unless_the_source_changed() {
     let stage = Stage::new();
     enlarge(&stage, 192, 1);
-    let written = |stage: &Stage| {
-        let journal = fs::read_to_string(stage.other(".out.ckptfs-export/journal"));
-        journal.is_ok_and(|text| text.lines().count() > 1)
-    };
-    within(|| (killed_after(&stage, Duration::from_millis(150)) && written(&stage)).then_some(()));
+    interrupt(&stage);
     let resumed = stage.run(&["export", "source", "out"]);
     let said = String::from_utf8(resumed.stdout).unwrap();
     assert!(said.contains("written before"), "{said}");
     fs::remove_dir_all(stage.other("out")).unwrap();
-    within(|| (killed_after(&stage, Duration::from_millis(150)) && written(&stage)).then_some(()));
+    interrupt(&stage);
     enlarge(&stage, 192, 2);
     let afresh = stage.run(&["export", "source", "out"]);
     let said = String::from_utf8(afresh.stdout).unwrap();
