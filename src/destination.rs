@@ -427,7 +427,6 @@ mod tests {
     #[test]
     fn links_of_another_user_are_not_followed() {
         if !is_root() {
-            eprintln!("SKIPPED: not root");
             return;
         }
         let root = tempfile::tempdir().unwrap();
