@@ -284,13 +284,20 @@ fn dcp(folder: &Folder, notes: &mut Vec<String>) -> Result<Vec<SourceTensor>> {
 fn side_files_of(located: &LocatedCheckpoint) -> Result<Vec<SideFile>> {
     let mut files: Vec<SideFile> = Vec::new();
     for folder in &located.beside {
-        for file in side_files::side_files(folder)? {
+        let mut own = side_files::side_files(folder)?;
+        own.retain(|file| !is_own_config(folder, file));
+        for file in own {
             if !files.iter().any(|other| other.path == file.path) {
                 files.push(file);
             }
         }
     }
     Ok(files)
+}
+
+/// Whether a file is OLMo-core's config of a training, which it calls config.json too.
+fn is_own_config(folder: &Folder, file: &SideFile) -> bool {
+    file.path == "config.json" && folder.has_folder("model_and_optim")
 }
 
 fn json_beside(folders: &[Folder], name: &str) -> Result<Option<Map<String, Value>>> {

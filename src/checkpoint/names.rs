@@ -31,7 +31,7 @@ const WRAPPERS: [&str; 3] = [
 ];
 
 /// Names that a state may have above those of its weights.
-const ROOTS: [&str; 9] = [
+const ROOTS: [&str; 10] = [
     "model",
     "module",
     "state",
@@ -40,6 +40,7 @@ const ROOTS: [&str; 9] = [
     "model_state_dict",
     "_forward_module",
     "app",
+    "dcp",
     "adapter",
 ];
 

@@ -109,8 +109,26 @@ pub fn left_out(beside: &[SourceTensor]) -> Option<Note> {
     (!beside.is_empty()).then(|| Note::warning(text()))
 }
 
+/// The system with other names than Hugging Face's that knows all of these, in a family whose tensors are not listed.
+pub fn other_system<'t>(
+    tables: &'t Tables,
+    family: &'t Family,
+    tensors: &[SourceTensor],
+) -> Option<&'t System> {
+    let bare = tensors.iter().map(|tensor| Cow::Borrowed(&*tensor.name));
+    let bare: Vec<Cow<'_, str>> = bare.collect();
+    let bare = one_of_each_form(&bare);
+    let knows_all = |system: &&System| coverage(system, family, &bare) == bare.len();
+    let mut others = tables.systems_of(family).filter(|system| !system.identity);
+    others.find(knows_all)
+}
+
 /// Refuses names that a system gives to other families: no table says what this family makes of them.
 pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor]) -> Result<()> {
+    let family = tables.unknown_family(model_type);
+    if family.is_some_and(|family| other_system(tables, family, tensors).is_some()) {
+        return Ok(());
+    }
     let names = tensors.iter().map(|tensor| &*tensor.name);
     let roots = shared_roots(&names.collect::<Vec<_>>());
     let root = roots.last().map_or(0, String::len);

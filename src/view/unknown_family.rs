@@ -31,7 +31,7 @@ pub fn map(
     let (tensors, beside) = names::own_names(std::mem::take(&mut checkpoint.tensors));
     notes.extend(names::left_out(&beside));
     names::refuse_foreign(tables, model_type, &tensors)?;
-    let mut outcome = as_saved(tables, config.values(), tensors)?;
+    let (system, mut outcome) = as_saved(tables, config.values(), tensors)?;
     if let Some(fused) = outcome.tensors.iter().find(|tensor| is_fused(&tensor.name)) {
         notes.push(Note::warning(format!(
             "{} holds all experts of a layer, as transformers 5 has them in memory: save_pretrained may write them apart",
@@ -44,19 +44,27 @@ pub fn map(
     }
     let family = tables.unknown_family(model_type);
     let tied = tied::drop_copy(family, config.values(), &mut outcome, notes)?;
-    Ok(("huggingface".to_owned(), outcome, tied))
+    Ok((system, outcome, tied))
 }
 
-/// The tensors under the names that `save_pretrained` gives them.
-fn as_saved(tables: &Tables, config: &Config, tensors: Vec<SourceTensor>) -> Result<Outcome> {
+/// The tensors under the names that `save_pretrained` gives them, and the system whose names they had.
+fn as_saved(
+    tables: &Tables,
+    config: &Config,
+    tensors: Vec<SourceTensor>,
+) -> Result<(String, Outcome)> {
     let model_type = config.model_type().unwrap_or_default();
     let family = tables
         .unknown_family(model_type)
         .filter(|_| !config.is_quantized());
-    let system = family.and_then(|family| tables.systems_of(family).next());
-    match (family, system) {
-        (Some(family), Some(system)) => mapping::apply(system, family, config, &tensors),
-        _ => mapping::pass_through(tensors),
+    let other = family.and_then(|family| names::other_system(tables, family, &tensors));
+    let own = || tables.systems_of(family?).find(|system| system.identity);
+    match (family, other.or_else(own)) {
+        (Some(family), Some(system)) => {
+            let outcome = mapping::apply(system, family, config, &tensors)?;
+            Ok((system.name.clone(), outcome))
+        }
+        _ => Ok(("huggingface".to_owned(), mapping::pass_through(tensors)?)),
     }
 }
 

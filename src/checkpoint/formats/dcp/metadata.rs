@@ -152,7 +152,10 @@ impl Metadata {
             .and_then(|list| list.item(0));
         if let Some(transform) = transforms {
             let transform = transform.as_str().unwrap_or("unknown").escape_debug();
-            let reason = format!("is stored through {transform}; save it without extensions");
+            let reason = format!(
+                "is stored through {transform}, from which no part can be read without all before it; rewrite it with: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {} model.pt",
+                self.path.parent().unwrap_or(&self.path).display()
+            );
             return Err(Error::tensor(
                 &self.path,
                 &name.escape_debug().to_string(),
