@@ -27,3 +27,5 @@ mod pinned;
 mod rewritten;
 #[path = "runs/scene.rs"]
 mod scene;
+#[path = "runs/shapes.rs"]
+mod shapes;
