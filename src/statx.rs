@@ -83,6 +83,25 @@ impl Attributes {
     }
 }
 
+/// Filesystems of this machine alone (linux/magic.h; OpenZFS).
+const LOCAL: [u64; 8] = [
+    0xef53,      // ext2 to ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0x794c_7630, // overlayfs
+    0x2fc1_2fc1, // ZFS
+    0xf2f5_2010, // F2FS
+    0xca45_1a4e, // bcachefs
+];
+
+/// Whether all times on the filesystem of `path` come from one clock. Several machines write to a network filesystem, and
+/// some of them, Lustre's clients, by their own clocks.
+pub fn has_one_clock(path: &Path) -> bool {
+    let found = nix::sys::statfs::statfs(path);
+    found.is_ok_and(|found| LOCAL.contains(&(found.filesystem_type().0 as u64)))
+}
+
 const WANTED: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
 
 /// Attributes of `path` below the directory `at`, or of the descriptor `at` itself.

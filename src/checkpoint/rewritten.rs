@@ -19,8 +19,11 @@ use super::folder::Folder;
 use super::locate::layout::CheckpointFormat;
 use super::tracker;
 use crate::error::{Error, Result};
-use crate::statx::{Attributes, Source};
+use crate::statx::{Attributes, Source, has_one_clock};
 use crate::text::utc;
+
+/// How far the clocks of machines that write to one network filesystem may be apart.
+const SKEW: i64 = 1;
 
 /// How long data that was written after its marker must have rested where no birth time is known.
 const REST: Duration = Duration::from_secs(10);
@@ -30,6 +33,8 @@ const REST: Duration = Duration::from_secs(10);
 pub struct Marked {
     marker: (PathBuf, Attributes),
     data: Vec<(PathBuf, Attributes)>,
+    /// Seconds by which a data file may seem younger than the marker.
+    skew: i64,
 }
 
 /// What is remembered of a save that was whole: its marker, and inode, size and time of each data file.
@@ -87,15 +92,17 @@ impl Marked {
         let Ok(times) = Attributes::at(&marker, source) else {
             return Ok(None);
         };
+        let skew = if has_one_clock(&marker) { 0 } else { SKEW };
         let data = format.data_files(folder)?.into_iter().filter_map(|name| {
             let path = folder.path().join(&name);
             let found = Attributes::at(&path, source).ok()?;
-            let is_good = order(&found, &times) == Order::Saved || !folder.is_download(&name);
+            let is_good = order(&found, &times, skew) == Order::Saved || !folder.is_download(&name);
             is_good.then_some((path, found))
         });
         Ok(Some(Self {
             marker: (marker, times),
             data: data.collect(),
+            skew,
         }))
     }
 
@@ -112,7 +119,7 @@ impl Marked {
     }
 
     fn first(&self, wanted: Order, evidence: &'static str) -> Option<Rewritten> {
-        let is_it = |(_, data): &&(PathBuf, Attributes)| order(data, &self.marker.1) == wanted;
+        let is_it = |(_, data): &&(PathBuf, Attributes)| order(data, &self.marker.1, self.skew) == wanted;
         self.data
             .iter()
             .find(is_it)
@@ -188,9 +195,10 @@ impl Rewritten {
     }
 }
 
-fn order(data: &Attributes, marker: &Attributes) -> Order {
+fn order(data: &Attributes, marker: &Attributes, skew: i64) -> Order {
+    let (seconds, nanoseconds) = data.modified;
     match data.born {
-        _ if data.modified <= marker.modified => Order::Saved,
+        _ if (seconds.saturating_sub(skew), nanoseconds) <= marker.modified => Order::Saved,
         Some(born) if born < marker.modified => Order::Rewritten,
         Some(_) => Order::Copied,
         None => Order::Unknown,
@@ -226,8 +234,11 @@ mod tests {
             (None, 9, Order::Saved),
             (None, 11, Order::Unknown),
         ] {
-            let found = order(&file(born, modified), &marker);
+            let found = order(&file(born, modified), &marker, 0);
             assert_eq!(found, expected, "born {born:?}, written {modified}");
+        }
+        for (modified, expected) in [(11, Order::Saved), (12, Order::Rewritten)] {
+            assert_eq!(order(&file(Some(9), modified), &marker, SKEW), expected);
         }
     }
 
@@ -244,6 +255,7 @@ mod tests {
         Marked {
             marker: (PathBuf::from("marker"), file(None, marker)),
             data: data.collect(),
+            skew: 0,
         }
     }
 
