@@ -119,7 +119,8 @@ impl Marked {
     }
 
     fn first(&self, wanted: Order, evidence: &'static str) -> Option<Rewritten> {
-        let is_it = |(_, data): &&(PathBuf, Attributes)| order(data, &self.marker.1, self.skew) == wanted;
+        let is_it =
+            |(_, data): &&(PathBuf, Attributes)| order(data, &self.marker.1, self.skew) == wanted;
         self.data
             .iter()
             .find(is_it)
