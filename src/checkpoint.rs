@@ -22,11 +22,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::source::{Budget, SourceFile};
+use crate::tensor::Dtype;
 pub use crate::tensor::SourceTensor;
 
 use folder::Folder;
 use formats::{
-    consolidated, dcp, fsdp_ranks, megatron_args, megatron_ranks, nanotron, whole_files,
+    consolidated, dcp, deepspeed, fsdp_ranks, megatron_args, megatron_ranks, nanotron, whole_files,
 };
 use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
@@ -36,6 +37,9 @@ pub use rewritten::Rewritten;
 pub use run::{LATEST, Run};
 pub use save::Save;
 pub use side_files::SideFile;
+
+/// PEFT's config of an adapter.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// A checkpoint, read as far as its metadata goes.
 #[derive(Debug)]
@@ -59,6 +63,12 @@ pub struct Checkpoint {
     pub warnings: Vec<String>,
     /// What several ranks hold of one tensor, though one of them would do.
     pub copies: Vec<SourceTensor>,
+    /// Tensors that are stored a second time, rounded to another type, under the same names.
+    pub rounded: Vec<SourceTensor>,
+    /// Why the rounded tensors may be of another save, unless their elements agree.
+    pub doubt: Option<String>,
+    /// The type in which the model trains, where the weights are its masters of another type.
+    pub trained_as: Option<Dtype>,
 }
 
 /// The adapter of a LoRA training.
@@ -102,6 +112,8 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
     let mut notes = Vec::new();
     let mut declared = Map::new();
     let mut copies = Vec::new();
+    let (mut rounded, mut doubt, mut trained_as) = (Vec::new(), None, None);
+    notes.extend(located.note.clone());
     let tensors = match &located.layout {
         CheckpointFormat::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
         CheckpointFormat::Torch(files) => whole_files::torch_files(folder, files)?,
@@ -121,6 +133,16 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
         CheckpointFormat::TorchCheckpointing => {
             let reason = "was written by torch_checkpointing, torchtitan's second backend, whose layout is not read; save with the DCP backend";
             return Err(Error::checkpoint(folder.path(), reason));
+        }
+        CheckpointFormat::DeepSpeed(tag) => {
+            let saved = match tag {
+                Some(tag) => deepspeed::read(&folder.subfolder(tag)?)?,
+                None => deepspeed::read(folder)?,
+            };
+            notes.extend(saved.notes);
+            (copies, rounded) = (saved.copies, saved.rounded);
+            (doubt, trained_as) = (saved.doubt, saved.trained_as);
+            saved.tensors
         }
         CheckpointFormat::MegatronRanks(names) => {
             let tensors;
@@ -154,6 +176,9 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
         warnings: Vec::from_iter(warning),
         copies,
         folder: located.weights.path().to_owned(),
+        rounded,
+        doubt,
+        trained_as,
         layout: located.layout,
         beside: located.beside,
     })
@@ -162,6 +187,19 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
 /// The side files of a Hugging Face folder: the folder itself, its config.json, or the repository's folder in a hub cache,
 /// whose `refs/main` names the snapshot.
 pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
+    side_files::side_files(&config_folder(path)?)
+}
+
+/// adapter_config.json in the same folder, where it has one.
+pub fn adapter_config_in(path: &Path) -> Result<Option<Arc<SourceFile>>> {
+    let folder = config_folder(path)?;
+    let is_there = folder.exists(ADAPTER_CONFIG);
+    is_there
+        .then(|| json_file(&folder, ADAPTER_CONFIG))
+        .transpose()
+}
+
+fn config_folder(path: &Path) -> Result<Folder> {
     if let Ok(false) = path.try_exists() {
         let wanted = "name the model's Hugging Face folder as --config-from";
         return Err(Error::absent(path, wanted));
@@ -170,12 +208,13 @@ pub fn side_files_in(path: &Path) -> Result<Vec<SideFile>> {
         Some(parent) if path.is_file() => Folder::open(parent)?,
         _ => Folder::open(path)?,
     };
-    side_files::side_files(&locate::snapshot(folder)?)
+    locate::snapshot(folder)
 }
 
 /// The words by which a checkpoint's system is called, beside those of the mapping's tables.
-pub const SYSTEMS: [&str; 16] = [
+pub const SYSTEMS: [&str; 17] = [
     "dcp",
+    "deepspeed",
     "hf-sharded",
     "huggingface",
     "huggingface-bin",
@@ -204,17 +243,21 @@ impl Checkpoint {
     /// # Errors
     /// When there is none.
     pub fn adapter(&self) -> Result<Adapter> {
-        const CONFIG: &str = "adapter_config.json";
         let tensors = self.adapter_tensors()?;
         if tensors.is_empty() {
             return Err(Error::Mapping(
                 "holds no adapter; leave --adapter out".to_owned(),
             ));
         }
-        let config = self.beside.iter().find(|folder| folder.exists(CONFIG));
+        let config = self
+            .beside
+            .iter()
+            .find(|folder| folder.exists(ADAPTER_CONFIG));
         Ok(Adapter {
             tensors,
-            config: config.map(|folder| json_file(folder, CONFIG)).transpose()?,
+            config: config
+                .map(|folder| json_file(folder, ADAPTER_CONFIG))
+                .transpose()?,
             training: json_beside(&self.beside, "lora_train_meta.json")?,
         })
     }
@@ -250,7 +293,10 @@ impl Checkpoint {
     pub fn has_own_order(&self) -> bool {
         matches!(
             self.layout,
-            CheckpointFormat::Torch(_) | CheckpointFormat::FsdpRanks | CheckpointFormat::Dcp
+            CheckpointFormat::Torch(_)
+                | CheckpointFormat::FsdpRanks
+                | CheckpointFormat::Dcp
+                | CheckpointFormat::DeepSpeed(_)
         )
     }
 

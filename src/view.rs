@@ -9,6 +9,7 @@ mod detect_system;
 mod dtype;
 mod names;
 mod options;
+mod rounded;
 mod tied;
 mod unknown_family;
 
@@ -105,6 +106,8 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let family = config.family(&tables, options);
     let evidence = evidence(&checkpoint);
     let mut notes = notes_of(&checkpoint);
+    let dtype = options.dtype.resolve(&config)?;
+    rounded::prefer(&mut checkpoint, dtype, family, &mut notes)?;
     let (table, outcome, tied) = match family {
         Some(family) => {
             let mapped = map(
@@ -128,7 +131,6 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     check_system(options, &checkpoint, &table, &tables)?;
     notes.extend(config.note().map(Note::warning));
     notes.extend(declared::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
-    let dtype = options.dtype.resolve(&config)?;
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
     config.state_dtype(dtype);
     let weights = Weights {

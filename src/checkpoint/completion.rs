@@ -11,6 +11,7 @@ use super::Opening;
 use super::folder::Folder;
 use super::links::resolve;
 use super::locate::layout::{CheckpointFormat, Files, layouts};
+use super::locate::tag::LATEST;
 use super::rewritten::{Marked, Rewritten, Seen};
 use crate::error::{Error, Result};
 use crate::source::Budget;
@@ -258,13 +259,13 @@ impl Weights {
         self.traces_of(files.chain([self.path.clone()]))
     }
 
-    /// The folder, its files and those of Megatron's ranks; or the file.
+    /// The folder, its files and those of the layout's inner folders; or the file.
     fn all_traces(&self) -> Vec<Trace> {
-        let ranks = self.layouts.iter().flat_map(|layout| match layout {
-            CheckpointFormat::MegatronRanks(names) => &**names,
-            _ => &[],
-        });
-        let folders = ranks.map(|name| self.path.join(name));
+        let inner = self
+            .layouts
+            .iter()
+            .flat_map(CheckpointFormat::inner_folders);
+        let folders = inner.map(|name| self.path.join(name));
         let paths = [self.path.clone()].into_iter().chain(folders);
         self.traces_of(paths.flat_map(|path| [entries(&path), vec![path]].concat()))
     }
@@ -282,15 +283,24 @@ impl Weights {
         self.layouts.contains(&CheckpointFormat::Dcp)
     }
 
+    /// Whether the file is there with which a save ends. DeepSpeed writes it beside the folder of the save.
     fn has_marker(&self) -> bool {
-        !self.is_dcp() || self.has(METADATA)
+        let is_marked = |layout: &CheckpointFormat| match layout {
+            CheckpointFormat::Dcp => self.has(METADATA),
+            CheckpointFormat::DeepSpeed(None) => {
+                let run = self.path.parent();
+                run.is_some_and(|run| run.join(LATEST).is_file())
+            }
+            _ => true,
+        };
+        self.layouts.iter().all(is_marked)
     }
 
     /// Whether the files may be complete, by what is written last or by their rest. `name` is the save's.
     fn may_end(&self, name: &str, rest: Duration) -> bool {
         let is_marked = match self.is_dcp() {
             true => !is_linguas(name) || self.has(TRAIN_STATE),
-            false => false,
+            false => matches!(&*self.layouts, [CheckpointFormat::DeepSpeed(Some(_))]),
         };
         is_marked || rest >= REST
     }

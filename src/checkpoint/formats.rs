@@ -2,6 +2,7 @@
 
 pub mod consolidated;
 pub mod dcp;
+pub mod deepspeed;
 pub mod fsdp_ranks;
 pub mod megatron_args;
 pub mod megatron_ranks;

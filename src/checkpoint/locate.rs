@@ -2,7 +2,9 @@
 
 mod contents;
 pub mod layout;
+mod masters;
 pub mod single_file;
+pub mod tag;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ pub struct LocatedCheckpoint {
     pub weights: Folder,
     /// Folders with side files, the first wins.
     pub beside: Vec<Folder>,
+    /// What else there is, and how it is asked for.
+    pub note: Option<String>,
 }
 
 /// Folders that hold a checkpoint's weights inside the folder that stands for it: verl's layouts (0.9.1), Megatron
@@ -243,15 +247,25 @@ fn only_iteration(folder: &Folder) -> Result<Option<String>> {
 
 fn at(root: &Folder, relative: &str, system: Option<&str>) -> Result<LocatedCheckpoint> {
     let weights = inner(root, relative)?;
-    let beside = beside(root, relative)?;
+    let mut beside = beside(root, relative)?;
     if let Some(folder) = beside.iter().find(|folder| folder.exists(UNFINISHED)) {
         let reason = format!("holds {UNFINISHED}, so that the save has not ended: {INCOMPLETE}");
         return Err(Error::checkpoint(folder.path(), reason));
     }
+    let mut found = layouts(&weights)?;
+    let note = match system {
+        None => masters::pass_over(&weights, &mut found)?,
+        Some(_) => None,
+    };
+    let layout = choose(&weights, found, system)?;
+    if layout == CheckpointFormat::DeepSpeed(None) && relative.is_empty() {
+        beside.extend(tag::folder_of_saves(&weights));
+    }
     Ok(LocatedCheckpoint {
-        layout: choose(&weights, layouts(&weights)?, system)?,
+        layout,
         beside,
         weights,
+        note,
     })
 }
 
@@ -323,6 +337,7 @@ fn single_file(source: &Path, budget: &Budget) -> Result<LocatedCheckpoint> {
         layout,
         beside: vec![folder.clone()],
         weights: folder,
+        note: None,
     })
 }
 

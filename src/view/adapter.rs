@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::ConfigFile;
 use super::{DtypeChoice, Options, View, detect_system, dtype, side_files};
-use crate::checkpoint::{Adapter, Checkpoint, lora::is_pefts};
+use crate::checkpoint::{self, Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, System, Tables};
 use crate::output::{self, Attributes, Naming, Split, VirtualFile, Weights};
@@ -20,6 +20,11 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         config,
         training,
     } = checkpoint.adapter()?;
+    let named = options
+        .config_from
+        .as_deref()
+        .map(checkpoint::adapter_config_in);
+    let config = named.transpose()?.flatten().or(config);
     let are_pefts = tensors.iter().all(|tensor| is_pefts(&tensor.name));
     let (system, mut tensors) = match are_pefts {
         true => (None, mapping::pass_through(tensors)?.tensors),

@@ -16,6 +16,9 @@ pub fn are_equal(a: &Tensor, b: &Tensor) -> Result<bool> {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return Ok(false);
     }
+    if a.identity() == b.identity() {
+        return Ok(true);
+    }
     let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
     for (start, length) in blocks(a.bytes()) {
         let (left, right) = (&mut left[..length], &mut right[..length]);

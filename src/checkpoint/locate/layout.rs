@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::contents;
+use super::tag::{LATEST, tag};
 use crate::checkpoint::folder::Folder;
+use crate::checkpoint::formats::deepspeed::files::is_deepspeeds;
 use crate::checkpoint::formats::{consolidated, nanotron};
 use crate::error::{Error, Result};
 
@@ -29,6 +31,8 @@ pub enum CheckpointFormat {
     MegatronRanks(Vec<String>),
     /// `model/` of nanotron: a folder for each module, a file for each parameter and rank.
     Nanotron,
+    /// `*_model_states.pt` and `*_optim_states.pt` of DeepSpeed, here or in the folder that `latest` names.
+    DeepSpeed(Option<String>),
     /// `model_0.pt` beside `train_state_0.pt` of torch_checkpointing, torchtitan's second backend.
     TorchCheckpointing,
 }
@@ -56,6 +60,7 @@ impl CheckpointFormat {
             Self::Adapter => "peft",
             Self::MegatronRanks(_) => "megatron",
             Self::Nanotron => "nanotron",
+            Self::DeepSpeed(_) => "deepspeed",
             Self::TorchCheckpointing => "torch_checkpointing",
         }
     }
@@ -76,7 +81,9 @@ impl CheckpointFormat {
             Self::Dcp => Some(".metadata"),
             Self::Nanotron => Some(nanotron::METADATA),
             Self::Safetensors(files) | Self::Torch(files) => files.index.as_deref(),
-            Self::HfSharded
+            Self::DeepSpeed(Some(_)) => Some(LATEST),
+            Self::DeepSpeed(None)
+            | Self::HfSharded
             | Self::FsdpRanks
             | Self::Consolidated(_)
             | Self::Adapter
@@ -97,6 +104,12 @@ impl CheckpointFormat {
             Self::HfSharded => own(&is_hf_shard),
             Self::Nanotron => nanotron::files(folder),
             Self::FsdpRanks => own(&is_rank),
+            Self::DeepSpeed(None) => own(&is_deepspeeds),
+            Self::DeepSpeed(Some(tag)) => {
+                let mut names = folder.subfolder(tag)?.names()?;
+                names.retain(|name| is_deepspeeds(name));
+                Ok(names.iter().map(|name| format!("{tag}/{name}")).collect())
+            }
             Self::Adapter | Self::TorchCheckpointing => {
                 own(&|name| is_torch(name) || name.ends_with(".safetensors"))
             }
@@ -113,6 +126,15 @@ impl CheckpointFormat {
         }
     }
 
+    /// Folders with files of the weights inside the one that the layout is seen in.
+    pub fn inner_folders(&self) -> &[String] {
+        match self {
+            Self::MegatronRanks(ranks) => ranks,
+            Self::DeepSpeed(tag) => tag.as_slice(),
+            _ => &[],
+        }
+    }
+
     /// What was seen.
     pub fn evidence(&self) -> String {
         let files = |names: &[String]| match names {
@@ -126,6 +148,8 @@ impl CheckpointFormat {
             Self::Adapter => "adapter_model.* or adapter_*.pt without a model".to_owned(),
             Self::Nanotron => format!("{} beside {}/", nanotron::METADATA, nanotron::MODEL),
             Self::TorchCheckpointing => "files of torch_checkpointing".to_owned(),
+            Self::DeepSpeed(None) => "*_model_states.pt of DeepSpeed".to_owned(),
+            Self::DeepSpeed(Some(tag)) => format!("{tag}/*_model_states.pt of DeepSpeed"),
             Self::FsdpRanks => "model_world_size_*_rank_*.pt".to_owned(),
             Self::Safetensors(own) | Self::Torch(own) => files(&own.names),
             Self::Consolidated(names) | Self::MegatronRanks(names) => files(names),
@@ -217,6 +241,14 @@ pub fn layouts(folder: &Folder) -> Result<Vec<CheckpointFormat>> {
     if found.is_empty() && adapter_file(folder)?.is_some() {
         found.push(CheckpointFormat::Adapter);
     }
+    let tag = match tag(folder, &names) {
+        // The states may be deleted to save space, and the weights kept.
+        Err(_) if !found.is_empty() => None,
+        tag => tag?,
+    };
+    if tag.is_some() || has(&is_deepspeeds) {
+        found.push(CheckpointFormat::DeepSpeed(tag));
+    }
     Ok(found)
 }
 
@@ -228,8 +260,13 @@ fn torch_files(
     first: Option<&CheckpointFormat>,
     has_others: bool,
 ) -> Result<Files> {
-    let is_known =
-        |name: &str| is_consolidated(name) || is_beside(name) || is_rank(name) || is_odd(name);
+    let is_known = |name: &str| {
+        is_consolidated(name)
+            || is_beside(name)
+            || is_rank(name)
+            || is_odd(name)
+            || is_deepspeeds(name)
+    };
     let candidates = names.iter().filter(|name| !is_known(name));
     let (torch, others): (Vec<&String>, Vec<&String>) = candidates.partition(|name| is_torch(name));
     let mut torch: Vec<String> = torch.into_iter().cloned().collect();

@@ -12,7 +12,7 @@ from checked import RESULTS  # noqa: E402
 
 BEGIN, END = "<!-- systems:begin -->", "<!-- systems:end -->"
 PACKAGE = {"verl": "verl", "verl-megatron": "megatron-core", "megatron-lm": "megatron-core", "torchtune": "torchtune", "torchtitan": "torchtitan",
-           "accelerate": "accelerate", "lightning": "lightning", "transformers": "transformers", "lingua": "torch", "meta": "torch", "mistral": "torch", "pytorch": "torch"}
+           "accelerate": "accelerate", "lightning": "lightning", "transformers": "transformers", "lingua": "torch", "meta": "torch", "mistral": "torch", "pytorch": "torch", "deepspeed": "deepspeed"}
 HEAD = ("system", "family", "versions", "what the checkpoints hold", "compared with", "result")
 
 
