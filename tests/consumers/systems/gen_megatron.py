@@ -224,7 +224,8 @@ def torch_dist(folder, *, metadata=None, rename=(), optimizer=False, common=None
 def rank_folder(model, expert=False):
     tp, pp = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_pipeline_model_parallel_rank()
     name = f"mp_rank_{tp:02d}" + (f"_{pp:03d}" if parallel_state.get_pipeline_model_parallel_world_size() > 1 else "")
-    return name
+    ep = parallel_state.get_expert_model_parallel_rank()
+    return name + (f"_{ep:03d}" if parallel_state.get_expert_model_parallel_world_size() > 1 else "")
 
 
 def te_state(model):
@@ -253,18 +254,23 @@ def namespace(c, options):
     return argparse.Namespace(
         num_layers=c["num_hidden_layers"], hidden_size=c["hidden_size"], num_attention_heads=c["num_attention_heads"], num_query_groups=c["num_key_value_heads"], group_query_attention=True,
         ffn_hidden_size=c["intermediate_size"], swiglu=True, normalization="RMSNorm", padded_vocab_size=options.get("padded") or c["vocab_size"], untie_embeddings_and_output_weights=True,
-        tensor_model_parallel_size=options.get("tp", 1), pipeline_model_parallel_size=options.get("pp", 1), params_dtype=torch.float32, add_bias_linear=False, iteration=10,
+        tensor_model_parallel_size=options.get("tp", 1), pipeline_model_parallel_size=options.get("pp", 1), expert_model_parallel_size=options.get("ep", 1),
+        expert_tensor_parallel_size=options.get("etp", 1), num_experts=c.get("num_experts") or c.get("num_local_experts"), params_dtype=torch.float32, add_bias_linear=False, iteration=10,
         position_embedding_type="rope", rotary_percent=1.0, rotary_base=10000, norm_epsilon=1e-5, use_mcore_models=True)
 
 
 def megatron_lm(folder, c, options, spec):
     """Megatron-LM's --ckpt-format torch: mcore models with either spec's names, or the older nested language_model."""
     def save(model):
+        if options.get("ep", 1) > 1 and parallel_state.get_expert_data_parallel_rank():
+            return  # another rank has the same experts, and saves them
         at = folder / "iter_0000010" / rank_folder(model)
         at.mkdir(parents=True, exist_ok=True)
         state = te_state(model) if spec == "te" else {k: v for k, v in model.state_dict().items() if isinstance(v, torch.Tensor)}
         if spec == "nested":
             state = nested(state)
+        if spec == "grouped":
+            state = {re.sub(r"local_experts\.(\d+)\.(linear_fc\d)\.weight", r"\2.weight\1", k): v for k, v in state.items()}
         torch.save({"args": namespace(c, options), "checkpoint_version": 3.0, "iteration": 10, "model": state, "optimizer": {"state": {0: torch.zeros(3)}}, "rng_state": [{"np": 1}]}, at / "model_optim_rng.pt")
         (folder / "latest_checkpointed_iteration.txt").write_text("10")
     return save
@@ -418,6 +424,11 @@ def main(out):
     one(out, "lm-legacy-llama-tp4-nested", "llama", "nested", source="source/iter_0000010", dtype=BF16, options={"tp": 4}, special="language_model names of Megatron-LM before megatron-core, version 3", **lm, **{**even, "num_key_value_heads": 4})
     one(out, "lm-legacy-qwen2-tp2-nested", "qwen2", "nested", source="source/iter_0000010", options={"tp": 2, "bias": True}, special="language_model names, qkv bias", **lm, **even)
     one(out, "lm-legacy-mixtral-tp2", "mixtral", "local", source="source/iter_0000010", options={"tp": 2, "etp": 2}, special="iter_*/mp_rank_TT, experts split by TP", **lm, **mixtral)
+    ranked = dict(source="source/iter_0000010", **lm)
+    one(out, "lm-legacy-qwen3moe-ep2", "qwen3_moe", "local", options={"ep": 2, "padded": 320}, special="iter_*/mp_rank_TT_EEE, experts numbered in their rank", **ranked, **moe)
+    one(out, "lm-legacy-qwen3moe-tp2-ep2-grouped", "qwen3_moe", "grouped", dtype=BF16, options={"tp": 2, "ep": 2}, special="iter_*/mp_rank_TT_EEE, whole experts under TP2: two files of four; linear_fc1.weightN", **ranked, **{**even, **moe})
+    one(out, "lm-legacy-mixtral-tp2-ep2-etp2", "mixtral", "local", options={"tp": 2, "ep": 2, "etp": 2}, special="iter_*/mp_rank_TT_EEE, experts split by TP", **ranked, **mixtral)
+    one(out, "lm-legacy-qwen3moe-pp2-ep2-grouped", "qwen3_moe", "grouped", options={"pp": 2, "ep": 2}, special="iter_*/mp_rank_TT_PPP_EEE, layers and experts numbered in their rank; linear_fc1.weightN", num_hidden_layers=4, **ranked, **moe)
     no_lora = {**hf.MLA, "q_lora_rank": None, "vocab_size": 264, "num_attention_heads": 8, "num_key_value_heads": 8}
     one(out, "lm-torchdist-deepseekv3-tp4", "deepseek_v3", "torch_dist", source="source/iter_0000010", options={"tp": 4}, metadata=numbered, special="MLA without q_lora, TP4", check=False, **lm, **no_lora)
     one(out, "lm-legacy-llama-virtual", "llama", "te", source="source/iter_0000010", special="iter_*/mp_rank_TT_PPP with model0 and model1: virtual pipeline stages", num_hidden_layers=4, **lm, **even)

@@ -1,0 +1,6 @@
+"""Trainers that do not install on a CPU: their layouts, written by hand after their sources."""
+import checked
+
+
+def test_layouts_written_by_hand_show_the_model_that_was_saved(subtests):
+    checked.check(checked.generate("gen_layouts.py"), subtests)
