@@ -2,6 +2,8 @@
 
 mod adapter;
 mod apply;
+mod assemble;
+mod backward;
 mod config;
 mod contradiction;
 mod derive;
@@ -9,23 +11,27 @@ mod expression;
 mod family;
 mod index;
 mod infer;
+mod inverse;
 mod listing;
 mod operation;
 mod pattern;
 mod production;
 mod promise;
 mod table;
+mod target;
 mod template;
 mod units;
 
 pub use adapter::{adapter_systems, check_adapter};
 pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, is_whole, pass_through};
+pub use backward::{Written, ZeroRows, backward, one_way};
 pub use config::Config;
 pub use derive::Derivation;
 pub use family::Family;
 pub use infer::infer;
 pub use listing::expected;
-pub use pattern::form_of;
+pub use pattern::{Spelling, form_of};
 pub use promise::{Expected, check, is_tied, shortfall};
-pub use table::{System, Tables};
+pub use table::{Rule, System, Tables};
+pub use target::TargetNames;
 pub use units::units;

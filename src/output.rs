@@ -1,11 +1,16 @@
 //! The synthetic directory: which files it shows, their exact sizes, and what each is made of.
 
+mod dcp;
 mod file;
 mod file_ranges;
 mod header;
 mod index;
+mod item;
 mod npy;
+mod pickle;
 mod shards;
+mod torch;
+mod zip;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +19,17 @@ use foldhash::{HashSet, HashSetExt};
 
 use crate::mapping::MappedTensor;
 use crate::source::SourceFile;
+use crate::tensor::Tensor;
 
-pub use file::{Attributes, Segment, VirtualFile};
+pub use dcp::{CHUNK_SIZE, Dcp, dcp_files};
+pub use file::{Attributes, Frame, Framed, Piece, Segment, VirtualFile};
 pub use file_ranges::{FileRange, file_ranges};
 pub use header::lengthened;
 pub use index::python_json;
+pub use item::{Content, Item};
 pub use npy::npy_files;
+pub use torch::{torch_file, torch_shards};
+pub use zip::Checksum;
 
 /// The file names of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,10 +139,14 @@ pub fn source_file(path: &str, file: Arc<SourceFile>) -> VirtualFile {
 
 /// The files that hold the tensors' bytes, each once.
 pub fn sources<'a>(tensors: impl IntoIterator<Item = &'a MappedTensor>) -> Vec<&'a SourceFile> {
+    sources_of(tensors.into_iter().map(|mapped| &mapped.tensor))
+}
+
+fn sources_of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<&'a SourceFile> {
     let mut files: Vec<&SourceFile> = Vec::new();
     let mut seen = HashSet::new();
     for tensor in tensors {
-        tensor.tensor.each_stored(&mut |stored| {
+        tensor.each_stored(&mut |stored| {
             if seen.insert(Arc::as_ptr(stored.file())) {
                 files.push(stored.file());
             }

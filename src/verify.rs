@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::mapping::MappedTensor;
-use crate::output::{Segment, VirtualFile};
+use crate::output::VirtualFile;
 use crate::parallel;
 use crate::read::{self, read_tensor_at};
 use crate::tensor::Tensor;
@@ -110,7 +110,7 @@ pub fn side_files(files: &[VirtualFile], reading: &Reading<'_>) -> Vec<Finding> 
     let has_tensors = |file: &&VirtualFile| {
         file.segments()
             .iter()
-            .any(|segment| matches!(segment, Segment::Tensor(_)))
+            .any(|segment| segment.tensor().is_some())
     };
     let files: Vec<&VirtualFile> = files.iter().filter(|file| !has_tensors(file)).collect();
     parallel::map(reading.threads, &files, |file| {

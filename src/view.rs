@@ -9,7 +9,9 @@ mod detect_system;
 mod dtype;
 mod names;
 mod options;
+mod params;
 mod rounded;
+mod target;
 mod tied;
 mod unknown_family;
 
@@ -26,6 +28,7 @@ use crate::output::{self, Naming, VirtualFile, Weights};
 use config::ConfigFile;
 use names::families;
 pub use options::{DtypeChoice, MAX_SHARD_SIZE, Options, OutputFormat};
+use target::Model;
 pub use tied::Tied;
 
 /// What a mount shows, and where it comes from.
@@ -101,6 +104,7 @@ impl View {
 
 fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     let tables = Tables::load(options.mapping.as_deref())?;
+    let target = target::names_of(options, &tables)?;
     let side_files = side_files(&checkpoint, options)?;
     let mut config = ConfigFile::find(&checkpoint, &side_files, &tables, options)?;
     let family = config.family(&tables, options);
@@ -133,17 +137,35 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     notes.extend(declared::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
     config.state_dtype(dtype);
-    let weights = Weights {
-        naming: Naming::Model,
-        units: mapping::units(family, &tensors),
-        split: options.split,
-        total_parameters: parameters(&tensors, family),
+    let total_parameters = parameters(&tensors, family);
+    let (tensors, mut files) = match target {
+        Some(target) => {
+            let model = Model {
+                tables: &tables,
+                family,
+                config: &config,
+                tensors: &tensors,
+                tied: tied.as_ref(),
+                total_parameters,
+            };
+            let written = model.written(target, options, &mut notes)?;
+            (written.tensors, written.files)
+        }
+        None => {
+            let weights = Weights {
+                naming: Naming::Model,
+                units: mapping::units(family, &tensors),
+                split: options.split,
+                total_parameters,
+            };
+            let tensors = match config.values().is_base() {
+                true => names::without_base_prefix(tensors),
+                false => tensors,
+            };
+            let files = options.layout.weight_files(&tensors, &weights);
+            (tensors, files)
+        }
     };
-    let tensors = match config.values().is_base() {
-        true => names::without_base_prefix(tensors),
-        false => tensors,
-    };
-    let mut files = options.layout.weight_files(&tensors, &weights);
     files.extend(config.file(&tensors));
     let others = side_files
         .into_iter()

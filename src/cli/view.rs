@@ -20,9 +20,17 @@ pub struct ViewOptions {
     /// Take config.json, tokenizer and other side files from here
     #[arg(long, value_name = "DIR")]
     pub config_from: Option<PathBuf>,
-    /// hf: safetensors files; npy: one file for each tensor, by module, for numpy.load
+    /// hf: safetensors files; npy: one file for each tensor, by module, for numpy.load; dcp: torch.distributed.checkpoint;
+    /// torch: torch.save; meta: consolidated.00.pth and params.json
     #[arg(long = "as", value_enum, default_value_t = Shown::Hf, value_name = "LAYOUT")]
     pub shown: Shown,
+    /// The names that the reader of --as dcp, torch or meta wants: torchtitan, torchtitan-0.2, lingua, torchtune, meta or hf
+    /// [default: hf for torch, meta for meta]
+    #[arg(long, value_name = "NAME")]
+    pub names: Option<String>,
+    /// Largest chunk of --as dcp, such as 4MiB
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "4MiB")]
+    pub chunk_size: u64,
     /// Element type of the weights; config: the one that config.json names
     #[arg(long, value_enum, default_value_t = Dtype::Keep)]
     pub dtype: Dtype,
@@ -77,6 +85,9 @@ pub enum Dtype {
 pub enum Shown {
     Hf,
     Npy,
+    Dcp,
+    Torch,
+    Meta,
 }
 
 impl Shown {
@@ -84,6 +95,9 @@ impl Shown {
         match self {
             Self::Hf => OutputFormat::Hf,
             Self::Npy => OutputFormat::Npy,
+            Self::Dcp => OutputFormat::Dcp,
+            Self::Torch => OutputFormat::Torch,
+            Self::Meta => OutputFormat::Meta,
         }
     }
 }
@@ -125,6 +139,8 @@ impl From<&ViewOptions> for Options {
             split: options.split(),
             config_from: options.config_from,
             layout: options.shown.layout(),
+            names: options.names,
+            chunk_size: options.chunk_size,
             dtype: options.dtype.choice(),
             mapping: options.mapping,
             system: options.system,

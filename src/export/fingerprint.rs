@@ -63,6 +63,10 @@ pub fn of(files: &[VirtualFile]) -> Result<Fingerprint> {
                     add_source(&mut text, source);
                     sources.add(source);
                 }
+                Segment::Framed(framed) => {
+                    hash.update(&framed.frame.head);
+                    hash.update(&framed.frame.tail);
+                }
                 Segment::Tensor(_) => {}
             }
         }

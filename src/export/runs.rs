@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::output::{Segment, VirtualFile};
+use crate::output::{Piece, Segment, VirtualFile};
 use crate::source::SourceFile;
 use crate::tensor::{Dtype, Nest, Tensor, nests};
 
@@ -16,20 +16,21 @@ pub struct Run {
     pub length: u64,
 }
 
-/// Calls `visit` for each copy out of a source file, with the offset of its segment and the type that it becomes.
+/// Calls `visit` for each copy out of a source file, with the offset of its piece of the file and the type that it becomes.
 pub fn each_nest<'a>(
     file: &'a VirtualFile,
     visit: &mut dyn FnMut(u64, &Tensor, Nest<'a>),
 ) -> Result<()> {
-    for (start, segment) in file.overlapping(0, file.size()) {
-        if let Segment::Tensor(tensor) = segment {
-            nests(tensor, 0..tensor.bytes() / tensor.unit(), &mut |nest| {
+    file.each_piece(0, file.size(), &mut |start, piece| match piece {
+        Piece::Tensor(tensor, range) => {
+            let units = range.start / tensor.unit()..range.end / tensor.unit();
+            nests(tensor, units, &mut |nest| {
                 visit(start, tensor, nest);
                 Ok(())
-            })?;
+            })
         }
-    }
-    Ok(())
+        Piece::Inline(_) | Piece::Source(..) => Ok(()),
+    })
 }
 
 /// The contiguous runs of a file, as long as they get.

@@ -31,6 +31,7 @@ pub fn adapter_systems(tables: &Tables, family: &Family) -> Vec<System> {
         starts: Vec::new(),
         marks: Vec::new(),
         note: None,
+        leave: Vec::new(),
     };
     let systems = tables
         .systems_of(family)
@@ -48,6 +49,7 @@ fn adapter_rules(system: &System, family: &Family) -> Vec<Rule> {
         ops: Vec::new(),
         join: None,
         concat: None,
+        parts: Vec::new(),
         then: Vec::new(),
     });
     let renamed = system.rules.iter().filter(|rule| keeps_rows_whole(rule));

@@ -140,7 +140,7 @@ pub fn apply(
     Ok(outcome)
 }
 
-fn holds(rule: &Rule, family: &Family, config: &Config) -> Result<bool> {
+pub(super) fn holds(rule: &Rule, family: &Family, config: &Config) -> Result<bool> {
     let scope = ConfigScope {
         config,
         defaults: &family.defaults,

@@ -97,6 +97,58 @@ impl Expression {
         }
     }
 
+    /// The variable and its value, where the whole expression is `value`: of a variable, or of one plus what `scope` tells.
+    /// `None` where the expression is anything else.
+    pub fn solve(
+        &self,
+        value: i64,
+        scope: &dyn Scope,
+    ) -> Result<Option<(&str, Option<u64>)>, String> {
+        let (name, offset) = match &self.root {
+            Node::Name(name) => (name, 0),
+            Node::Binary(Operator::Add, left, right) => match &**left {
+                Node::Name(name) => (name, evaluate(right, scope)?),
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let solved = value.checked_sub(offset);
+        Ok(Some((name, solved.and_then(|value| value.try_into().ok()))))
+    }
+
+    /// The dimension `I` of `dI` or `dI / divisor`, where the whole expression is `value`, and the size of that dimension.
+    /// `None` where the expression is anything else.
+    pub fn solve_size(
+        &self,
+        value: u64,
+        scope: &dyn Scope,
+    ) -> Result<Option<(usize, u64)>, String> {
+        let (name, divisor) = match &self.root {
+            Node::Name(name) => (name, 1),
+            Node::Binary(Operator::Divide, left, right) => match &**left {
+                Node::Name(name) => (name, evaluate(right, scope)?),
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let size = u64::try_from(divisor)
+            .ok()
+            .and_then(|by| value.checked_mul(by));
+        let dim = name
+            .strip_prefix('d')
+            .and_then(|digits| digits.parse().ok());
+        Ok(dim.zip(size))
+    }
+
+    /// Whether the expression speaks of a size of the tensor, `d0`, `d1`, ...
+    pub fn has_size(&self) -> bool {
+        let is_size = |name: &str| {
+            let digits = name.strip_prefix('d').unwrap_or_default();
+            digits.parse::<usize>().is_ok()
+        };
+        self.names().into_iter().any(is_size)
+    }
+
     /// Every name that the expression speaks of.
     pub fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
@@ -310,6 +362,33 @@ mod tests {
         assert_eq!(value("layer >= 1 and not layer in dense or 0"), Ok(0));
         assert_eq!(value("layer % 2 == 1"), Ok(1));
         assert_eq!(value("not layer == 3 or layer < 4"), Ok(1));
+    }
+
+    #[test]
+    fn variables_and_sizes_are_solved_for() {
+        let solved = |text: &str, value| {
+            let expression: Expression = text.parse().unwrap();
+            let solved = expression.solve(value, &Example).unwrap();
+            solved.map(|(name, value)| (name.to_owned(), value))
+        };
+        assert_eq!(solved("expert", 5), Some(("expert".to_owned(), Some(5))));
+        assert_eq!(
+            solved("expert + hidden_size", 66),
+            Some(("expert".to_owned(), Some(2)))
+        );
+        assert_eq!(
+            solved("expert + hidden_size", 6),
+            Some(("expert".to_owned(), None))
+        );
+        assert_eq!(solved("2 * expert", 6), None);
+        let size = |text: &str, value| {
+            let expression: Expression = text.parse().unwrap();
+            expression.solve_size(value, &Example).unwrap()
+        };
+        assert_eq!(size("d1", 7), Some((1, 7)));
+        assert_eq!(size("d0 / hidden_size", 7), Some((0, 448)));
+        assert_eq!(size("hidden_size", 7), None);
+        assert_eq!(size("d0 + 1", 7), None);
     }
 
     #[test]

@@ -69,10 +69,7 @@ impl Operation {
 
     pub fn apply(&self, tensor: &Tensor, scope: &dyn Scope) -> Result<Tensor> {
         let sized = Sized { tensor, scope };
-        let size = |expression: &Expression| -> Result<u64> {
-            let value = expression.evaluate(&sized).map_err(Error::Mapping)?;
-            u64::try_from(value).map_err(|_| Error::Mapping(format!("{expression} is {value}")))
-        };
+        let size = |expression: &Expression| size(expression, &sized);
         let sizes =
             |expressions: &[Expression]| expressions.iter().map(size).collect::<Result<Vec<u64>>>();
         match self {
@@ -94,7 +91,25 @@ impl Operation {
     }
 }
 
+/// The value of an argument that is a size.
+pub(super) fn size(expression: &Expression, scope: &dyn Scope) -> Result<u64> {
+    let value = expression.evaluate(scope).map_err(Error::Mapping)?;
+    u64::try_from(value).map_err(|_| Error::Mapping(format!("{expression} is {value}")))
+}
+
 fn unrope(tensor: &Tensor, head_dim: u64) -> Result<Tensor> {
+    let half = [head_dim / 2, 2];
+    swap_in_heads(tensor, head_dim, half)
+}
+
+/// The inverse of [`unrope`]: in each head row s * head_dim / 2 + j becomes row 2j + s.
+pub(super) fn rope(tensor: &Tensor, head_dim: u64) -> Result<Tensor> {
+    let half = [2, head_dim / 2];
+    swap_in_heads(tensor, head_dim, half)
+}
+
+/// Exchanges the two axes that the rows of each head are `split` into.
+fn swap_in_heads(tensor: &Tensor, head_dim: u64, split: [u64; 2]) -> Result<Tensor> {
     let dims = tensor.shape().dims();
     let whole =
         |rows: &u64| head_dim > 0 && head_dim.is_multiple_of(2) && rows.is_multiple_of(head_dim);
@@ -105,7 +120,7 @@ fn unrope(tensor: &Tensor, head_dim: u64) -> Result<Tensor> {
         );
         return Err(Error::Mapping(reason));
     };
-    let split = [&[rows / head_dim, head_dim / 2, 2], rest].concat();
+    let split = [&[rows / head_dim], &split[..], rest].concat();
     let axes: Vec<usize> = [0, 2, 1].into_iter().chain(3..split.len()).collect();
     tensor.reshape(&split)?.permute(&axes)?.reshape(dims)
 }

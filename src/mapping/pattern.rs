@@ -4,6 +4,7 @@
 //! variable part, so a name is looked up by its form, `layers.{}.attention.wq.weight`, and not matched pattern by pattern.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -16,6 +17,16 @@ const GROUPED: [&str; 2] = ["weight", "bias"];
 
 /// The numbers that variables stand for.
 pub type Bindings = BTreeMap<String, u64>;
+
+/// Which of the names that a pattern stands for is written: of the systems' generations the first or the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spelling {
+    /// Of each choice the first, without options.
+    First,
+    /// Of each choice the last, with all options.
+    Last,
+}
 
 /// A pattern without options or choices.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +80,21 @@ impl Pattern {
         Some(bindings)
     }
 
+    /// The name in which the variables have these values. `None` where one has none.
+    pub fn fill(&self, bindings: &Bindings) -> Option<String> {
+        let value = |place: &Piece| match place {
+            Piece::Digits(digits) => Some(*digits),
+            Piece::Variable(name) => bindings.get(name).copied(),
+        };
+        let mut texts = self.form.split("{}");
+        let mut name = texts.next().unwrap_or_default().to_owned();
+        for (place, text) in self.places.iter().zip(texts) {
+            name.push_str(&value(place)?.to_string());
+            name.push_str(text);
+        }
+        Some(name)
+    }
+
     /// The same with `new` in the place of the `old` that it ends in.
     pub fn with_end(&self, old: &str, new: &str) -> Option<Self> {
         let stem = self.form.strip_suffix(old)?;
@@ -107,11 +133,33 @@ impl Pattern {
 pub struct Names(pub Vec<Pattern>);
 
 impl Names {
+    /// The one that is written.
+    pub fn spelled(&self, spelling: Spelling) -> Option<&Pattern> {
+        match spelling {
+            Spelling::First => self.0.first(),
+            Spelling::Last => self.0.last(),
+        }
+    }
+
     pub fn matches(&self, name: &str) -> bool {
         let (form, numbers) = form_of(name);
         self.0
             .iter()
             .any(|pattern| pattern.form == form && pattern.bind(&numbers).is_some())
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut texts = self.form.split("{}");
+        f.write_str(texts.next().unwrap_or_default())?;
+        for (place, text) in self.places.iter().zip(texts) {
+            match place {
+                Piece::Digits(digits) => write!(f, "{digits}{text}")?,
+                Piece::Variable(name) => write!(f, "{{{name}}}{text}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -240,6 +288,19 @@ mod tests {
         let literal = &Pattern::parse("experts.weight1").unwrap()[0];
         assert!(literal.bind(&form_of("experts.weight1").1).is_some());
         assert!(literal.bind(&form_of("experts.weight2").1).is_none());
+    }
+
+    #[test]
+    fn the_first_spelling_has_no_options_and_the_last_has_all() {
+        let names = Names::try_from("a[.b].{layer}.0.(c|d)".to_owned()).unwrap();
+        let written = |spelling| {
+            let bindings = Bindings::from([("layer".to_owned(), 3)]);
+            names.spelled(spelling).unwrap().fill(&bindings).unwrap()
+        };
+        assert_eq!(written(Spelling::First), "a.3.0.c");
+        assert_eq!(written(Spelling::Last), "a.b.3.0.d");
+        assert_eq!(names.0[0].fill(&Bindings::new()), None);
+        assert_eq!(names.0[0].to_string(), "a.{layer}.0.c");
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub fn join(parts: &[Tensor], dim: Option<usize>) -> Result<Tensor> {
 }
 
 /// The slice at `index` of the first axes, which go.
-fn cut(tensor: &Tensor, index: &[u64]) -> Result<Tensor> {
+pub(super) fn cut(tensor: &Tensor, index: &[u64]) -> Result<Tensor> {
     let mut slice = tensor.clone();
     for (dim, i) in index.iter().enumerate() {
         slice = slice.narrow(dim, *i, 1)?;
@@ -226,7 +226,7 @@ fn cut(tensor: &Tensor, index: &[u64]) -> Result<Tensor> {
 /// Most tensors that one is cut into: sixteen times the layers times experts of the largest models.
 const MOST_SLICES: u64 = 1 << 20;
 
-fn each_index(lengths: &[u64], f: &mut dyn FnMut(&[u64]) -> Result<()>) -> Result<()> {
+pub(super) fn each_index(lengths: &[u64], f: &mut dyn FnMut(&[u64]) -> Result<()>) -> Result<()> {
     let total = lengths.iter().copied().fold(1, u64::saturating_mul);
     if total > MOST_SLICES {
         return Err(Error::Mapping(format!(

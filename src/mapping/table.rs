@@ -1,5 +1,6 @@
 //! Mapping tables: TOML files that say what a model family consists of and what each system calls it.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -15,6 +16,7 @@ use super::expression::Expression;
 use super::family::Family;
 use super::operation::Operation;
 use super::pattern::{Names, Pattern};
+use super::target::TargetNames;
 use super::template::Template;
 use crate::error::{Error, Result};
 
@@ -41,6 +43,8 @@ struct Table {
     systems: Vec<System>,
     #[serde(default, rename = "config")]
     derivations: Vec<Derivation>,
+    #[serde(default)]
+    names: Vec<TargetNames>,
 }
 
 /// What one system calls the tensors of some families.
@@ -66,6 +70,9 @@ pub struct System {
     pub marks: Vec<String>,
     /// What a user should know who has such names.
     pub note: Option<String>,
+    /// Tensors of the directory that the system has no place for and does not need.
+    #[serde(default)]
+    pub leave: Vec<Drop>,
 }
 
 impl System {
@@ -116,9 +123,20 @@ pub struct Rule {
     pub join: Option<Expression>,
     /// The dimension along which the sources of `from` follow each other.
     pub concat: Option<usize>,
+    /// The sizes along `concat` of the sources, without which they cannot be told apart again.
+    #[serde(default)]
+    pub parts: Vec<Expression>,
     /// Applied to the result.
     #[serde(default)]
     pub then: Vec<Operation>,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = |names: &Names| names.0.first().map(ToString::to_string);
+        let from: Vec<String> = self.from.as_slice().iter().filter_map(first).collect();
+        write!(f, "{} -> {}", from.join(" + "), self.to)
+    }
 }
 
 /// A weight that has no place in the directory, and why.
@@ -130,6 +148,9 @@ pub struct Drop {
     /// Warn when it holds anything but zeros.
     #[serde(default)]
     pub unless_zero: bool,
+    /// The tensor of the system that has as many rows. The system's own readers want this one, so that zeros stand for it
+    /// where the names are written.
+    pub rows_of: Option<Names>,
 }
 
 /// The sources of a rule, each with its spellings.
@@ -187,6 +208,11 @@ impl Tables {
 
     pub fn systems(&self) -> impl Iterator<Item = &System> + Clone {
         self.own.systems.iter().chain(&self.embedded.systems)
+    }
+
+    /// The names that can be written.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetNames> {
+        self.own.names.iter().chain(&self.embedded.names)
     }
 
     /// What makes a config.json of this params.json, and the part of it that speaks of the model.
@@ -267,6 +293,7 @@ impl Table {
             table.families.extend(next.families);
             table.systems.extend(next.systems);
             table.derivations.extend(next.derivations);
+            table.names.extend(next.names);
         }
         Ok(TABLE.get_or_init(|| table))
     }

@@ -1,5 +1,7 @@
 //! Names to be made: `model.layers.{layer + num_hidden_layers}.enorm.weight`.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use super::expression::{Expression, Scope};
@@ -19,6 +21,28 @@ impl Template {
             .iter()
             .filter_map(|(_, expression)| expression.as_ref());
         expressions.flat_map(Expression::names)
+    }
+
+    /// The values that the expressions have in a name. `None` where no values give this name.
+    pub fn values(&self, name: &str) -> Option<Vec<(&Expression, i64)>> {
+        let mut rest = name;
+        let mut values = Vec::new();
+        for (plain, expression) in &self.pieces {
+            rest = rest.strip_prefix(&**plain)?;
+            if let Some(expression) = expression {
+                let end = rest.find(|c: char| !c.is_ascii_digit());
+                let (digits, tail) = rest.split_at(end.unwrap_or(rest.len()));
+                values.push((expression, digits.parse().ok()?));
+                rest = tail;
+            }
+        }
+        rest.is_empty().then_some(values)
+    }
+
+    /// Whether an expression is more than a variable, such as `layer + num_hidden_layers`.
+    pub fn has_arithmetic(&self) -> bool {
+        let mut expressions = self.pieces.iter().filter_map(|(_, inner)| inner.as_ref());
+        expressions.any(|expression| expression.as_name().is_none())
     }
 
     /// The form of the names that come out: `{}` for each expression.
@@ -54,6 +78,17 @@ impl Template {
             }
         }
         Ok(text)
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces
+            .iter()
+            .try_for_each(|(plain, inner)| match inner {
+                Some(expression) => write!(f, "{plain}{{{expression}}}"),
+                None => f.write_str(plain),
+            })
     }
 }
 

@@ -1,7 +1,10 @@
 //! A virtual file: segments whose total size is known before any byte is read.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::zip::Checksum;
+use crate::error::Result;
 use crate::source::SourceFile;
 use crate::tensor::Tensor;
 
@@ -14,6 +17,91 @@ pub enum Segment {
     Tensor(Tensor),
     /// A whole source file as it is.
     Source(Arc<SourceFile>),
+    Framed(Framed),
+}
+
+/// Bytes before and after a piece of a tensor.
+#[derive(Debug)]
+pub struct Frame {
+    pub head: Box<[u8]>,
+    pub tail: Box<[u8]>,
+    /// The sum of the piece that the frame holds, counted from its first byte.
+    pub checksum: Option<Checksum>,
+}
+
+impl Frame {
+    /// Bytes of the frame around a piece of so many.
+    pub fn length(&self, piece: u64) -> u64 {
+        self.head.len() as u64 + piece + self.tail.len() as u64
+    }
+}
+
+/// Equal pieces of a tensor one after the other, each in the same frame: items of a DCP.
+#[derive(Debug, Clone)]
+pub struct Framed {
+    pub tensor: Tensor,
+    /// The byte of the tensor at which the first piece starts.
+    pub start: u64,
+    /// Bytes of each piece.
+    pub piece: u64,
+    pub count: u64,
+    pub frame: Arc<Frame>,
+}
+
+impl Framed {
+    /// Whether `next` are the pieces that follow these, in the same frame.
+    pub fn goes_on_with(&self, next: &Self) -> bool {
+        self.tensor.identity() == next.tensor.identity()
+            && self.piece == next.piece
+            && self.start + self.count * self.piece == next.start
+            && Arc::ptr_eq(&self.frame, &next.frame)
+    }
+
+    /// Calls `visit` with what bytes `from .. to` consist of, each at its offset.
+    fn each_piece<'a>(
+        &'a self,
+        from: u64,
+        to: u64,
+        visit: &mut dyn FnMut(u64, Piece<'a>) -> Result<()>,
+    ) -> Result<()> {
+        let length = self.frame.length(self.piece);
+        let head = self.frame.head.len() as u64;
+        for number in from / length..to.div_ceil(length) {
+            let at = number * length;
+            let clip = |start: u64, end: u64| {
+                let (start, end) = (start.max(from), end.min(to));
+                (start < end).then_some(start..end)
+            };
+            if let Some(range) = clip(at, at + head) {
+                visit(range.start, inline(&self.frame.head, at, &range))?;
+            }
+            let data = at + head;
+            if let Some(range) = clip(data, data + self.piece) {
+                let first = self.start + number * self.piece;
+                let part = first + (range.start - data)..first + (range.end - data);
+                visit(range.start, Piece::Tensor(&self.tensor, part))?;
+            }
+            let tail = data + self.piece;
+            if let Some(range) = clip(tail, at + length) {
+                visit(range.start, inline(&self.frame.tail, tail, &range))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What bytes of a file consist of.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    Inline(&'a [u8]),
+    Tensor(&'a Tensor, Range<u64>),
+    Source(&'a Arc<SourceFile>, Range<u64>),
+}
+
+/// The bytes `range` of `bytes` that lie at `at`.
+fn inline<'a>(bytes: &'a [u8], at: u64, range: &Range<u64>) -> Piece<'a> {
+    let range = (range.start - at) as usize..(range.end - at) as usize;
+    Piece::Inline(bytes.get(range).unwrap_or_default())
 }
 
 impl Segment {
@@ -22,6 +110,31 @@ impl Segment {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Tensor(tensor) => tensor.bytes(),
             Self::Source(file) => file.size(),
+            Self::Framed(framed) => framed.count * framed.frame.length(framed.piece),
+        }
+    }
+
+    /// The tensor that the segment shows.
+    pub fn tensor(&self) -> Option<&Tensor> {
+        match self {
+            Self::Tensor(tensor) => Some(tensor),
+            Self::Framed(framed) => Some(&framed.tensor),
+            Self::Inline(_) | Self::Source(_) => None,
+        }
+    }
+
+    /// Calls `visit` with what bytes `from .. to` consist of, each at its offset.
+    fn each_piece<'a>(
+        &'a self,
+        from: u64,
+        to: u64,
+        visit: &mut dyn FnMut(u64, Piece<'a>) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::Inline(bytes) => visit(from, inline(bytes, 0, &(from..to))),
+            Self::Tensor(tensor) => visit(from, Piece::Tensor(tensor, from..to)),
+            Self::Source(file) => visit(from, Piece::Source(file, from..to)),
+            Self::Framed(framed) => framed.each_piece(from, to, visit),
         }
     }
 }
@@ -67,6 +180,8 @@ pub struct VirtualFile {
     segments: Box<[Segment]>,
     /// Offset at which each segment ends.
     ends: Box<[u64]>,
+    /// Sums of the file's data that are still to be made, but for those in frames.
+    checksums: Box<[Checksum]>,
 }
 
 impl VirtualFile {
@@ -85,7 +200,30 @@ impl VirtualFile {
             attributes,
             segments: segments.into(),
             ends,
+            checksums: Box::default(),
         }
+    }
+
+    /// The same file, which says where the sums of its data stand.
+    pub fn with_checksums(self, checksums: Vec<Checksum>) -> Self {
+        Self {
+            checksums: checksums.into(),
+            ..self
+        }
+    }
+
+    /// The sums of data that the file shows as 0, in the order of the data.
+    pub fn checksums(&self) -> Vec<Checksum> {
+        let mut all = self.checksums.to_vec();
+        for (start, segment) in self.overlapping(0, self.size()) {
+            if let Segment::Framed(framed) = segment
+                && let Some(sum) = &framed.frame.checksum
+            {
+                let length = framed.frame.length(framed.piece);
+                all.extend((0..framed.count).map(|number| sum.moved(start + number * length)));
+            }
+        }
+        all
     }
 
     /// The same file in a folder of the directory.
@@ -111,6 +249,21 @@ impl VirtualFile {
 
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Calls `visit` with what bytes `start .. end` consist of, each at its offset in the file.
+    pub fn each_piece<'a>(
+        &'a self,
+        start: u64,
+        end: u64,
+        visit: &mut dyn FnMut(u64, Piece<'a>) -> Result<()>,
+    ) -> Result<()> {
+        for (segment_start, segment) in self.overlapping(start, end) {
+            let from = start.max(segment_start) - segment_start;
+            let to = end.min(segment_start + segment.size()) - segment_start;
+            segment.each_piece(from, to, &mut |at, piece| visit(segment_start + at, piece))?;
+        }
+        Ok(())
     }
 
     /// The segments that hold bytes `start .. end`, each with the offset at which it starts.

@@ -14,7 +14,11 @@ use crate::tensor::{Tensor, nests};
 pub fn passthrough_source(file: &VirtualFile) -> Result<Option<&Arc<SourceFile>>> {
     match file.segments() {
         [Segment::Source(source)] => Ok(Some(source)),
-        [Segment::Inline(header), Segment::Tensor(first), ..] => {
+        [Segment::Inline(header), Segment::Tensor(first), rest @ ..]
+            if rest
+                .iter()
+                .all(|segment| matches!(segment, Segment::Tensor(_))) =>
+        {
             let source = first_source(first).filter(|source| source.size() == file.size());
             match source {
                 Some(source) if has_tensors(source, file)? && starts(source, header)? => {

@@ -9,7 +9,7 @@ use super::span::Span;
 use super::tiles::Production;
 use super::{blocks, read_tensor_at, room};
 use crate::error::Result;
-use crate::output::{Segment, VirtualFile};
+use crate::output::{Piece, VirtualFile};
 use crate::tensor::{Nest, Tensor, nests};
 
 /// A range of a tensor that is taken from blocks.
@@ -38,10 +38,7 @@ impl Progress {
     /// The next transposed tensor of the file.
     fn following(&self, file: &VirtualFile) -> Option<Tensor> {
         let segments = file.overlapping(self.file_end, u64::MAX).take(REACH);
-        let mut tensors = segments.filter_map(|(_, segment)| match segment {
-            Segment::Tensor(tensor) => Some(tensor),
-            _ => None,
-        });
+        let mut tensors = segments.filter_map(|(_, segment)| segment.tensor());
         let is_next =
             |tensor: &&Tensor| tensor.identity() != self.tensor.identity() && is_transposed(tensor);
         tensors.find(is_next).cloned()
@@ -79,24 +76,22 @@ impl<'a> Plan<'a> {
             uses_blocks: true,
             ..Self::default()
         };
-        for (segment_start, segment) in file.overlapping(start, end) {
-            let from = start.max(segment_start) - segment_start;
-            let to = end.min(segment_start + segment.size()) - segment_start;
-            let destination = (segment_start + from - start) as usize;
-            match segment {
-                Segment::Inline(bytes) => {
-                    let bytes = bytes.get(from as usize..to as usize).unwrap_or(&[]);
-                    plan.ready.push((destination, bytes.into()));
-                }
-                Segment::Source(file) => plan.copies.push(Copy {
+        file.each_piece(start, end, &mut |at, piece| {
+            let destination = (at - start) as usize;
+            match piece {
+                Piece::Inline(bytes) => plan.ready.push((destination, bytes.into())),
+                Piece::Source(file, range) => plan.copies.push(Copy {
                     file,
-                    source: from,
+                    source: range.start,
                     destination,
-                    length: (to - from) as usize,
+                    length: (range.end - range.start) as usize,
                 }),
-                Segment::Tensor(tensor) => plan.add_tensor(tensor, from, to, destination)?,
+                Piece::Tensor(tensor, range) => {
+                    plan.add_tensor(tensor, range.start, range.end, destination)?;
+                }
             }
-        }
+            Ok(())
+        })?;
         plan.join();
         Ok(plan)
     }
@@ -221,7 +216,7 @@ impl<'a> Plan<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Attributes;
+    use crate::output::{Attributes, Segment};
     use crate::source::SourceFile;
     use crate::tensor::{Dtype, Shape, contiguous};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::config::ConfigFile;
-use super::{DtypeChoice, Options, View, detect_system, dtype, side_files};
+use super::{DtypeChoice, Options, OutputFormat, View, detect_system, dtype, side_files};
 use crate::checkpoint::{self, Adapter, Checkpoint, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, System, Tables};
@@ -15,6 +15,11 @@ use crate::tensor::SourceTensor;
 const CONFIG: &str = "adapter_config.json";
 
 pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
+    if !matches!(options.layout, OutputFormat::Hf | OutputFormat::Npy) {
+        return Err(Error::Mapping(
+            "an adapter is read in PEFT's own layout alone; leave out --as".to_owned(),
+        ));
+    }
     let Adapter {
         tensors,
         config,

@@ -10,6 +10,7 @@ use crate::source::Budget;
 use crate::tensor::Dtype;
 
 use super::config::ConfigFile;
+use super::target;
 
 /// What `save_pretrained` puts into a shard unless it is told otherwise (transformers 5.23.0).
 pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
@@ -49,6 +50,12 @@ pub enum OutputFormat {
     Hf,
     /// A `.npy` file for each tensor.
     Npy,
+    /// A folder of torch.distributed.checkpoint.
+    Dcp,
+    /// Files of `torch.save`.
+    Torch,
+    /// Meta's one file and its params.json.
+    Meta,
 }
 
 impl OutputFormat {
@@ -58,8 +65,8 @@ impl OutputFormat {
         weights: &Weights,
     ) -> Vec<VirtualFile> {
         match self {
-            Self::Hf => output::weight_files(tensors, weights),
             Self::Npy => output::npy_files(tensors),
+            _ => output::weight_files(tensors, weights),
         }
     }
 }
@@ -70,6 +77,10 @@ pub struct Options {
     /// A Hugging Face folder whose config and tokenizer files are shown.
     pub config_from: Option<PathBuf>,
     pub layout: OutputFormat,
+    /// The system whose names a DCP or a `torch.save` file has.
+    pub names: Option<String>,
+    /// Most bytes of a chunk of a DCP.
+    pub chunk_size: u64,
     pub dtype: DtypeChoice,
     pub split: Split,
     /// A TOML file of further families and systems.
@@ -94,7 +105,8 @@ pub struct Options {
 impl Options {
     /// Refuses what would fail with any checkpoint: files that are not there, or not what they should be.
     pub fn check(&self) -> Result<()> {
-        Tables::load(self.mapping.as_deref())?;
+        let tables = Tables::load(self.mapping.as_deref())?;
+        target::names_of(self, &tables)?;
         let config_from = self.config_from.as_deref();
         config_from.map_or(Ok(()), |path| checkpoint::side_files_in(path).map(drop))
     }
@@ -105,6 +117,8 @@ impl Default for Options {
         Self {
             config_from: None,
             layout: OutputFormat::Hf,
+            names: None,
+            chunk_size: output::CHUNK_SIZE,
             dtype: DtypeChoice::Keep,
             split: Split::AtMost(MAX_SHARD_SIZE),
             mapping: None,

@@ -2,7 +2,6 @@
 //!
 //! Format: PKWARE APPNOTE 6.3.10; torch 2.15.0 `torch/serialization.py` and `caffe2/serialize/inline_container.cc`.
 
-pub(super) mod crc;
 mod directory;
 mod window;
 
@@ -100,7 +99,7 @@ impl Archive {
             .read(self.data(&name, member)?, member.entry.size)?;
         match member.entry.crc {
             0 => Ok(Some(bytes)),
-            crc if crc == crc::crc32(&bytes) => Ok(Some(bytes)),
+            crc if crc == crc32fast::hash(&bytes) => Ok(Some(bytes)),
             _ => Err(self.refuse(&name, "does not match its checksum")),
         }
     }
@@ -123,10 +122,12 @@ impl Archive {
     fn sum(&self, name: &str, member: &Member) -> Result<u32> {
         let (start, size) = (self.data(name, member)?, member.entry.size);
         let mut blocks = (0..size).step_by(BLOCK as usize);
-        blocks.try_fold(0, |sum, at| {
-            let block = self.section.read(start + at, BLOCK.min(size - at))?;
-            Ok(crc::extend(sum, &block))
-        })
+        let mut sum = crc32fast::Hasher::new();
+        blocks.try_for_each(|at| {
+            sum.update(&self.section.read(start + at, BLOCK.min(size - at))?);
+            Ok(())
+        })?;
+        Ok(sum.finalize())
     }
 
     /// Where a member's bytes start. The lengths that count are those of the local header, not of the directory.

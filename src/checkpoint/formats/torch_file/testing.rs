@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::archive::crc::crc32;
 use crate::source::SourceFile;
+use crc32fast::hash as crc32;
 
 /// A file with these bytes. It lives as long as the first part.
 pub fn file(bytes: &[u8]) -> (tempfile::NamedTempFile, Arc<SourceFile>) {
