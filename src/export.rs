@@ -1,5 +1,6 @@
 //! A view as real files: complete under its name, or not there at all.
 
+mod checksums;
 mod fingerprint;
 mod pieces;
 mod runs;
@@ -135,5 +136,6 @@ fn copy(
     parallel::try_each(options.threads, &plan.rest, |piece| {
         staging.write(piece, &files[piece.file], progress)
     })?;
+    checksums::write(files, staging, options)?;
     staging.sync(files)
 }

@@ -7,6 +7,8 @@
 mod chunks;
 mod envelope;
 mod metadata;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -108,12 +108,8 @@ impl Model<'_> {
         let items = self.items(target, written)?;
         items.iter().try_for_each(Item::check)?;
         let files = self.files(target, options, &items, notes)?;
-        let root = match options.layout {
-            OutputFormat::Dcp => &target.root,
-            _ => &target.file_root,
-        };
         Ok(Target {
-            tensors: shown(&items, root),
+            tensors: shown(&items),
             files,
         })
     }
@@ -302,14 +298,11 @@ fn check_chunks(items: &[Item], chunk_size: u64) -> Result<()> {
     }
 }
 
-/// The tensors under the names that readers find them by.
-fn shown(items: &[Item], root: &str) -> Vec<MappedTensor> {
+/// The tensors under the names that the target gives them, below its root.
+fn shown(items: &[Item]) -> Vec<MappedTensor> {
     let mapped = |item: &Item| {
         Some(MappedTensor {
-            name: match root {
-                "" => item.name.clone(),
-                root => format!("{root}.{}", item.name).into(),
-            },
+            name: item.name.clone(),
             tensor: item.tensor()?.clone(),
             sources: item.sources.clone(),
         })
