@@ -73,7 +73,7 @@ fn stacked(indices: &[&[u64]], tensors: &[Tensor]) -> Result<Tensor> {
     let total = Shape::new(&lengths).map(|shape| shape.elements());
     // Sorted and distinct, none beyond the last in its first axis; the others are checked one by one.
     let inside = |index: &&[u64]| index.iter().zip(&lengths).all(|(i, length)| i < length);
-    if total != Some(tensors.len() as u64) || !indices.iter().all(|index| inside(index)) {
+    if total != Some(tensors.len() as u64) || !indices.iter().all(inside) {
         return Err(incomplete());
     }
     let stack = Tensor::stack(tensors)?;
