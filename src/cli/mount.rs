@@ -114,7 +114,7 @@ impl Arguments {
 /// What is to be mounted.
 enum Shown {
     Checkpoint(View),
-    Run(Run, ViewOptions),
+    Run(Run, Box<ViewOptions>),
 }
 
 impl Shown {
@@ -129,7 +129,7 @@ impl Shown {
                 view::check(&arguments.view)?;
                 let options = ViewOptions::from(&arguments.view);
                 let run = run.opened_as(options.accepts_rewritten, options.budget.clone());
-                Ok(Self::Run(run, options))
+                Ok(Self::Run(run, Box::new(options)))
             }
             None => view::open(source, &arguments.view).map(Self::Checkpoint),
         }

@@ -59,7 +59,15 @@ fn sizes() -> impl Strategy<Value = Sizes> {
 
 impl Sizes {
     fn config(&self, family: &Family, bias: bool) -> Config {
+        let types = ["linear_attention", "full_attention"];
+        let types = (0..self.layers).map(|layer| types[layer as usize % 2]);
         let value = json!({
+            "layer_types": types.collect::<Vec<_>>(),
+            "linear_num_key_heads": self.kv_heads,
+            "linear_key_head_dim": self.half_head,
+            "linear_num_value_heads": self.kv_heads * self.groups,
+            "linear_value_head_dim": self.half_head + 1,
+            "linear_conv_kernel_dim": 3,
             "model_type": family.model_types[0],
             "architectures": ["XForCausalLM"],
             "num_hidden_layers": self.layers,
