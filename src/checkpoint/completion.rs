@@ -283,6 +283,12 @@ impl Weights {
         self.layouts.contains(&CheckpointFormat::Dcp)
     }
 
+    /// Whether `latest` of DeepSpeed names states in the folder. The Trainer writes them after the model's own weights.
+    fn is_tagged(&self) -> bool {
+        let mut layouts = self.layouts.iter();
+        layouts.any(|layout| matches!(layout, CheckpointFormat::DeepSpeed(Some(_))))
+    }
+
     /// Whether the file is there with which a save ends. DeepSpeed writes it beside the folder of the save.
     fn has_marker(&self) -> bool {
         let is_marked = |layout: &CheckpointFormat| match layout {
@@ -300,7 +306,7 @@ impl Weights {
     fn may_end(&self, name: &str, rest: Duration) -> bool {
         let is_marked = match self.is_dcp() {
             true => !is_linguas(name) || self.has(TRAIN_STATE),
-            false => matches!(&*self.layouts, [CheckpointFormat::DeepSpeed(Some(_))]),
+            false => self.is_tagged(),
         };
         is_marked || rest >= REST
     }

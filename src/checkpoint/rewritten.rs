@@ -86,7 +86,12 @@ impl Marked {
     /// `None` for a layout without a marker, and where there is none.
     pub fn at(folder: &Folder, format: &CheckpointFormat, source: Source) -> Result<Option<Self>> {
         let own = format.marker().map(|name| folder.path().join(name));
-        let Some(marker) = own.or_else(|| tracker::above(folder.path())) else {
+        let of_run = || {
+            format
+                .precedes_tracker()
+                .then(|| tracker::above(folder.path()))?
+        };
+        let Some(marker) = own.or_else(of_run) else {
             return Ok(None);
         };
         let Ok(times) = Attributes::at(&marker, source) else {

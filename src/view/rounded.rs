@@ -17,14 +17,18 @@ const SAMPLE: u64 = 4096;
 /// says which other choice there is.
 ///
 /// # Errors
-/// When they differ from their masters, and the checkpoint has a doubt of its own that both are of one step.
+/// When they differ from their masters, and the checkpoint has a doubt of its own that both are of one step. Nothing is read
+/// where neither a type nor a doubt asks for it.
 pub fn prefer(
     checkpoint: &mut Checkpoint,
     dtype: Option<Dtype>,
     family: Option<&Family>,
     notes: &mut Vec<Note>,
 ) -> Result<()> {
-    let is_same = are_rounded(checkpoint)?;
+    let is_same = match (dtype, &checkpoint.doubt) {
+        (None, None) => None,
+        _ => are_rounded(checkpoint)?,
+    };
     match (&checkpoint.doubt, is_same) {
         (Some(doubt), Some(false)) => {
             let reason = format!("{doubt}: files of two saves are mixed; copy one of them whole");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::contents;
-use super::tag::{LATEST, tag};
+use super::tag::tag;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::formats::deepspeed::files::is_deepspeeds;
 use crate::checkpoint::formats::{consolidated, nanotron};
@@ -81,8 +81,7 @@ impl CheckpointFormat {
             Self::Dcp => Some(".metadata"),
             Self::Nanotron => Some(nanotron::METADATA),
             Self::Safetensors(files) | Self::Torch(files) => files.index.as_deref(),
-            Self::DeepSpeed(Some(_)) => Some(LATEST),
-            Self::DeepSpeed(None)
+            Self::DeepSpeed(_)
             | Self::HfSharded
             | Self::FsdpRanks
             | Self::Consolidated(_)
@@ -90,6 +89,12 @@ impl CheckpointFormat {
             | Self::MegatronRanks(_)
             | Self::TorchCheckpointing => None,
         }
+    }
+
+    /// Whether all data is written before the tracker of the run. DeepSpeed's first rank writes `latest` as soon as its own
+    /// files are done.
+    pub fn precedes_tracker(&self) -> bool {
+        !matches!(self, Self::DeepSpeed(_))
     }
 
     /// The files with the weights, which a save writes before its marker.

@@ -5,6 +5,8 @@ import pathlib
 import shutil
 import struct
 
+import pytest
+
 import checked
 import mounts
 import processes
@@ -61,6 +63,32 @@ def test_a_large_save_is_mounted_by_its_structure_and_a_layer_read_by_its_bytes(
         assert bytes_read(daemon) - before < 1.1 * count
         peak = next(line for line in pathlib.Path(f"/proc/{daemon}/status").read_text().splitlines() if line.startswith("VmHWM"))
         assert int(peak.split()[1]) < 64 << 10, peak
+
+
+MISTAKES = {
+    "a rank is missing": (lambda save: optimizer(save, 1).unlink(), "rank_1_mp_rank_00_optim_states.pt"),
+    "a save of more ranks was there before": (lambda save: shutil.copy(optimizer(save, 1), optimizer(save, 1).with_name(optimizer(save, 1).name.replace("rank_1", "rank_9", 1))), "rank_9_mp_rank_00_optim_states.pt"),
+    "a file is cut": (lambda save: os.truncate(optimizer(save, 0), 1000), "rank_0_mp_rank_00_optim_states.pt"),
+    "the optimizer was left behind": (lambda save: [file.unlink() for file in save.glob("*_optim_states.pt")], "optim_states"),
+    "the tag is of no folder": (lambda save: (save.parent / "latest").write_text("global_step9"), "latest names global_step9"),
+    "an expert": (lambda save: (save / "layer_0_expert_0_mp_rank_00_model_states.pt").write_text(""), "expert"),
+    "a pipeline": (lambda save: (save / "layer_00-model_states.pt").write_text(""), "pipeline"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_a_save_is_refused_in_one_line(tmp_path, name):
+    made = checked.generate("gen_deepspeed.py", environment="deepspeed")
+    change, words = MISTAKES[name]
+    for case in ("z2-bf16-groups", "z3-bf16"):
+        save = tmp_path / case
+        shutil.copytree(next(made.glob(f"*-{case}")) / "source", save)
+        change(save / "global_step2")
+        assert words in mounts.refusal(save)
+
+
+def optimizer(save, rank):
+    return next(save.glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"))
 
 
 def command(pid):
