@@ -103,9 +103,9 @@ impl Charge {
         let add = |taken: u64| taken.checked_add(more).filter(|sum| sum <= limit);
         let added = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if let Err(taken) = added {
+            let left = limit.saturating_sub(taken.saturating_sub(self.bytes));
             return Err(format!(
-                "its metadata takes {bytes} bytes of memory, where {} of {limit} are left; {REMEDY}",
-                limit.saturating_sub(taken)
+                "its metadata takes at least {bytes} bytes of memory, where {left} of {limit} are left; {REMEDY}"
             ));
         }
         self.bytes = bytes;
