@@ -45,3 +45,11 @@ def saved(made):
         for file in sorted(pathlib.Path(folder).glob("*.safetensors")):
             tensors.update({k: v.clone() for k, v in load_file(file).items()})
         return tensors, json.loads((pathlib.Path(folder) / "config.json").read_text())
+
+
+def folder(path):
+    """The tensors of a Hugging Face folder."""
+    tensors = {}
+    for file in sorted(pathlib.Path(path).glob("*.safetensors")):
+        tensors.update(load_file(file))
+    return tensors

@@ -68,3 +68,16 @@ class GptOssExperts:
 
 def turn(tensor):
     return tensor.transpose(-1, -2).contiguous()
+
+
+def started(mine, wanted):
+    """Whether a model that started from a mount has the adapter's tensors, in its own type; what these lack is zero."""
+    mine = {name: whole(tensor) for name, tensor in mine.items() if not name.rsplit(".", 1)[-1].startswith("tokens_per_expert")}
+    assert set(wanted) <= set(mine), set(wanted) - set(mine)
+    for name, tensor in mine.items():
+        if name in wanted:
+            assert torch.equal(tensor, wanted[name].to(tensor.dtype)), name
+        elif name == "lm_head.weight":
+            assert torch.equal(tensor, mine["tok_embeddings.weight"])
+        else:
+            assert name.rsplit(".", 1)[-1].startswith("expert_bias") and not tensor.any(), name
