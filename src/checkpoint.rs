@@ -262,6 +262,20 @@ impl Checkpoint {
         })
     }
 
+    /// Whether there is an adapter that the weights are yet without: among them, or beside those of verl, which saves the base
+    /// as it was. torchtune merges before it saves both.
+    pub fn holds_unmerged_adapter(&self) -> bool {
+        let is_verls = matches!(
+            self.layout,
+            CheckpointFormat::FsdpRanks | CheckpointFormat::MegatronRanks(_)
+        );
+        !self.own_adapter.is_empty()
+            || is_verls
+                && self
+                    .adapter_tensors()
+                    .is_ok_and(|tensors| !tensors.is_empty())
+    }
+
     /// The tensors of the adapter, none where there is none.
     pub fn adapter_tensors(&self) -> Result<Vec<SourceTensor>> {
         match &*self.own_adapter {

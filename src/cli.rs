@@ -28,6 +28,7 @@ mod systemd;
 mod umount;
 mod verify;
 mod view;
+mod weighted;
 
 use crate::error::Error;
 use crate::text::one_line;

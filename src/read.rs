@@ -5,6 +5,10 @@ mod block;
 mod blocks;
 mod cast;
 mod cast_copy;
+mod compute;
+mod computed;
+mod factors;
+mod fetch;
 mod passthrough;
 mod plan;
 mod scatter;
@@ -86,7 +90,7 @@ pub fn read<'a>(
         return Ok(&[]);
     }
     let mut plan = Plan::new(file, offset, end)?;
-    scratch.spans.extend(plan.spans());
+    scratch.spans.extend(plan.spans()?);
     scratch.progress = plan.progress(end);
     scratch.is_kept = is_kept;
     for span in &scratch.spans {

@@ -1,5 +1,6 @@
 //! The lazy algebra: a tensor is a dtype, a shape and an expression over bytes in files. Nothing else can exist.
 
+mod computed;
 mod dtype;
 mod named;
 mod nest;
@@ -12,10 +13,11 @@ mod stored;
 mod tiling;
 mod view;
 
+pub use computed::{BLOCK, Code, Global, Kernel, LowRank, Scaled, Zero};
 pub use dtype::Dtype;
 pub use named::SourceTensor;
 pub use nest::{Loop, Nest, each_offset};
-pub use runs::nests;
+pub use runs::{ComputedBox, Part, nests, pieces, pieces_of_box};
 pub use shape::{Dims, MAX_RANK, Shape};
 pub use stored::{Locate, Stored, Strides, contiguous};
 pub use view::{Identity, Tensor, Tile};

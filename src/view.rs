@@ -1,15 +1,20 @@
 //! A checkpoint as the Hugging Face directory that it becomes: read, mapped, checked, laid out.
 
 mod adapter;
+mod combine;
 mod compare;
+mod computed;
 mod config;
 mod copies;
 mod declared;
+mod dequantize;
 mod detect_system;
 mod dtype;
+mod merge;
 mod names;
 mod options;
 mod params;
+mod quantize;
 mod rounded;
 mod target;
 mod tied;
@@ -25,9 +30,10 @@ use crate::error::{Error, Result};
 use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Tables};
 use crate::output::{self, Naming, VirtualFile, Weights};
 
+use computed::Stage;
 use config::ConfigFile;
 use names::families;
-pub use options::{DtypeChoice, MAX_SHARD_SIZE, Options, OutputFormat};
+pub use options::{DtypeChoice, MAX_SHARD_SIZE, MergedAdapter, Options, OutputFormat};
 use target::Model;
 pub use tied::Tied;
 
@@ -86,9 +92,10 @@ impl View {
             budget: options.budget.clone(),
         };
         let checkpoint = checkpoint::open_with(source, &opening)?;
-        let view = match options.adapter || checkpoint.is_only_adapter() {
+        let view = match options.adapter || checkpoint.is_only_adapter() && options.merge.is_empty()
+        {
             true => adapter::view(checkpoint, options),
-            false => model(checkpoint, options),
+            false => model(checkpoint, source, options),
         };
         view.map_err(at_source)
     }
@@ -102,17 +109,19 @@ impl View {
     }
 }
 
-fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
+fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result<View> {
+    options.check_weights()?;
     let tables = Tables::load(options.mapping.as_deref())?;
     let target = target::names_of(options, &tables)?;
-    let side_files = side_files(&checkpoint, options)?;
+    let mut side_files = side_files(&checkpoint, options)?;
     let mut config = ConfigFile::find(&checkpoint, &side_files, &tables, options)?;
+    computed::dequantize(&mut checkpoint, &mut side_files, &mut config, options)?;
     let family = config.family(&tables, options);
     let evidence = evidence(&checkpoint);
     let mut notes = notes_of(&checkpoint);
     let dtype = options.dtype.resolve(&config)?;
     rounded::prefer(&mut checkpoint, dtype, family, &mut notes)?;
-    let (table, outcome, tied) = match family {
+    let (table, outcome, mut tied) = match family {
         Some(family) => {
             let mapped = map(
                 &checkpoint,
@@ -136,7 +145,17 @@ fn model(mut checkpoint: Checkpoint, options: &Options) -> Result<View> {
     notes.extend(config.note().map(Note::warning));
     notes.extend(declared::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
-    config.state_dtype(dtype);
+    config.state_dtype(dtype.or(options.dequantize));
+    let stage = Stage {
+        source,
+        checkpoint: &checkpoint,
+        side_files: &side_files,
+        tables: &tables,
+        family,
+        options,
+    };
+    let tensors = stage.compute(tensors, &mut config, &mut tied)?;
+    notes.extend(stage.note()?);
     let total_parameters = parameters(&tensors, family);
     let (tensors, mut files) = match target {
         Some(target) => {

@@ -7,7 +7,7 @@ use ckptfs::checkpoint::formats::torch_file::TorchFile;
 use ckptfs::checkpoint::open;
 use ckptfs::error::Result;
 use ckptfs::source::SourceFile;
-use ckptfs::tensor::{Tensor, nests};
+use ckptfs::tensor::{Tensor, pieces};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,7 +29,7 @@ fn places(length: usize, count: usize) -> impl Iterator<Item = usize> {
 
 /// Plans a read of the whole tensor, which finds what is located on the first touch.
 fn touch(tensor: &Tensor) -> Result<()> {
-    nests(tensor, 0..tensor.shape().elements(), &mut |_| Ok(()))
+    pieces(tensor, 0..tensor.shape().elements(), &mut |_| Ok(()))
 }
 
 fn torch_file(bytes: &[u8], path: &Path) -> Result<usize> {

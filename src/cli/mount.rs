@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::{allocator, daemon, output, size, systemd, view};
 use crate::checkpoint::Run;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mount::{Mounted, Options, StopSignals};
 use crate::text::one_line;
 use crate::view::{Options as ViewOptions, View};
@@ -115,6 +115,8 @@ impl Arguments {
 enum Shown {
     Checkpoint(View),
     Run(Run, Box<ViewOptions>),
+    /// A base with each save of a run of adapters, which stand in this place among the adapters to merge.
+    Adapters(Run, usize, Box<ViewOptions>),
 }
 
 impl Shown {
@@ -124,14 +126,24 @@ impl Shown {
             None => Run::awaited(source)?,
             found => found,
         };
-        match run {
-            Some(run) => {
+        match (run, arguments.view.run_of_adapters()?) {
+            (Some(_), Some(_)) => Err(Error::Mapping(format!(
+                "{}: a run, and so is an adapter; name one save of one of them",
+                source.display()
+            ))),
+            (None, Some((number, adapters))) => {
+                view::check(&arguments.view)?;
+                let options = ViewOptions::from(&arguments.view);
+                let run = adapters.opened_as(options.accepts_rewritten, options.budget.clone());
+                Ok(Self::Adapters(run, number, Box::new(options)))
+            }
+            (Some(run), None) => {
                 view::check(&arguments.view)?;
                 let options = ViewOptions::from(&arguments.view);
                 let run = run.opened_as(options.accepts_rewritten, options.budget.clone());
                 Ok(Self::Run(run, Box::new(options)))
             }
-            None => view::open(source, &arguments.view).map(Self::Checkpoint),
+            (None, None) => view::open(source, &arguments.view).map(Self::Checkpoint),
         }
     }
 
@@ -139,6 +151,13 @@ impl Shown {
         let point = &arguments.mountpoint;
         match self {
             Self::Checkpoint(view) => crate::mount::mount(view.files, point, options),
+            Self::Adapters(run, number, wanted) => {
+                let source = arguments.source.clone();
+                let open = move |path: &Path| {
+                    Ok(view::open_with(&source, &wanted.with_adapter(number, path))?.files)
+                };
+                crate::mount::mount_run(run, Box::new(open), point, options)
+            }
             Self::Run(run, wanted) => {
                 let open = move |path: &Path| Ok(view::open_with(path, &wanted)?.files);
                 crate::mount::mount_run(run, Box::new(open), point, options)
@@ -152,7 +171,7 @@ impl Shown {
                 let bytes = size::shown(view.bytes());
                 format!("{} tensors, {bytes}", view.tensors.len())
             }
-            Self::Run(run, _) => match run.latest() {
+            Self::Run(run, _) | Self::Adapters(run, ..) => match run.latest() {
                 Ok(Some(save)) => format!("a run, the latest save is {}", save.name),
                 _ if run.has_a_save() => "a run of checkpoints without numbers".to_owned(),
                 _ => "a run without a complete save yet".to_owned(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::size;
+use super::weighted::{self, Weighted};
 use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::mount;
@@ -56,10 +57,10 @@ pub struct ViewOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub kv_heads: Option<u64>,
     /// Show the adapter of a LoRA checkpoint instead of the model
-    #[arg(long)]
+    #[arg(long, conflicts_with = "merge")]
     pub adapter: bool,
     /// lora_alpha of the adapter, where no file beside it says
-    #[arg(long, value_name = "X", requires = "adapter")]
+    #[arg(long, value_name = "X")]
     pub lora_alpha: Option<f64>,
     /// Whether the output layer shares the embedding's weights, where config.json does not say
     #[arg(long, value_name = "true|false")]
@@ -70,6 +71,46 @@ pub struct ViewOptions {
     /// Memory for metadata: indexes, headers, pickles [default: a quarter of what this process may have, at most 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub metadata_memory: Option<u64>,
+    /// Show quantized weights (block fp8, compressed-tensors, modelopt, MXFP4) as floats of this type
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub dequantize: Option<Float>,
+    /// Average the source with this checkpoint of the same model; may be repeated
+    #[arg(long, value_name = "SOURCE", value_parser = weighted::path(), conflicts_with = "add_delta")]
+    pub average: Vec<PathBuf>,
+    /// Weights of the average: that of the source, then one for each --average [default: equal ones]
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',', allow_negative_numbers = true, value_parser = weighted::number, requires = "average")]
+    pub weights: Vec<f64>,
+    /// Add W times what this checkpoint of the same model differs by; may be repeated
+    #[arg(long, value_name = "SOURCE=W", value_parser = weighted::delta())]
+    pub add_delta: Vec<Weighted>,
+    /// Merge a LoRA adapter, times WEIGHT [default: 1]; `own` is the one that the source holds; may be repeated
+    #[arg(long, value_name = "ADAPTER[=WEIGHT]", value_parser = weighted::merge())]
+    pub merge: Vec<Weighted>,
+    /// Show linear weights quantized, with a scale for each block of 128 x 128
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub quantize: Option<Quantized>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Quantized {
+    Fp8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Float {
+    Bf16,
+    F16,
+    F32,
+}
+
+impl Float {
+    fn dtype(self) -> tensor::Dtype {
+        match self {
+            Self::Bf16 => tensor::Dtype::BF16,
+            Self::F16 => tensor::Dtype::F16,
+            Self::F32 => tensor::Dtype::F32,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -115,6 +156,18 @@ impl Dtype {
 }
 
 impl ViewOptions {
+    /// The run of adapters that is to be merged, and its place among the adapters.
+    pub fn run_of_adapters(&self) -> Result<Option<(usize, Run)>> {
+        for (number, merged) in self.merge.iter().enumerate() {
+            if !merged.is_own
+                && let Some(run) = Run::find(&merged.path)?
+            {
+                return Ok(Some((number, run)));
+            }
+        }
+        Ok(None)
+    }
+
     fn split(&self) -> Split {
         match self.max_shard_size {
             Some(limit) => Split::AtMost(limit),
@@ -154,8 +207,27 @@ impl From<&ViewOptions> for Options {
             budget: options
                 .metadata_memory
                 .map_or_else(Budget::default, Budget::of),
+            dequantize: options.dequantize.map(Float::dtype),
+            average: options.average,
+            weights: options.weights,
+            deltas: options
+                .add_delta
+                .into_iter()
+                .map(|delta| (delta.path, delta.weight))
+                .collect(),
+            merge: options.merge.into_iter().map(Weighted::merged).collect(),
+            quantizes: options.quantize.is_some(),
         }
     }
+}
+
+/// The same with the saves that `RUN/latest` leads to now, in members and adapters.
+fn pinned_others(options: &Options) -> Result<Options> {
+    let mut options = options.clone();
+    for path in options.others_mut() {
+        *path = pinned(path)?;
+    }
+    Ok(options)
 }
 
 /// Refuses options that would fail with every checkpoint of a run.
@@ -172,7 +244,7 @@ pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
 pub fn open_with(source: &Path, options: &Options) -> Result<View> {
     let mut others = options.config_from.iter().chain(&options.mapping);
     others.try_for_each(|path| mount::check_source(path))?;
-    let view = View::open(source, options)?;
+    let view = View::open(source, &pinned_others(options)?)?;
     tracing::info!("{}", one_line(&said(source, &view)));
     for note in &view.notes {
         match note.is_warning {

@@ -5,10 +5,10 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::runs;
 use crate::error::Result;
 use crate::output::{Segment, VirtualFile};
 use crate::source::SourceFile;
+use crate::tensor::{Part, Tensor, pieces};
 
 /// Equal for two lists of files only if each byte of both is made in the same way of the same, unchanged source files.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,19 +70,13 @@ pub fn of(files: &[VirtualFile]) -> Result<Fingerprint> {
                 Segment::Tensor(_) => {}
             }
         }
-        runs::each_nest(file, &mut |start, tensor, nest| {
-            add_source(&mut text, nest.stored.file());
-            sources.add(nest.stored.file());
-            let types = (nest.dtype, tensor.dtype());
-            let places = (nest.source, start, nest.destination);
-            add(
-                &mut text,
-                format_args!("{types:?} {places:?} {:?}", nest.loops()),
-            );
-            // Text does not pile up, however many copies make a file.
-            hash.update(text.as_bytes());
-            text.clear();
-        })?;
+        for (start, segment) in file.overlapping(0, file.size()) {
+            if let Segment::Tensor(tensor) = segment {
+                add(&mut text, format_args!("tensor {start}"));
+                tensor.each_stored(&mut |stored| sources.add(stored.file()));
+                add_tensor(&mut hash, &mut text, tensor)?;
+            }
+        }
     }
     hash.update(text.as_bytes());
     Ok(Fingerprint {
@@ -110,6 +104,43 @@ impl Sources {
             self.hash.update(line.as_bytes());
         }
     }
+}
+
+/// Every copy that makes a tensor, and every kernel with its inputs.
+fn add_tensor(hash: &mut Sha256, text: &mut String, tensor: &Tensor) -> Result<()> {
+    let mut last = None;
+    pieces(tensor, 0..u64::MAX, &mut |piece| {
+        match piece {
+            Part::Stored(nest) => {
+                add_source(text, nest.stored.file());
+                let types = (nest.dtype, tensor.dtype());
+                let places = (nest.source, nest.destination);
+                add(
+                    text,
+                    format_args!("{types:?} {places:?} {:?}", nest.loops()),
+                );
+            }
+            Part::Computed(part) => {
+                let places = (&part.rows, &part.columns, part.destination);
+                let steps = (part.row_target, part.column_target);
+                let types = (part.tensor.dtype(), tensor.dtype());
+                add(text, format_args!("{types:?} {places:?} {steps:?}"));
+                let computed = part.tensor.as_computed();
+                if let Some((kernel, inputs)) = computed
+                    && last.replace(part.tensor.identity()) != Some(part.tensor.identity())
+                {
+                    add(text, format_args!("{kernel:?}"));
+                    for input in inputs {
+                        add_tensor(hash, text, input)?;
+                    }
+                }
+            }
+        }
+        // Text does not pile up, however many copies make a file.
+        hash.update(text.as_bytes());
+        text.clear();
+        Ok(())
+    })
 }
 
 fn add_source(text: &mut String, source: &SourceFile) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::output::{Piece, Segment, VirtualFile};
 use crate::source::SourceFile;
-use crate::tensor::{Dtype, Nest, Tensor, nests};
+use crate::tensor::{Dtype, Nest, Part, Tensor, pieces};
 
 /// `length` bytes of a source that lie in a file unchanged.
 #[derive(Debug, Clone)]
@@ -17,15 +17,17 @@ pub struct Run {
 }
 
 /// Calls `visit` for each copy out of a source file, with the offset of its piece of the file and the type that it becomes.
-pub fn each_nest<'a>(
+fn each_nest<'a>(
     file: &'a VirtualFile,
     visit: &mut dyn FnMut(u64, &Tensor, Nest<'a>),
 ) -> Result<()> {
     file.each_piece(0, file.size(), &mut |start, piece| match piece {
         Piece::Tensor(tensor, range) => {
             let units = range.start / tensor.unit()..range.end / tensor.unit();
-            nests(tensor, units, &mut |nest| {
-                visit(start, tensor, nest);
+            pieces(tensor, units, &mut |part| {
+                if let Part::Stored(nest) = part {
+                    visit(start, tensor, nest);
+                }
                 Ok(())
             })
         }

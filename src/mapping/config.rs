@@ -78,6 +78,22 @@ impl Config {
         changed
     }
 
+    /// Sets what the whole model has.
+    pub fn set_root(&mut self, key: &str, value: Value) {
+        self.root.insert(key.to_owned(), value);
+    }
+
+    /// Removes keys of the root and of the text section. Whether there were any.
+    pub fn remove(&mut self, keys: &[&str]) -> bool {
+        let before = self.root.clone();
+        self.root.retain(|key, _| !keys.contains(&&**key));
+        let text = self.root.get_mut("text_config");
+        if let Some(text) = text.and_then(Value::as_object_mut) {
+            text.retain(|key, _| !keys.contains(&&**key));
+        }
+        self.root != before
+    }
+
     pub fn json(&self) -> &Map<String, Value> {
         &self.root
     }

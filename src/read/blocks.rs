@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::block::Block;
+use super::factors::Factors;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -55,6 +56,18 @@ pub(super) fn produce_ahead(tensor: &Tensor, end: u64, following: impl FnOnce() 
         // Without a thread the reader produces it when it gets there.
         thread::Builder::new().spawn(move || block.produce()).ok();
     }
+}
+
+/// How many bytes of inputs that many replies share are kept.
+pub(super) fn limit_of_factors() -> u64 {
+    cache().limit / 2
+}
+
+/// Calls `f` with the inputs that are kept, and how many bytes of them may be.
+pub(super) fn with_factors<T>(f: impl FnOnce(&mut Factors, u64) -> T) -> T {
+    let mut cache = cache();
+    let limit = cache.limit / 2;
+    f(cache.factors.get_or_insert_default(), limit)
 }
 
 /// A block, and how far its readers are.
@@ -106,6 +119,8 @@ struct Cache {
     limit: u64,
     /// Least recently used first.
     entries: Vec<Entry>,
+    /// Inputs of kernels; of each limit they take at most half.
+    factors: Option<Factors>,
 }
 
 impl Cache {
@@ -174,7 +189,7 @@ impl Cache {
     /// What blocks that are in use leave.
     fn room(&self) -> u64 {
         let taken: u64 = self.in_use().map(|entry| entry.block.cost()).sum();
-        self.limit.saturating_sub(taken)
+        self.limit.saturating_sub(taken + self.bytes_of_factors())
     }
 
     fn in_use(&self) -> impl Iterator<Item = &Entry> {
@@ -196,7 +211,16 @@ impl Cache {
             .collect()
     }
 
+    fn bytes_of_factors(&self) -> u64 {
+        self.factors.as_ref().map_or(0, Factors::bytes)
+    }
+
     fn held(&self) -> u64 {
+        let factors = self.bytes_of_factors();
+        factors + self.blocks_held()
+    }
+
+    fn blocks_held(&self) -> u64 {
         self.entries.iter().map(|entry| entry.block.cost()).sum()
     }
 }
@@ -205,6 +229,7 @@ fn cache() -> MutexGuard<'static, Cache> {
     static CACHE: Mutex<Cache> = Mutex::new(Cache {
         limit: 128 << 20,
         entries: Vec::new(),
+        factors: None,
     });
     CACHE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -233,6 +258,7 @@ mod tests {
         Cache {
             limit,
             entries: Vec::new(),
+            factors: None,
         }
     }
 

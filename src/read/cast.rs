@@ -3,6 +3,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::compute::{e4m3, e8m0};
 use crate::tensor::Dtype;
 
 /// Elements converted at a time, so that both sides stay in the first-level cache.
@@ -22,7 +23,8 @@ pub(super) fn cast(from: Dtype, source: &[u8], to: Dtype, target: &mut [u8]) {
     }
 }
 
-fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
+/// Little-endian elements of `source` as f32. A byte without a float type of its own is an exponent (F8_E8M0).
+pub(super) fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
     match from {
         Dtype::BF16 => {
             for (float, bytes) in floats.iter_mut().zip(source.as_chunks().0) {
@@ -31,16 +33,29 @@ fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
         }
         Dtype::F16 => {
             let mut halves = [f16::ZERO; BLOCK];
-            let halves = &mut halves[..floats.len()];
-            for (half, bytes) in halves.iter_mut().zip(source.as_chunks().0) {
-                *half = f16::from_le_bytes(*bytes);
+            let (bytes, _) = source.as_chunks();
+            for (floats, bytes) in floats.chunks_mut(BLOCK).zip(bytes.chunks(BLOCK)) {
+                let halves = &mut halves[..floats.len()];
+                for (half, bytes) in halves.iter_mut().zip(bytes) {
+                    *half = f16::from_le_bytes(*bytes);
+                }
+                halves.convert_to_f32_slice(floats);
             }
-            halves.convert_to_f32_slice(floats);
         }
         // torch too goes through f32 to the 16-bit types, and so rounds twice.
         Dtype::F64 => {
             for (float, bytes) in floats.iter_mut().zip(source.as_chunks().0) {
                 *float = f64::from_le_bytes(*bytes) as f32;
+            }
+        }
+        Dtype::F8_E4M3 => {
+            for (float, byte) in floats.iter_mut().zip(source) {
+                *float = e4m3(*byte);
+            }
+        }
+        Dtype::F8_E8M0 | Dtype::U8 => {
+            for (float, byte) in floats.iter_mut().zip(source) {
+                *float = e8m0(*byte);
             }
         }
         _ => {
@@ -51,7 +66,8 @@ fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
     }
 }
 
-fn narrow(to: Dtype, floats: &[f32], target: &mut [u8]) {
+/// Floats as little-endian elements of a type that a cast may give.
+pub(super) fn narrow(to: Dtype, floats: &[f32], target: &mut [u8]) {
     match to {
         Dtype::BF16 => {
             for (bytes, float) in target.as_chunks_mut().0.iter_mut().zip(floats) {
@@ -60,10 +76,13 @@ fn narrow(to: Dtype, floats: &[f32], target: &mut [u8]) {
         }
         Dtype::F16 => {
             let mut halves = [f16::ZERO; BLOCK];
-            let halves = &mut halves[..floats.len()];
-            halves.convert_from_f32_slice(floats);
-            for (bytes, half) in target.as_chunks_mut().0.iter_mut().zip(halves) {
-                *bytes = half.to_le_bytes();
+            let (target, _) = target.as_chunks_mut();
+            for (floats, target) in floats.chunks(BLOCK).zip(target.chunks_mut(BLOCK)) {
+                let halves = &mut halves[..floats.len()];
+                halves.convert_from_f32_slice(floats);
+                for (bytes, half) in target.iter_mut().zip(halves) {
+                    *bytes = half.to_le_bytes();
+                }
             }
         }
         _ => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::output::{Segment, VirtualFile};
 use crate::source::SourceFile;
-use crate::tensor::{Tensor, nests};
+use crate::tensor::{Part, Tensor, pieces};
 
 /// The source file whose bytes are exactly those of `file`, if there is one.
 ///
@@ -51,7 +51,11 @@ fn has_tensors(source: &Arc<SourceFile>, file: &VirtualFile) -> Result<bool> {
 
 fn lies_at(tensor: &Tensor, source: &Arc<SourceFile>, start: u64) -> Result<bool> {
     let mut lies = true;
-    nests(tensor, 0..u64::MAX, &mut |nest| {
+    pieces(tensor, 0..u64::MAX, &mut |piece| {
+        let Part::Stored(nest) = piece else {
+            lies = false;
+            return Ok(());
+        };
         let is_plain = nest.dtype == tensor.dtype() && nest.is_contiguous_inside();
         lies &= is_plain
             && nest.loops().len() <= 1

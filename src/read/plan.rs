@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::cast_copy::CastCopy;
+use super::computed::ComputedCopy;
 use super::scatter::{self, Copy};
 use super::span::Span;
 use super::tiles::Production;
 use super::{blocks, read_tensor_at, room};
 use crate::error::Result;
 use crate::output::{Piece, VirtualFile};
-use crate::tensor::{Nest, Tensor, nests};
+use crate::tensor::{Nest, Part, Tensor, pieces, pieces_of_box};
 
 /// A range of a tensor that is taken from blocks.
 struct Transposed<'a> {
@@ -63,6 +64,7 @@ pub(super) struct Plan<'a> {
     copies: Vec<Copy<'a>>,
     stages: Vec<CastCopy<'a>>,
     productions: Vec<Production<'a>>,
+    computed: Vec<ComputedCopy<'a>>,
     transposed: Vec<Transposed<'a>>,
     /// What those are produced from.
     behind_blocks: Vec<Span>,
@@ -104,6 +106,17 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
+    /// A box of a matrix, row after row.
+    pub fn of_box(tensor: &'a Tensor, rows: Range<u64>, columns: Range<u64>) -> Result<Self> {
+        let mut plan = Self::default();
+        pieces_of_box(tensor, rows, columns, &mut |piece| {
+            plan.add_piece(tensor, piece, 0);
+            Ok(())
+        })?;
+        plan.join();
+        Ok(plan)
+    }
+
     fn join(&mut self) {
         scatter::join(&mut self.copies);
         self.stages.dedup_by(|next, last| last.takes(next));
@@ -121,13 +134,13 @@ impl<'a> Plan<'a> {
         let unit = tensor.unit();
         if from.is_multiple_of(unit) && to.is_multiple_of(unit) {
             let mut part = Self::default();
-            nests(tensor, from / unit..to / unit, &mut |nest| {
-                part.add_nest(tensor, nest, destination);
+            pieces(tensor, from / unit..to / unit, &mut |piece| {
+                part.add_piece(tensor, piece, destination);
                 Ok(())
             })?;
             let is_part = to - from < tensor.bytes();
-            if self.uses_blocks && is_part && !part.productions.is_empty() {
-                self.behind_blocks.extend(part.spans());
+            if self.uses_blocks && is_part && part.is_transposed() {
+                self.behind_blocks.extend(part.spans()?);
                 self.transposed.push(Transposed {
                     destination,
                     tensor,
@@ -137,6 +150,7 @@ impl<'a> Plan<'a> {
                 self.copies.append(&mut part.copies);
                 self.stages.append(&mut part.stages);
                 self.productions.append(&mut part.productions);
+                self.computed.append(&mut part.computed);
             }
             return Ok(());
         }
@@ -147,6 +161,22 @@ impl<'a> Plan<'a> {
         whole.drain(..(from - first) as usize);
         self.ready.push((destination, whole.into()));
         Ok(())
+    }
+
+    /// Whether neighbours of the reply are no neighbours of what it is read from or computed as.
+    fn is_transposed(&self) -> bool {
+        !self.productions.is_empty() || self.computed.iter().any(ComputedCopy::is_transposed)
+    }
+
+    fn add_piece(&mut self, tensor: &'a Tensor, part: Part<'a>, destination: usize) {
+        match part {
+            Part::Stored(nest) => self.add_nest(tensor, nest, destination),
+            Part::Computed(part) => self.computed.push(ComputedCopy {
+                part,
+                dtype: tensor.dtype(),
+                destination,
+            }),
+        }
     }
 
     fn add_nest(&mut self, tensor: &'a Tensor, nest: Nest<'a>, destination: usize) {
@@ -165,14 +195,17 @@ impl<'a> Plan<'a> {
     }
 
     /// What the files are read in.
-    pub fn spans(&mut self) -> impl Iterator<Item = Span> {
+    pub fn spans(&mut self) -> Result<impl Iterator<Item = Span>> {
+        let computed = self.computed.iter().map(ComputedCopy::spans);
+        let computed: Vec<Vec<Span>> = computed.collect::<Result<_>>()?;
         let stages = self.stages.iter_mut().flat_map(CastCopy::spans);
         let productions = self.productions.iter().map(Production::span);
         let behind_blocks = self.behind_blocks.drain(..);
-        scatter::spans(&mut self.copies)
+        Ok(scatter::spans(&mut self.copies)
             .chain(stages)
             .chain(productions)
             .chain(behind_blocks)
+            .chain(computed.into_iter().flatten()))
     }
 
     /// How far the last transposed tensor is read by a request that goes up to `end` of the file.
@@ -201,6 +234,9 @@ impl<'a> Plan<'a> {
         }
         for production in &self.productions {
             production.execute(reply)?;
+        }
+        for computed in &self.computed {
+            computed.execute(reply)?;
         }
         for part in self.transposed {
             let length = (part.range.end - part.range.start) as usize;

@@ -1,5 +1,6 @@
 //! The provenance of a tensor: the stored arrays under it and the operations in between.
 
+use super::computed::Kernel;
 use super::stored::Stored;
 use super::view::{Expression, Tensor};
 
@@ -14,8 +15,10 @@ impl Tensor {
                 .for_each(|tile| tile.tensor.each_stored(visit)),
             Expression::Narrow { of, .. }
             | Expression::Permute { of, .. }
-            | Expression::Reshape { of, .. }
-            | Expression::Cast { of } => of.each_stored(visit),
+            | Expression::Reshape { of, .. } => of.each_stored(visit),
+            Expression::Computed { inputs, .. } => {
+                inputs.iter().for_each(|input| input.each_stored(visit));
+            }
         }
     }
 
@@ -39,7 +42,9 @@ impl Tensor {
             }
             Expression::Permute { axes, .. } => format!("permute{axes:?}"),
             Expression::Reshape { .. } => format!("reshape{}", self.shape()),
-            Expression::Cast { .. } => format!("cast {}", self.dtype()),
+            Expression::Computed { kernel, .. } => {
+                format!("{} {}", kernel.formula(), self.dtype())
+            }
         };
         let mut operations = self.child().map_or(Vec::new(), Self::operations);
         operations.push(own);
@@ -51,14 +56,15 @@ impl Tensor {
             Expression::Stored(_) | Expression::Tiled(_) => None,
             Expression::Narrow { of, .. }
             | Expression::Permute { of, .. }
-            | Expression::Reshape { of, .. }
-            | Expression::Cast { of } => Some(of),
+            | Expression::Reshape { of, .. } => Some(of),
+            Expression::Computed { inputs, .. } => inputs.first(),
         }
     }
 
+    /// Whether a cast lies between this tensor and the arrays or kernels under it.
     pub(super) fn has_cast(&self) -> bool {
         match self.expression() {
-            Expression::Cast { .. } => true,
+            Expression::Computed { kernel, .. } => *kernel == Kernel::Cast,
             Expression::Tiled(tiling) => tiling.tiles().iter().any(|tile| tile.tensor.has_cast()),
             _ => self.child().is_some_and(Self::has_cast),
         }

@@ -5,24 +5,25 @@
 
 use std::ops::Range;
 
+use super::computed::Kernel;
 use super::nest::{Loop, Nest};
-use super::region::{Region, Visit, flat_runs, split};
+use super::region::{Region, Side, Visit, flat_runs, split};
 use super::reshape::Group;
 use super::shape::Shape;
 use super::stored::Stored;
 use super::tiling::{Tiling, span};
-use super::view::{Expression, Tensor, units};
+use super::view::{Expression, Tensor, impossible, units};
 use crate::error::Result;
 
-/// Calls `emit` with nests that together copy exactly the elements of `range`, in row-major order, each once.
+/// Calls `emit` with pieces that together are exactly the elements of `range`, in row-major order, each once.
 /// For types smaller than a byte the range counts bytes.
 ///
 /// # Errors
 /// Those of finding where a deferred array lies, and those of `emit`.
-pub fn nests<'a>(
+pub fn pieces<'a>(
     tensor: &'a Tensor,
     range: Range<u64>,
-    emit: &mut dyn FnMut(Nest<'a>) -> Result<()>,
+    emit: &mut dyn FnMut(Part<'a>) -> Result<()>,
 ) -> Result<()> {
     let end = range.end.min(tensor.units());
     let Some(count) = end.checked_sub(range.start).filter(|count| *count > 0) else {
@@ -40,11 +41,95 @@ pub fn nests<'a>(
     )
 }
 
-type Emit<'e, 'a> = &'e mut dyn FnMut(Nest<'a>) -> Result<()>;
+/// The same of a tensor in which nothing is computed but casts.
+///
+/// # Errors
+/// Those of [`pieces`], and for a tensor that a kernel computes.
+pub fn nests<'a>(
+    tensor: &'a Tensor,
+    range: Range<u64>,
+    emit: &mut dyn FnMut(Nest<'a>) -> Result<()>,
+) -> Result<()> {
+    pieces(tensor, range, &mut |part| match part {
+        Part::Stored(nest) => emit(nest),
+        Part::Computed(_) => impossible("a computed tensor lies in no file".to_owned()),
+    })
+}
+
+/// The same for a box of a matrix, row after row.
+pub fn pieces_of_box<'a>(
+    tensor: &'a Tensor,
+    rows: Range<u64>,
+    columns: Range<u64>,
+    emit: &mut dyn FnMut(Part<'a>) -> Result<()>,
+) -> Result<()> {
+    let (height, width) = (rows.end - rows.start, columns.end - columns.start);
+    let side = |range: Range<u64>, stride| Side {
+        origin: range.start,
+        size: range.end - range.start,
+        stride,
+    };
+    if height == 0 || width == 0 {
+        return Ok(());
+    }
+    let region = Region::default()
+        .with(side(rows, width))
+        .with(side(columns, 1));
+    visit(tensor, &region, emit)
+}
+
+/// A part of a request: elements that lie in a file, or a box of a computed matrix.
+#[derive(Debug)]
+pub enum Part<'a> {
+    Stored(Nest<'a>),
+    Computed(ComputedBox<'a>),
+}
+
+/// A box of a computed matrix, and the places of its elements in the request.
+#[derive(Debug, Clone)]
+pub struct ComputedBox<'a> {
+    pub tensor: &'a Tensor,
+    pub rows: Range<u64>,
+    pub columns: Range<u64>,
+    /// Elements between the start of the requested range and the first element.
+    pub destination: u64,
+    /// Elements of the request between rows, and between neighbours of a row.
+    pub row_target: u64,
+    pub column_target: u64,
+}
+
+impl<'a> ComputedBox<'a> {
+    /// A box of a matrix with both of its sides; nothing of one of another rank, which no kernel makes.
+    fn new(tensor: &'a Tensor, region: &Region) -> Option<Self> {
+        let [rows, columns] = region.sides() else {
+            return None;
+        };
+        let range = |side: &Side| side.origin..side.origin + side.size;
+        Some(Self {
+            tensor,
+            rows: range(rows),
+            columns: range(columns),
+            destination: region.base,
+            row_target: rows.stride,
+            column_target: columns.stride,
+        })
+    }
+}
+
+type Emit<'e, 'a> = &'e mut dyn FnMut(Part<'a>) -> Result<()>;
+
 fn visit<'a>(tensor: &'a Tensor, region: &Region, emit: Emit<'_, 'a>) -> Result<()> {
     match tensor.expression() {
-        Expression::Stored(stored) => emit(nest(tensor, stored, region)?),
-        Expression::Cast { of } => visit(of, region, emit),
+        Expression::Stored(stored) => emit(Part::Stored(nest(tensor, stored, region)?)),
+        // Rounding and moving elements may be done in either order: the reader rounds what it reads.
+        Expression::Computed {
+            kernel: Kernel::Cast,
+            inputs,
+        } => inputs.iter().try_for_each(|of| visit(of, region, emit)),
+        Expression::Computed { .. } => match ComputedBox::new(tensor, region) {
+            Some(part) => emit(Part::Computed(part)),
+            None => impossible("a kernel gives matrices alone".to_owned()),
+        },
         Expression::Narrow { of, dim, start } => {
             let mut region = region.clone();
             region.sides[*dim].origin += start;

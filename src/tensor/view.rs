@@ -1,7 +1,9 @@
 //! The operations on tensors: each builds an expression and reads nothing.
 
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
+use super::computed::Kernel;
 use super::dtype::Dtype;
 use super::reshape::{Group, groups};
 use super::shape::{Dims, Shape};
@@ -31,6 +33,14 @@ impl PartialEq for Identity {
     }
 }
 
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_ptr().hash(state);
+    }
+}
+
 #[derive(Debug)]
 struct Node {
     dtype: Dtype,
@@ -56,8 +66,10 @@ pub(super) enum Expression {
         of: Tensor,
         groups: Box<[Group]>,
     },
-    Cast {
-        of: Tensor,
+    /// Elements that a kernel makes of those of its inputs.
+    Computed {
+        kernel: Kernel,
+        inputs: Box<[Tensor]>,
     },
 }
 
@@ -227,22 +239,6 @@ impl Tensor {
         ))
     }
 
-    /// The elements rounded to another float type, as torch's `.to()` rounds.
-    pub fn cast(&self, dtype: Dtype) -> Result<Self> {
-        if dtype == self.0.dtype {
-            return Ok(self.clone());
-        }
-        if !(dtype.is_cast() && self.0.dtype.is_castable()) || self.has_cast() {
-            return impossible(format!("no cast from {} to {dtype}", self.0.dtype));
-        }
-        let of = self.clone();
-        Ok(Self::new(
-            dtype,
-            self.0.shape.clone(),
-            Expression::Cast { of },
-        ))
-    }
-
     /// Bytes of the smallest piece that can be addressed: an element, or a byte of a type smaller than one.
     pub fn unit(&self) -> u64 {
         unit_bytes(self.0.dtype)
@@ -265,7 +261,7 @@ impl Tensor {
         }
     }
 
-    fn new(dtype: Dtype, shape: Shape, expression: Expression) -> Self {
+    pub(super) fn new(dtype: Dtype, shape: Shape, expression: Expression) -> Self {
         Self(Arc::new(Node {
             dtype,
             shape,
@@ -297,7 +293,7 @@ pub(super) fn units(dtype: Dtype, shape: &Shape) -> Result<Shape> {
     }
 }
 
-fn checked(dims: &[u64]) -> Result<Shape> {
+pub(super) fn checked(dims: &[u64]) -> Result<Shape> {
     match Shape::new(dims) {
         Some(shape) => Ok(shape),
         None => impossible(format!(

@@ -1,18 +1,63 @@
 //! A LoRA adapter as PEFT's folder: `adapter_model.safetensors` and `adapter_config.json`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::config::ConfigFile;
+use super::config::{self, ConfigFile};
 use super::{DtypeChoice, Options, OutputFormat, View, detect_system, dtype, side_files};
-use crate::checkpoint::{self, Adapter, Checkpoint, lora::is_pefts};
+use crate::checkpoint::{self, Adapter, Checkpoint, SideFile, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, System, Tables};
-use crate::output::{self, Attributes, Naming, Split, VirtualFile, Weights};
+use crate::output::{self, Attributes, Naming, Split, Weights};
+use crate::source::SourceFile;
 use crate::tensor::SourceTensor;
 
 const CONFIG: &str = "adapter_config.json";
+
+/// An adapter under PEFT's names, and its config.
+pub struct Loaded {
+    pub tensors: Vec<MappedTensor>,
+    pub config: Map<String, Value>,
+    /// adapter_config.json, where there is one.
+    file: Option<Arc<SourceFile>>,
+    system: Option<String>,
+}
+
+/// The adapter of a checkpoint. `side_files` has the config.json of the model, for names that are not PEFT's.
+pub fn load(checkpoint: &Checkpoint, side_files: &[SideFile], options: &Options) -> Result<Loaded> {
+    let Adapter {
+        tensors,
+        config: file,
+        training,
+    } = checkpoint.adapter()?;
+    let named = options
+        .config_from
+        .as_deref()
+        .map(checkpoint::adapter_config_in);
+    let named = named.transpose()?.flatten();
+    // Where adapters are merged, --config-from is the base's.
+    let file = match options.merge.is_empty() {
+        true => named.or(file),
+        false => file.or(named),
+    };
+    let are_pefts = tensors.iter().all(|tensor| is_pefts(&tensor.name));
+    let (system, tensors) = match are_pefts {
+        true => (None, mapping::pass_through(tensors)?.tensors),
+        false => map(checkpoint, &tensors, side_files, options)?,
+    };
+    let config = match &file {
+        Some(file) => config::read(file)?,
+        None => made(&tensors, &training.unwrap_or_default(), options.lora_alpha)?,
+    };
+    Ok(Loaded {
+        tensors,
+        config,
+        file,
+        system,
+    })
+}
 
 pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
     if !matches!(options.layout, OutputFormat::Hf | OutputFormat::Npy) {
@@ -20,21 +65,13 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
             "an adapter is read in PEFT's own layout alone; leave out --as".to_owned(),
         ));
     }
-    let Adapter {
-        tensors,
+    let side_files = side_files(&checkpoint, options)?;
+    let Loaded {
+        mut tensors,
         config,
-        training,
-    } = checkpoint.adapter()?;
-    let named = options
-        .config_from
-        .as_deref()
-        .map(checkpoint::adapter_config_in);
-    let config = named.transpose()?.flatten().or(config);
-    let are_pefts = tensors.iter().all(|tensor| is_pefts(&tensor.name));
-    let (system, mut tensors) = match are_pefts {
-        true => (None, mapping::pass_through(tensors)?.tensors),
-        false => map(&checkpoint, &tensors, options)?,
-    };
+        file,
+        system,
+    } = load(&checkpoint, &side_files, options)?;
     match options.dtype {
         DtypeChoice::Keep => {}
         DtypeChoice::To(to) => tensors = dtype::cast(tensors, Some(to), None)?,
@@ -51,9 +88,12 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         total_parameters: 0,
     };
     let mut files = options.layout.weight_files(&tensors, &weights);
-    files.push(match config {
+    files.push(match file {
         Some(file) => output::source_file(CONFIG, file),
-        None => made(&tensors, &training.unwrap_or_default(), options.lora_alpha)?,
+        None => {
+            let attributes = Attributes::of(output::sources(&tensors));
+            output::inline_file(CONFIG, output::python_json(&config), attributes)
+        }
     });
     Ok(View {
         system: system.unwrap_or(checkpoint.layout.word().to_owned()),
@@ -71,11 +111,11 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
 fn map(
     checkpoint: &Checkpoint,
     tensors: &[SourceTensor],
+    side_files: &[SideFile],
     options: &Options,
 ) -> Result<(Option<String>, Vec<MappedTensor>)> {
     let tables = Tables::load(options.mapping.as_deref())?;
-    let side_files = side_files(checkpoint, options)?;
-    let config = ConfigFile::find(checkpoint, &side_files, &tables, options)?;
+    let config = ConfigFile::find(checkpoint, side_files, &tables, options)?;
     let Some(family) = config.family(&tables, options) else {
         return Err(Error::Mapping(format!(
             "the adapter has names like {}, and no table knows family {}: add one with --mapping FILE",
@@ -118,7 +158,7 @@ fn made(
     tensors: &[MappedTensor],
     training: &Map<String, Value>,
     alpha: Option<f64>,
-) -> Result<VirtualFile> {
+) -> Result<Map<String, Value>> {
     let Some(alpha) = alpha
         .map(Value::from)
         .or(training.get("lora_alpha").cloned())
@@ -144,12 +184,10 @@ fn made(
     if !whole.is_empty() {
         config["modules_to_save"] = json!(whole);
     }
-    let attributes = Attributes::of(output::sources(tensors));
-    Ok(output::inline_file(
-        CONFIG,
-        output::python_json(&config),
-        attributes,
-    ))
+    match config {
+        Value::Object(config) => Ok(config),
+        _ => Ok(Map::new()),
+    }
 }
 
 /// The rank that all modules have.

@@ -1,8 +1,8 @@
 //! Looks into weights at mount time: are two tensors one, is one zero.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::read::read_tensor_at;
-use crate::tensor::Tensor;
+use crate::tensor::{Dtype, Tensor};
 
 /// Tensors up to this many bytes are compared whole.
 const WHOLE: u64 = 64 << 20;
@@ -43,4 +43,29 @@ fn blocks(bytes: u64) -> impl Iterator<Item = (u64, usize)> {
     let step = if bytes <= WHOLE { 1 } else { count / 1024 };
     let starts = (0..count).step_by(step as usize).map(|block| block * BLOCK);
     starts.map(move |start| (start, BLOCK.min(bytes - start) as usize))
+}
+
+/// The numbers of a small tensor of integers, such as a shape.
+pub fn integers(tensor: &Tensor) -> Result<Vec<u64>> {
+    const MOST: u64 = 64;
+    let width = match tensor.dtype() {
+        Dtype::I64 => 8,
+        Dtype::I32 => 4,
+        dtype => return Err(Error::Mapping(format!("a shape of type {dtype}"))),
+    };
+    if tensor.bytes() > MOST {
+        return Err(Error::Mapping(format!(
+            "a shape of {} bytes",
+            tensor.bytes()
+        )));
+    }
+    let mut bytes = vec![0; tensor.bytes() as usize];
+    read_tensor_at(tensor, 0, &mut bytes)?;
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |all, byte| all << 8 | u64::from(*byte))
+    };
+    Ok(bytes.chunks_exact(width).map(number).collect())
 }

@@ -170,6 +170,31 @@ impl<'a> ConfigFile<'a> {
         }
     }
 
+    /// Takes out what says that the weights are quantized.
+    pub fn dequantize(&mut self) {
+        let keys = ["quantization_config", "compression_config"];
+        self.changed |= self.values.remove(&keys);
+        if let Origin::File(_, text) = &mut self.origin {
+            for key in keys {
+                text.remove(None, key);
+                text.remove(Some(TEXT), key);
+            }
+        }
+    }
+
+    /// Replaces what config.json says, or adds it.
+    pub fn set(&mut self, key: &str, value: Value) {
+        if self.values.get(key).is_some() {
+            return self.replace(key, value);
+        }
+        if let Origin::File(_, text) = &mut self.origin {
+            text.remove(None, key);
+            text.add(None, key, &value);
+        }
+        self.values.set_root(key, value);
+        self.changed = true;
+    }
+
     fn replace(&mut self, key: &str, value: Value) {
         if self.values.replace(key, value.clone()) {
             self.changed = true;

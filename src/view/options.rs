@@ -1,8 +1,8 @@
 //! What a user may choose about a view.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Opening};
 use crate::error::{Error, Result};
 use crate::mapping::{MappedTensor, Tables};
 use crate::output::{self, Split, VirtualFile, Weights};
@@ -100,15 +100,89 @@ pub struct Options {
     pub accepts_rewritten: bool,
     /// For the metadata of all checkpoints that are opened with these options.
     pub budget: Budget,
+    /// Show quantized weights as floats of this type.
+    pub dequantize: Option<Dtype>,
+    /// Checkpoints that are averaged with the source.
+    pub average: Vec<PathBuf>,
+    /// The weight of the source in the average, then those of the others; none for equal ones.
+    pub weights: Vec<f64>,
+    /// Checkpoints whose differences from the source are added, each with its weight.
+    pub deltas: Vec<(PathBuf, f64)>,
+    /// Adapters that are merged, in this order.
+    pub merge: Vec<MergedAdapter>,
+    /// Show linear weights as block fp8.
+    pub quantizes: bool,
+}
+
+/// An adapter, and the weight with which it is merged.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MergedAdapter {
+    /// The one that the source itself holds.
+    Own {
+        weight: f64,
+    },
+    At {
+        path: PathBuf,
+        weight: f64,
+    },
 }
 
 impl Options {
     /// Refuses what would fail with any checkpoint: files that are not there, or not what they should be.
     pub fn check(&self) -> Result<()> {
+        self.check_weights()?;
         let tables = Tables::load(self.mapping.as_deref())?;
         target::names_of(self, &tables)?;
         let config_from = self.config_from.as_deref();
         config_from.map_or(Ok(()), |path| checkpoint::side_files_in(path).map(drop))
+    }
+}
+
+impl Options {
+    /// The paths of members and adapters.
+    pub fn others_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let merged = self.merge.iter_mut().filter_map(|merged| match merged {
+            MergedAdapter::Own { .. } => None,
+            MergedAdapter::At { path, .. } => Some(path),
+        });
+        let deltas = self.deltas.iter_mut().map(|(path, _)| path);
+        self.average.iter_mut().chain(deltas).chain(merged)
+    }
+
+    /// The same with another adapter in the place of one.
+    pub fn with_adapter(&self, number: usize, other: &Path) -> Self {
+        let mut options = self.clone();
+        if let Some(MergedAdapter::At { path, .. }) = options.merge.get_mut(number) {
+            *path = other.to_owned();
+        }
+        options
+    }
+
+    /// As which a member or an adapter is opened, whose system is its own.
+    pub(super) fn opening_of_other(&self) -> Opening<'_> {
+        Opening {
+            system: None,
+            accepts_rewritten: self.accepts_rewritten,
+            budget: self.budget.clone(),
+        }
+    }
+
+    /// Refuses weights of an average that do not fit its members.
+    pub fn check_weights(&self) -> Result<()> {
+        let (weights, members) = (self.weights.len(), self.average.len() + 1);
+        let refuse = |found: String| {
+            Err(Error::Mapping(format!(
+                "--weights: {found}; give one for SOURCE, then one for each --average"
+            )))
+        };
+        match weights {
+            0 => Ok(()),
+            _ if weights != members => refuse(format!("{weights} numbers for {members} sources")),
+            _ if self.weights.iter().sum::<f64>() as f32 == 0.0 => {
+                refuse("their sum is 0".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -131,6 +205,12 @@ impl Default for Options {
             tied: None,
             accepts_rewritten: false,
             budget: Budget::default(),
+            dequantize: None,
+            average: Vec::new(),
+            weights: Vec::new(),
+            deltas: Vec::new(),
+            merge: Vec::new(),
+            quantizes: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::mapping::{Dropped, MappedTensor};
 use crate::output::{FileRange, VirtualFile, file_ranges};
 use crate::read::passthrough_source;
-use crate::tensor::{Nest, Stored, nests};
+use crate::tensor::{Nest, Part, Stored, Tensor, pieces};
 use crate::view::{Note, Tied, View};
 
 #[derive(Debug, Serialize)]
@@ -188,15 +188,30 @@ impl TensorDetail {
     /// Those of reading where the tensor lies.
     pub fn of(view: &View, mapped: &MappedTensor) -> Result<Self> {
         let mut ranges = Vec::new();
-        nests(&mapped.tensor, 0..u64::MAX, &mut |nest| {
-            ranges.push(RangeReport::of(&nest));
-            Ok(())
-        })?;
+        add_ranges(&mapped.tensor, &mut ranges)?;
         Ok(Self {
             tensor: TensorReport::of(mapped, &file_ranges(&view.files)),
             ranges,
         })
     }
+}
+
+/// The ranges of a tensor, and of a computed one those of its inputs, in their order.
+fn add_ranges(tensor: &Tensor, ranges: &mut Vec<RangeReport>) -> Result<()> {
+    let mut computed = None;
+    pieces(tensor, 0..u64::MAX, &mut |piece| {
+        match piece {
+            Part::Stored(nest) => ranges.push(RangeReport::of(&nest)),
+            Part::Computed(part) if computed == Some(part.tensor.identity()) => {}
+            Part::Computed(part) => {
+                computed = Some(part.tensor.identity());
+                let (_, inputs) = part.tensor.as_computed().unzip();
+                let mut inputs = inputs.unwrap_or_default().iter();
+                inputs.try_for_each(|input| add_ranges(input, ranges))?;
+            }
+        }
+        Ok(())
+    })
 }
 
 impl RangeReport {

@@ -62,6 +62,8 @@ impl Text {
     /// Adds a member behind the last of the object at `section`.
     pub fn add(&mut self, section: Option<&str>, key: &str, value: &Value) {
         let indent = if section.is_some() { "    " } else { "  " };
+        let value = serde_json::to_string_pretty(value).unwrap_or_default();
+        let value = value.replace('\n', &format!("\n{indent}"));
         let member = format!("{}: {value}", Value::from(key));
         match self.members(section).last() {
             Some((_, place)) => self
@@ -71,6 +73,23 @@ impl Text {
                 let start = self.start(section).map_or(0, |start| start + 1);
                 self.0.insert_str(start, &format!("\n{indent}{member}\n"));
             }
+        }
+    }
+
+    /// Removes a member of the object at `section`, with the comma before it, or behind it where it is the first.
+    pub fn remove(&mut self, section: Option<&str>, key: &str) {
+        while let Some((start, members)) = self.start(section).map(|at| (at, self.members(section)))
+            && let Some(number) = members.iter().position(|(name, _)| name == key)
+            && let Some((_, own)) = members.get(number)
+        {
+            let before = number.checked_sub(1).and_then(|last| members.get(last));
+            let comma = self.0.get(own.end..).and_then(|rest| rest.find(','));
+            let range = match (before, members.get(number + 1)) {
+                (Some((_, before)), _) => before.end..own.end,
+                (None, Some(_)) => start + 1..own.end + comma.map_or(0, |comma| comma + 1),
+                (None, None) => start + 1..own.end,
+            };
+            self.0.replace_range(range, "");
         }
     }
 
@@ -209,6 +228,38 @@ mod tests {
             .replace("\"f\\\"32\"", "\"bfloat16\"")
             .replace("\"NaN\"", "\"half\"");
         assert_eq!(text.0, wanted);
+    }
+
+    #[test]
+    fn members_go_with_their_commas() {
+        let removed = |key: &str, section: Option<&str>| {
+            let (mut text, _) =
+                parse("{\n  \"a\": 1,\n  \"b\": {\"c\": 2, \"d\": 3},\n  \"e\": [4]\n}\n").unwrap();
+            text.remove(section, key);
+            parse(&text.0).unwrap();
+            text.0
+        };
+        assert_eq!(
+            removed("a", None),
+            "{\n  \"b\": {\"c\": 2, \"d\": 3},\n  \"e\": [4]\n}\n"
+        );
+        assert_eq!(
+            removed("e", None),
+            "{\n  \"a\": 1,\n  \"b\": {\"c\": 2, \"d\": 3}\n}\n"
+        );
+        assert_eq!(
+            removed("c", Some("b")),
+            "{\n  \"a\": 1,\n  \"b\": { \"d\": 3},\n  \"e\": [4]\n}\n"
+        );
+        assert_eq!(
+            removed("d", Some("b")),
+            "{\n  \"a\": 1,\n  \"b\": {\"c\": 2},\n  \"e\": [4]\n}\n"
+        );
+        let (mut text, _) = parse("{\"a\": 1}").unwrap();
+        text.remove(None, "a");
+        text.remove(None, "b");
+        text.add(None, "b", &serde_json::json!({"c": [1]}));
+        parse(&text.0).unwrap();
     }
 
     #[test]

@@ -1,0 +1,296 @@
+//! Tensors that are computed from others: the kernels, and the formula of each.
+//!
+//! All arithmetic is f32 unless a kernel says otherwise; the result is rounded once, to the type of the tensor, where no
+//! other rounding is named. Every kernel but the cast takes and gives matrices: vectors, experts and transposed weights are
+//! reshaped, stacked and transposed around it.
+
+use super::dtype::Dtype;
+use super::view::{Expression, Tensor, impossible};
+use crate::error::Result;
+
+/// The way from the inputs of a computed tensor to its elements.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kernel {
+    /// The elements of the one input, rounded.
+    Cast,
+    /// `acc = fma(x_i, w_i, acc)` over the inputs in order, then `acc / divisor`.
+    Combine { weights: Box<[f32]>, divisor: f32 },
+    /// `base + (((x_1 - base) * w_1 + (x_2 - base) * w_2) + ...)`, each step rounded. The base is the first input.
+    Deltas { weights: Box<[f32]> },
+    /// `base + delta * scale`, each step rounded. Inputs: base, delta.
+    Shift { scale: f32 },
+    /// `base + (left @ right) * scale`, the product a chain of `fma` over the rank. Inputs: base, left, right, magnitude.
+    LowRank(LowRank),
+    /// `code * scale` of the block in which the element lies. Inputs: codes, scales, then those that `Scaled` names.
+    Scaled(Scaled),
+    /// Codes of F8_E4M3, each the nearest to `x / scale` of its block. Inputs: the matrix, its `BlockScales`.
+    BlockFp8,
+    /// `max(largest magnitude / 448, 1e-12)` of each block of 128 rows and columns.
+    BlockScales,
+}
+
+/// Side of a block that has one scale.
+pub const BLOCK: u64 = 128;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LowRank {
+    pub scale: f32,
+    /// Whether the update is rounded to the base's type before it is added.
+    pub rounds_update: bool,
+    /// Whether each row is brought to the length that the fourth input, one number for each row, gives (DoRA).
+    pub has_magnitude: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaled {
+    pub code: Code,
+    /// Rows and columns of a block.
+    pub block: [u64; 2],
+    pub global: Global,
+    /// Whether the last input holds a zero point for each block, which is taken off the code.
+    pub zero: Option<Zero>,
+}
+
+/// The numbers that codes stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// A byte each.
+    E4M3,
+    /// A byte each.
+    I8,
+    /// Two to a byte, the low half first.
+    E2M1,
+    /// Two to a byte, the low half first; stored 8 higher.
+    U4,
+    /// A byte each; stored 128 higher.
+    U8,
+}
+
+/// A number that stands over the scales of all blocks: the input behind the scales, of one element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Global {
+    None,
+    /// `scale * global`.
+    Times,
+    /// `scale / global`.
+    Over,
+}
+
+/// Storage of zero points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zero {
+    /// A signed byte for each block.
+    I8,
+    /// Eight rows of blocks in a word, the lowest bits first; stored 8 higher.
+    U4,
+    /// Four rows of blocks in a word, the lowest bits first; stored 128 higher.
+    U8,
+}
+
+impl Code {
+    /// Codes in an element of the type in which they are stored.
+    pub fn per_element(self, stored: Dtype) -> u64 {
+        let bytes = stored.bytes().unwrap_or(1);
+        match self {
+            Self::E4M3 | Self::I8 | Self::U8 => bytes,
+            Self::E2M1 | Self::U4 => 2 * bytes,
+        }
+    }
+}
+
+impl Kernel {
+    /// The formula, with the inputs as `x`, `a`, `b` and so on, in the words of docs/computed.md.
+    pub fn formula(&self) -> String {
+        match self {
+            Self::Cast => "cast".to_owned(),
+            Self::Combine { weights, divisor } => format!(
+                "combine(({}) / {divisor})",
+                terms(weights, |i, w| format!("{w} * x{i}"))
+            ),
+            Self::Deltas { weights } => format!(
+                "deltas(x0 + {})",
+                terms(weights, |i, w| format!("{w} * (x{} - x0)", i + 1))
+            ),
+            Self::Shift { scale } => format!("shift(x0 + {scale} * x1)"),
+            Self::LowRank(low_rank) => low_rank.formula(),
+            Self::Scaled(scaled) => scaled.formula(),
+            Self::BlockFp8 => "block_fp8(x0 / x1, blocks of 128 x 128)".to_owned(),
+            Self::BlockScales => "block_scales(max |x0| / 448, blocks of 128 x 128)".to_owned(),
+        }
+    }
+
+    /// Whether each element depends on those at the same place of the inputs alone.
+    fn is_elementwise(&self) -> bool {
+        matches!(
+            self,
+            Self::Cast | Self::Combine { .. } | Self::Deltas { .. } | Self::Shift { .. }
+        )
+    }
+}
+
+fn terms(weights: &[f32], term: impl Fn(usize, f32) -> String) -> String {
+    let terms = weights.iter().enumerate();
+    let terms: Vec<String> = terms.map(|(i, weight)| term(i, *weight)).collect();
+    terms.join(" + ")
+}
+
+impl LowRank {
+    fn formula(&self) -> String {
+        let scale = self.scale;
+        let update = match self.rounds_update {
+            true => format!("round(x1 @ x2 * {scale})"),
+            false => format!("x1 @ x2 * {scale}"),
+        };
+        match self.has_magnitude {
+            true => format!("dora(x3 / |row| * (x0 + {update}))"),
+            false => format!("low_rank(x0 + {update})"),
+        }
+    }
+}
+
+impl Scaled {
+    fn formula(&self) -> String {
+        let Self { code, block, .. } = self;
+        let value = match self.zero {
+            Some(_) => "(x0 - zero)",
+            None => "x0",
+        };
+        let scale = match self.global {
+            Global::None => "x1",
+            Global::Times => "(x1 * x2)",
+            Global::Over => "(x1 / x2)",
+        };
+        let [rows, columns] = block;
+        format!("dequantize({value} * {scale}, {code:?} in blocks of {rows} x {columns})")
+    }
+}
+
+impl Tensor {
+    /// The elements rounded to another float type, as torch's `.to()` rounds.
+    pub fn cast(&self, dtype: Dtype) -> Result<Self> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        if !(dtype.is_cast() && self.dtype().is_castable()) || self.has_cast() {
+            return impossible(format!("no cast from {} to {dtype}", self.dtype()));
+        }
+        let (shape, inputs) = (self.shape().clone(), [self.clone()].into());
+        let kernel = Kernel::Cast;
+        Ok(Self::new(
+            dtype,
+            shape,
+            Expression::Computed { kernel, inputs },
+        ))
+    }
+
+    /// A tensor that `kernel` computes from `inputs`, which are vectors or matrices of the shapes that it takes.
+    ///
+    /// # Errors
+    /// When they do not fit each other.
+    pub fn computed(kernel: Kernel, dtype: Dtype, dims: &[u64], inputs: &[Self]) -> Result<Self> {
+        let (rows, columns) = sides(dims);
+        let elementwise = kernel.is_elementwise();
+        let inputs = inputs.iter().map(|input| match elementwise {
+            true => input.reshape(&[rows, columns]),
+            false => input.as_matrix(),
+        });
+        let inputs: Vec<Self> = inputs.collect::<Result<_>>()?;
+        check(&kernel, dtype, [rows, columns], &inputs)?;
+        let shape = super::view::checked(&[rows, columns])?;
+        let inputs = inputs.into();
+        Self::new(dtype, shape, Expression::Computed { kernel, inputs }).reshape(dims)
+    }
+
+    /// All dimensions but the last as rows.
+    fn as_matrix(&self) -> Result<Self> {
+        let (rows, columns) = sides(self.shape().dims());
+        self.reshape(&[rows, columns])
+    }
+
+    /// The kernel and the inputs of a computed tensor.
+    pub fn as_computed(&self) -> Option<(&Kernel, &[Self])> {
+        match self.expression() {
+            Expression::Computed { kernel, inputs } => Some((kernel, inputs)),
+            _ => None,
+        }
+    }
+
+    /// Rows and columns of a matrix.
+    pub fn sides(&self) -> (u64, u64) {
+        sides(self.shape().dims())
+    }
+}
+
+fn sides(dims: &[u64]) -> (u64, u64) {
+    match dims.split_last() {
+        Some((columns, rows)) => (rows.iter().product(), *columns),
+        None => (1, 1),
+    }
+}
+
+fn check(kernel: &Kernel, dtype: Dtype, of: [u64; 2], inputs: &[Tensor]) -> Result<()> {
+    let wanted = wanted(kernel, dtype, of, inputs);
+    let found: Vec<[u64; 2]> = inputs.iter().map(|input| input.sides().into()).collect();
+    match wanted {
+        Some(wanted) if wanted == found => Ok(()),
+        _ => impossible(format!(
+            "{} of shape {of:?} and type {dtype} cannot be made of matrices {found:?}",
+            kernel.formula()
+        )),
+    }
+}
+
+/// The sides that the inputs must have. `None` where the types or the number of inputs do not fit.
+fn wanted(kernel: &Kernel, dtype: Dtype, of: [u64; 2], inputs: &[Tensor]) -> Option<Vec<[u64; 2]>> {
+    let [rows, columns] = of;
+    let floats = || dtype.is_cast() && inputs.iter().all(|input| input.dtype().is_castable());
+    match kernel {
+        Kernel::Cast => None,
+        Kernel::Combine { weights, .. } => {
+            (floats() && weights.len() == inputs.len()).then(|| vec![of; inputs.len()])
+        }
+        Kernel::Deltas { weights } => {
+            (floats() && weights.len() + 1 == inputs.len()).then(|| vec![of; inputs.len()])
+        }
+        Kernel::Shift { .. } => floats().then(|| vec![of; 2]),
+        Kernel::LowRank(low_rank) => {
+            let (_, rank) = inputs.get(1)?.sides();
+            let mut wanted = vec![of, [rows, rank], [rank, columns]];
+            wanted.extend(low_rank.has_magnitude.then_some([rows, 1]));
+            floats().then_some(wanted)
+        }
+        Kernel::Scaled(scaled) => {
+            let [height, width] = scaled.block;
+            let per_element = scaled.code.per_element(inputs.first()?.dtype());
+            let scales = [rows.div_ceil(height), columns.div_ceil(width)];
+            let mut wanted = vec![[rows, columns.div_ceil(per_element)], scales];
+            wanted.extend((scaled.global != Global::None).then_some([1, 1]));
+            wanted.extend(scaled.zero.map(|zero| zero.sides(scales)));
+            dtype.is_cast().then_some(wanted)
+        }
+        Kernel::BlockFp8 => {
+            let scales = [rows.div_ceil(BLOCK), columns.div_ceil(BLOCK)];
+            (dtype == Dtype::F8_E4M3).then(|| vec![of, scales])
+        }
+        Kernel::BlockScales => {
+            let (rows, columns) = inputs.first()?.sides();
+            let is_of = of == [rows.div_ceil(BLOCK), columns.div_ceil(BLOCK)];
+            (dtype == Dtype::F32 && is_of).then(|| vec![[rows, columns]])
+        }
+    }
+}
+
+impl Zero {
+    /// Rows of blocks in an element of the type in which the zero points are stored.
+    pub fn per_element(self) -> u64 {
+        match self {
+            Self::I8 => 1,
+            Self::U4 => 8,
+            Self::U8 => 4,
+        }
+    }
+
+    fn sides(self, [rows, columns]: [u64; 2]) -> [u64; 2] {
+        [rows.div_ceil(self.per_element()), columns]
+    }
+}
