@@ -112,7 +112,8 @@ fn a_system_that_is_not_the_checkpoints_is_refused_and_the_known_ones_listed() {
         &line,
         &[
             "--system torchtyan",
-            "dcp, deepspeed, hf-sharded, huggingface, huggingface-bin, lingua, megatron, meta, mistral",
+            "dcp, deepspeed, hf-sharded, huggingface, huggingface-bin, lingua",
+            "megatron, meta, mistral",
             "torchtitan, torchtune, torchtune-main, verl",
         ],
     );

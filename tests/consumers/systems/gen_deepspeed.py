@@ -51,6 +51,7 @@ def settings(stage, precision, **zero):
 
 
 def train(rank, model, config, folder, several, exclude):
+    os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]  # else DeepSpeed 0.14 asks numactl for the number of devices
     engine, _, _, _ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(groups(model, several), lr=3e-3), config=config)
     engine.train()
     torch.manual_seed(rank)
