@@ -24,6 +24,7 @@ from case import Case
 BY = "save_pretrained of the same model"
 MOE = dict(head_dim=32, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=44)
 BF16 = torch.bfloat16
+GLM = dict(head_dim=32, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=44, first_k_dense_replace=1, n_shared_experts=1, n_group=2, topk_group=1)
 
 
 def save(rank, state, folder):
@@ -152,30 +153,43 @@ def megatron_fsdp(out, family, special, **changes):
     dcp_case(out, f"megatron-fsdp-{family}", "megatron-fsdp", family, "iter_0000002", state, tensors, config, special)
 
 
+NORMS = {"input_layernorm": "self_attention.linear_qkv.layer_norm_weight", "post_attention_layernorm": "mlp.linear_fc1.layer_norm_weight"}
+GEMMA_NORMS = {"input_layernorm": "self_attention.linear_qkv.layer_norm_weight", "post_attention_layernorm": "self_attention.linear_proj.post_layernorm.weight",
+               "pre_feedforward_layernorm": "mlp.linear_fc1.layer_norm_weight", "post_feedforward_layernorm": "mlp.linear_fc2.post_layernorm.weight"}
+
+
 def mcore_split(tensors, c):
     pad = lambda value: torch.cat([value, torch.full((320 - value.shape[0], value.shape[1]), 7.0)])  # noqa: E731
-    out = {"embedding.word_embeddings.weight": pad(tensors["model.embed_tokens.weight"]), "output_layer.weight": pad(tensors["lm_head.weight"]),
-           "decoder.final_layernorm.weight": tensors["model.norm.weight"]}
+    out = {"embedding.word_embeddings.weight": pad(tensors["model.embed_tokens.weight"]), "decoder.final_layernorm.weight": tensors["model.norm.weight"]}
+    if "lm_head.weight" in tensors:
+        out["output_layer.weight"] = pad(tensors["lm_head.weight"])
     for i in range(c["num_hidden_layers"]):
         mine = {k.removeprefix(f"model.layers.{i}."): v for k, v in tensors.items() if k.startswith(f"model.layers.{i}.")}
-        at = f"decoder.layers.{i}."
-        groups = c["num_key_value_heads"]
-        q, k, v = (mine[f"self_attn.{x}_proj.weight"].chunk(groups) for x in "qkv")
-        out[at + "self_attention.linear_qkv.weight"] = torch.cat([part for group in zip(q, k, v) for part in group])
-        out[at + "self_attention.linear_qkv.layer_norm_weight"] = mine["input_layernorm.weight"]
-        out[at + "self_attention.linear_proj.weight"] = mine["self_attn.o_proj.weight"]
-        for x in "qk":
-            if f"self_attn.{x}_norm.weight" in mine:
-                out[at + f"self_attention.{x}_layernorm.weight"] = mine[f"self_attn.{x}_norm.weight"]
-        if "mlp.gate.weight" in mine:
-            out[at + "mlp.router.weight"], out[at + "pre_mlp_layernorm.weight"] = mine["mlp.gate.weight"], mine["post_attention_layernorm.weight"]
-            for e in range(experts_of(c)):
-                for part, own in (("gate_proj", f"linear_fc1.weight{e}_w"), ("up_proj", f"linear_fc1.weight{e}_v"), ("down_proj", f"linear_fc2.weight{e}")):
-                    out[at + f"mlp.experts.{own}"] = mine[f"mlp.experts.{e}.{part}.weight"]
-        else:
-            out[at + "mlp.linear_fc1.layer_norm_weight"] = mine["post_attention_layernorm.weight"]
-            for part, own in (("gate_proj", "linear_fc1.weight_w"), ("up_proj", "linear_fc1.weight_v"), ("down_proj", "linear_fc2.weight")):
-                out[at + f"mlp.{own}"] = mine[f"mlp.{part}.weight"]
+        layer = mcore_layer(mine, c["num_key_value_heads"])
+        out.update({f"decoder.layers.{i}.{name}": value for name, value in layer.items()})
+    return out
+
+
+def mcore_layer(mine, groups):
+    out = {"self_attention.linear_proj.weight": mine["self_attn.o_proj.weight"]}
+    for kind in ("weight", "bias"):
+        if f"self_attn.q_proj.{kind}" in mine:
+            q, k, v = (mine[f"self_attn.{x}_proj.{kind}"].chunk(groups) for x in "qkv")
+            out[f"self_attention.linear_qkv.{kind}"] = torch.cat([part for group in zip(q, k, v) for part in group])
+    for x in "qk":
+        if f"self_attn.{x}_norm.weight" in mine:
+            out[f"self_attention.{x}_layernorm.weight"] = mine[f"self_attn.{x}_norm.weight"]
+    for theirs, own in (GEMMA_NORMS if "pre_feedforward_layernorm.weight" in mine else NORMS).items():
+        out[own] = mine[f"{theirs}.weight"]
+    if "mlp.gate.weight" in mine:
+        out["mlp.router.weight"], out["pre_mlp_layernorm.weight"] = mine["mlp.gate.weight"], out.pop("mlp.linear_fc1.layer_norm_weight")
+    if "mlp.gate.e_score_correction_bias" in mine:
+        out["mlp.router.expert_bias"] = mine["mlp.gate.e_score_correction_bias"]
+    for theirs in sorted({name.rsplit(".", 2)[0] for name in mine if name.endswith(".down_proj.weight")}):
+        stem, _, number = theirs.partition(".experts.")
+        own = f"mlp.experts.linear_fc{{}}.weight{number}{{}}" if number else f"{theirs}.linear_fc{{}}.weight{{}}"
+        for part, fc, end in (("gate_proj", 1, "_w"), ("up_proj", 1, "_v"), ("down_proj", 2, "")):
+            out[own.format(fc, end)] = mine[f"{theirs}.{part}.weight"]
     return out
 
 
@@ -234,14 +248,16 @@ def main(out):
     titan_qwen3_5(out, "qwen3_5", {}, "dense, with its vision tower")
     titan_qwen3_5(out, "qwen3_5_moe", SPARSE, "experts, shared expert, vision tower")
     prime(out, "qwen3_moe", "experts stacked", **MOE)
-    prime(out, "glm4_moe", "experts stacked, a dense layer, a shared expert with a leading axis, expert_bias", head_dim=32, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=44,
-          first_k_dense_replace=1, n_shared_experts=1, n_group=2, topk_group=1)
+    prime(out, "glm4_moe", "experts stacked, a dense layer, a shared expert with a leading axis, expert_bias", **GLM)
     olmo_core(out, "olmo2", BEHIND, "norms behind attention and feed-forward; its own config.json")
     olmo_core(out, "olmo3", BEHIND, "sliding windows in some layers")
     olmo_core(out, "llama", BEFORE, "its Llama, norms before")
     olmo_core(out, "qwen3", BEFORE, "its Qwen3", head_dim=32)
     megatron_fsdp(out, "llama", "fsdp_dtensor, fc1 in two, padded vocabulary")
     megatron_fsdp(out, "qwen3_moe", "fsdp_dtensor, one tensor for each expert, padded vocabulary", **MOE)
+    megatron_fsdp(out, "glm4_moe", "fsdp_dtensor, a dense layer, a shared expert, qkv bias, expert_bias", **GLM, attention_bias=True)
+    megatron_fsdp(out, "gemma", "fsdp_dtensor, tied", head_dim=32, tie_word_embeddings=True)
+    megatron_fsdp(out, "gemma2", "fsdp_dtensor, tied, four norms a layer", head_dim=32, tie_word_embeddings=True)
     even = dict(num_attention_heads=8, num_key_value_heads=4)
     nanotron(out, "llama-tp2", 2, 1, "two tensor-parallel ranks, padded vocabulary", dtype=BF16, **even)
     nanotron(out, "llama-tp4-pp3", 4, 3, "four tensor-parallel ranks, a stage for each layer", **even)
