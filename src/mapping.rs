@@ -23,7 +23,9 @@ mod template;
 mod units;
 
 pub use adapter::{adapter_systems, check_adapter};
-pub use apply::{Dropped, MappedTensor, Outcome, apply, coverage, is_whole, pass_through};
+pub use apply::{
+    Dropped, MappedTensor, Outcome, apply, coverage, is_whole, pass_through, renamed_by,
+};
 pub use backward::{Written, ZeroRows, backward, one_way};
 pub use config::Config;
 pub use derive::Derivation;

@@ -54,6 +54,26 @@ fn folder(files: &[(&str, &[&str])]) -> TempDir {
     folder
 }
 
+/// Some systems leave most of Hugging Face's names as they are: such names are still Hugging Face's.
+#[test]
+fn names_that_a_system_shares_with_hugging_face_are_not_foreign() {
+    let names = [
+        "model.embed_tokens.weight",
+        "model.layers.0.input_layernorm.weight",
+        "model.layers.0.mlp.down_proj.weight",
+        "model.layers.0.mlp.gate_proj.weight",
+        "model.layers.0.mlp.up_proj.weight",
+        "model.layers.0.self_attn.k_proj.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.0.self_attn.v_proj.weight",
+        "model.norm.weight",
+    ];
+    let folder = folder(&[("model.safetensors", &names)]);
+    let view = View::open(folder.path(), &Options::default()).unwrap();
+    assert_eq!(view.tensors.len(), names.len());
+}
+
 const FIRST: &str = "model-00001-of-00002.safetensors";
 const SECOND: &str = "model-00002-of-00002.safetensors";
 

@@ -50,6 +50,20 @@ pub fn coverage(system: &System, family: &Family, names: &[Cow<'_, str>]) -> usi
     names.iter().filter(known).count()
 }
 
+/// How many of `names` the system has a rule for that gives them another name.
+pub fn renamed_by(system: &System, family: &Family, names: &[Cow<'_, str>]) -> usize {
+    let index = Index::new(system, family);
+    let is_renamed = |name: &&Cow<'_, str>| match index.find(name) {
+        Found::Rules(rules) => {
+            let form = form_of(name).0;
+            let mut rules = rules.iter().map(|(number, ..)| &system.rules[*number]);
+            rules.any(|rule| rule.to.form() != form)
+        }
+        _ => false,
+    };
+    names.iter().filter(is_renamed).count()
+}
+
 /// Whether the names are all of a model of this family, and of nothing else.
 pub fn is_whole(system: &System, family: &Family, names: &[Cow<'_, str>]) -> bool {
     let index = Index::new(system, family);

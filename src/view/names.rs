@@ -12,7 +12,7 @@ use foldhash::{HashSet, HashSetExt};
 use super::Note;
 use crate::checkpoint::{is_root, shared_roots, unwrapped};
 use crate::error::{Error, Result};
-use crate::mapping::{Family, MappedTensor, System, Tables, coverage, form_of};
+use crate::mapping::{Family, MappedTensor, System, Tables, coverage, form_of, renamed_by};
 use crate::tensor::SourceTensor;
 
 /// What models with a head put before the names of their base.
@@ -142,7 +142,7 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
         let families = system.families.iter();
         families.filter_map(move |family| Some((system, tables.family(family)?)))
     });
-    match pairs.find(|(system, family)| coverage(system, family, &bare) * 2 > bare.len()) {
+    match pairs.find(|(system, family)| renamed_by(system, family, &bare) * 2 > bare.len()) {
         None => Ok(()),
         Some((system, _)) => Err(Error::Mapping(format!(
             "names like {} are {}'s, and no table says what family {model_type} makes of them: add one with --mapping FILE",
