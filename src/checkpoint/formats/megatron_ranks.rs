@@ -276,14 +276,15 @@ fn stages_of(Rank { path: at, file, .. }: &Rank) -> Result<BTreeMap<u64, Stage>>
     let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
     for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
         let (stage, tensor_name) = stage_of(&path);
-        match value? {
-            Value::Plain(tensor) => stages.entry(stage).or_default().insert(tensor_name, tensor),
-            _ => {
-                let reason =
-                    "is sharded inside of a rank's file; save with --ckpt-format torch_dist";
-                return Err(Error::tensor(at, &tensor_name, reason));
-            }
+        let Value::Plain(tensor) = value? else {
+            let reason = "is sharded inside of a rank's file; save with --ckpt-format torch_dist";
+            return Err(Error::tensor(at, &tensor_name, reason));
         };
+        let own = stages.entry(stage).or_default();
+        if own.insert(tensor_name.clone(), tensor).is_some() {
+            let reason = "is there twice, with and without a wrapper's prefix; save it once";
+            return Err(Error::tensor(at, &tensor_name, reason));
+        }
     }
     Ok(stages)
 }

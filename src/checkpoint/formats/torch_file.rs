@@ -12,6 +12,7 @@ mod storage;
 pub(crate) mod testing;
 mod walk;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use self::archive::Archive;
@@ -42,24 +43,43 @@ pub struct TorchFile {
 
 /// Where the bytes of tensors lie.
 #[derive(Debug)]
-pub enum Storages {
+pub struct Storages {
+    container: Container,
+    /// Keys that the pickle names as two things.
+    ambiguous: HashSet<String>,
+}
+
+#[derive(Debug)]
+enum Container {
     Archive(Archive),
     Legacy(Legacy),
 }
 
 impl Storages {
+    fn new(container: Container, pickle: &Pickle) -> Self {
+        Self {
+            container,
+            ambiguous: storage::ambiguous(pickle),
+        }
+    }
+
     fn file(&self) -> &Arc<SourceFile> {
-        match self {
-            Self::Archive(archive) => archive.section().file(),
-            Self::Legacy(legacy) => legacy.file(),
+        match &self.container {
+            Container::Archive(archive) => archive.section().file(),
+            Container::Legacy(legacy) => legacy.file(),
         }
     }
 
     /// Start in the file and size of a storage.
     fn locate(&self, key: &str) -> Result<(u64, u64)> {
-        match self {
-            Self::Archive(archive) => archive.storage(key),
-            Self::Legacy(legacy) => legacy.storage(key),
+        if self.ambiguous.contains(key) {
+            return Err(Error::Mapping(format!(
+                "is in storage {key:?}, which has two types or views; save it with a copy of its own"
+            )));
+        }
+        match &self.container {
+            Container::Archive(archive) => archive.storage(key),
+            Container::Legacy(legacy) => legacy.storage(key),
         }
     }
 }
@@ -76,8 +96,8 @@ impl TorchFile {
         }
         let (pickle, legacy) = Legacy::open(file, VALUE_LIMIT)?;
         Ok(Self {
+            storages: Storages::new(Container::Legacy(legacy), &pickle),
             pickle,
-            storages: Storages::Legacy(legacy),
         })
     }
 
@@ -87,9 +107,10 @@ impl TorchFile {
         let size = archive.size("data.pkl").unwrap_or(0).min(PICKLE_LIMIT);
         let charge = archive.section().charge(size)?;
         let bytes = archive.read("data.pkl", PICKLE_LIMIT)?.unwrap_or_default();
+        let pickle = Pickle::parse(archive.section().path(), bytes, VALUE_LIMIT, charge)?;
         Ok(Self {
-            pickle: Pickle::parse(archive.section().path(), bytes, VALUE_LIMIT, charge)?,
-            storages: Storages::Archive(archive),
+            storages: Storages::new(Container::Archive(archive), &pickle),
+            pickle,
         })
     }
 

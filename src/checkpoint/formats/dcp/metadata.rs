@@ -180,7 +180,7 @@ impl Metadata {
             .pickle
             .root()
             .field(name)
-            .filter(|table| table.is_mapping() || !table.is_scalar());
+            .filter(|table| table.is_mapping());
         table.ok_or_else(|| self.broken(format!("no DCP metadata: it has no {name}")))
     }
 

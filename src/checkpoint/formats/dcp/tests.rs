@@ -261,3 +261,41 @@ fn data_files_in_safetensors_format_tell_their_own_places() {
     let moved = safetensors(&header.replace("[0,0]}}\"", "[2,0]}}\""), &[3; 16]);
     assert!(read_all(&metadata, &[("__0_0.distcp", &moved)]).is_err());
 }
+
+/// An OrderedDict that was made from these entries, as Python 2 writes one.
+fn ordered(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let pairs = entries
+        .iter()
+        .map(|(key, value)| list(&[key.clone(), value.clone()]));
+    call(
+        "collections",
+        "OrderedDict",
+        &[list(&pairs.collect::<Vec<_>>())],
+    )
+}
+
+#[test]
+fn entries_in_the_arguments_of_a_dictionary_are_read() {
+    let one = record(&[2, 2], &[(&[0, 0], &[2, 2])]);
+    let length = rows().len() as i64;
+    let state = dict(&[
+        ("state_dict_metadata", ordered(&[(text("w"), one)])),
+        (
+            "storage_data",
+            ordered(&[item(&[0, 0], "__0_0.distcp", 0, length)]),
+        ),
+    ]);
+    let metadata = pickle(object(METADATA, "Metadata", state));
+    let dcp = read_all(&metadata, &[("__0_0.distcp", &rows())]).unwrap();
+    assert_eq!(&*dcp.tensors[0].name, "w");
+}
+
+#[test]
+fn tables_of_no_dictionary_are_refused() {
+    for table in [list(&[]), object("collections", "UserDict", dict(&[]))] {
+        let state = dict(&[("state_dict_metadata", table), ("storage_data", dict(&[]))]);
+        let metadata = pickle(object(METADATA, "Metadata", state));
+        let error = read_all(&metadata, &[]).unwrap_err().to_string();
+        assert!(error.contains("no state_dict_metadata"), "{error}");
+    }
+}

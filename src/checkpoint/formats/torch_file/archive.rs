@@ -5,7 +5,7 @@
 mod directory;
 mod window;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
 
 use self::directory::{Entry, Fields};
@@ -16,6 +16,9 @@ use crate::source::Charge;
 
 /// Bytes of a local header before its name.
 const LOCAL_HEADER: u64 = 30;
+
+/// The member that tells the order of bytes; little without one.
+const BYTE_ORDER: &str = "byteorder";
 
 /// Bytes summed at a time.
 const BLOCK: u64 = 1 << 20;
@@ -53,7 +56,8 @@ impl Archive {
             root,
             _charge: charge,
         };
-        match archive.read("byteorder", 16)?.as_deref() {
+        archive.refuse_other_case(BYTE_ORDER)?;
+        match archive.read(BYTE_ORDER, 16)?.as_deref() {
             None | Some(b"little") => Ok(archive),
             Some(order) => Err(archive.section.unserved(format!(
                 "has {} byte order; save it again on a little-endian machine",
@@ -64,6 +68,16 @@ impl Archive {
 
     pub fn section(&self) -> &Section {
         &self.section
+    }
+
+    /// Refuses a member that torch, which folds the case of names, takes for `name`.
+    fn refuse_other_case(&self, name: &str) -> Result<()> {
+        let name = format!("{}{name}", self.root);
+        let is_other = |own: &&String| **own != name && own.eq_ignore_ascii_case(&name);
+        match self.members.keys().find(is_other) {
+            Some(other) => Err(self.refuse(other, "has a name in another case than torch writes")),
+            None => Ok(()),
+        }
     }
 
     /// Place in the file and size of a storage's bytes.
@@ -238,6 +252,8 @@ fn disjoint(
     let starts = entries.iter().skip(1).map(|entry| entry.header);
     let ends: Vec<u64> = starts.chain([directory]).collect();
     let mut members = HashMap::with_capacity(entries.len());
+    // torch finds a member whatever the case of its letters.
+    let mut folded = HashSet::with_capacity(entries.len());
     let mut window = Window::new(section);
     for (mut entry, end) in entries.into_iter().zip(ends) {
         let name = std::mem::take(&mut entry.name);
@@ -245,7 +261,8 @@ fn disjoint(
         let data = OnceLock::new();
         let member = Member { entry, end, data };
         member.pass(&name, &mut window);
-        if members.insert(name.clone(), member).is_some() {
+        let is_new = folded.insert(name.to_ascii_lowercase());
+        if !is_new || members.insert(name.clone(), member).is_some() {
             return Err(section.refuse(format!("two zip members are named {name}")));
         }
     }

@@ -44,7 +44,6 @@ impl<'a> Call<'a> {
                 self.args.item(0).and_then(Self::of)
             }
             ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor") => {
-                check_moved(self)?;
                 self.args.item(0).and_then(Self::of)
             }
             ("torch._tensor", "_rebuild_from_type_v2")
@@ -93,6 +92,21 @@ impl<'a> Call<'a> {
                     self.module
                 ))
             }
+            (module, name) if module.starts_with("torch") && name.ends_with("Tensor") => {
+                unserved(format!(
+                    "is made by {module}.{name}, which is not served; save a state_dict of plain tensors"
+                ))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The type to which a tensor of an accelerator, which is stored as one of the CPU, is cast.
+    fn cast(self) -> Result<Option<Dtype>> {
+        match (self.module, self.name) {
+            ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor") => {
+                self.args.item(1).map(dtype).transpose()
+            }
             _ => Ok(None),
         }
     }
@@ -103,31 +117,28 @@ pub fn value(object: Object<'_>, storages: &Storages) -> Result<Option<Value>> {
     let Some(mut call) = Call::of(object) else {
         return Ok(None);
     };
+    let mut casts = Vec::new();
     for _ in 0..WRAPPERS {
+        casts.extend(call.cast()?);
         match call.wrapped()? {
             Some(inner) => call = inner,
-            None => return call.value(storages),
+            None => {
+                let value = call.value(storages)?;
+                return value.map(|value| check_type(value, &casts)).transpose();
+            }
         }
     }
     refuse("is wrapped too many times")
 }
 
-/// A tensor of an accelerator is stored as a CPU tensor, which may have another type.
-fn check_moved(call: Call<'_>) -> Result<()> {
-    let wanted = call.args.item(1).map(dtype).transpose()?;
-    let inner = call.args.item(0).and_then(Object::args);
-    let stored = match inner
-        .and_then(|args| args.item(0))
-        .map(Storage::of)
-        .transpose()?
-    {
-        Some(Storage {
-            dtype: Some(dtype), ..
-        }) => Some(dtype),
-        _ => inner.and_then(|args| args.item(6)).map(dtype).transpose()?,
+/// Refuses a tensor that would have to be cast.
+fn check_type(value: Value, casts: &[Dtype]) -> Result<Value> {
+    let own = match &value {
+        Value::Plain(tensor) => Some(tensor.dtype()),
+        _ => None,
     };
-    match wanted == stored {
-        true => Ok(()),
+    match casts.iter().all(|wanted| Some(*wanted) == own) {
+        true => Ok(value),
         false => refuse("is stored with another type than it had"),
     }
 }
@@ -159,11 +170,15 @@ fn plain(call: Call<'_>, storages: &Storages) -> Result<Tensor> {
     view.tensor(storages.file().clone(), dtype, place)
 }
 
-/// Conjugate and negative views hold other numbers than their storage.
+/// Conjugate and negative views hold other numbers than their storage. torch sets a bit that is named, whatever its value.
 fn refuse_bits(metadata: Option<Object<'_>>) -> Result<()> {
-    let set =
-        metadata.and_then(|bits| bits.entries().find(|(_, bit)| bit.as_bool() != Some(false)));
-    match set {
+    let Some(bits) = metadata.filter(|bits| !bits.is_none()) else {
+        return Ok(());
+    };
+    if !bits.is_mapping() {
+        return refuse("has metadata that is no dictionary");
+    }
+    match bits.entries().next() {
         Some((name, _)) => unserved(format!(
             "is a view with the {} bit set; save its resolve_conj().resolve_neg()",
             name.as_str().unwrap_or("unknown")

@@ -1,9 +1,10 @@
 //! Storages: the flat arrays that tensors are views of.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use super::Storages;
-use super::pickle::Object;
+use super::pickle::{Object, Pickle};
 use crate::error::{Error, Result};
 use crate::tensor::Dtype;
 
@@ -22,7 +23,15 @@ pub struct Storage<'a> {
     pub dtype: Option<Dtype>,
     location: &'a str,
     count: u64,
-    view: Option<(u64, u64)>,
+    view: Option<View<'a>>,
+}
+
+/// A part of a storage that has a key of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct View<'a> {
+    key: &'a str,
+    offset: u64,
+    count: u64,
 }
 
 impl<'a> Storage<'a> {
@@ -69,7 +78,10 @@ impl<'a> Storage<'a> {
         }
         let (start, size) = storages.locate(&self.key)?;
         let unit = self.unit();
-        let (offset, count) = self.view.unwrap_or((0, self.count));
+        let (offset, count) = match self.view {
+            Some(view) => (view.offset, view.count),
+            None => (0, self.count),
+        };
         let inner = offset.checked_mul(unit).zip(count.checked_mul(unit));
         let whole = self.view.is_some() || self.count.checked_mul(unit) == Some(size);
         match inner {
@@ -95,15 +107,39 @@ fn key(object: Object<'_>) -> Option<Cow<'_, str>> {
     object.as_str().map(Cow::Borrowed).or_else(number)
 }
 
-fn view(object: Object<'_>) -> Result<(u64, u64)> {
-    match object
-        .item(1)
-        .and_then(Object::as_u64)
-        .zip(object.item(2).and_then(Object::as_u64))
-    {
-        Some(view) => Ok(view),
-        None => refuse("is made from a broken view of a storage"),
+fn view(object: Object<'_>) -> Result<View<'_>> {
+    let number = |index| object.item(index).and_then(Object::as_u64);
+    match (
+        object.item(0).and_then(Object::as_str),
+        number(1),
+        number(2),
+    ) {
+        (Some(key), Some(offset), Some(count)) => Ok(View { key, offset, count }),
+        _ => refuse("is made from a broken view of a storage"),
     }
+}
+
+/// Keys of storages that the pickle names as two things: with two types, or as two views. torch keeps to the one that it
+/// met first, for all tensors.
+pub fn ambiguous(pickle: &Pickle) -> HashSet<String> {
+    let mut met = HashMap::new();
+    let mut ambiguous = HashSet::new();
+    for id in pickle.persistent().filter_map(Object::persistent_id) {
+        let class = id.item(1).and_then(Object::class_name);
+        let Some(root) = id.item(2).and_then(key) else {
+            continue;
+        };
+        let part = id.item(5).and_then(|part| view(part).ok());
+        let whole = (root.clone(), (root.clone(), class, None));
+        let part = part.map(|part| (Cow::Borrowed(part.key), (root, class, Some(part))));
+        for (key, meaning) in [Some(whole), part].into_iter().flatten() {
+            let known = met.entry(key).or_insert_with(|| meaning.clone());
+            if *known != meaning {
+                ambiguous.extend([known.0.to_string(), meaning.0.to_string()]);
+            }
+        }
+    }
+    ambiguous
 }
 
 /// Classes of `torch/storage.py`, of `torch` and, in old files, of `torch.cuda`.

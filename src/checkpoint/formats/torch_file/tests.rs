@@ -296,3 +296,148 @@ fn an_object_instead_of_a_dictionary_is_named() {
             .contains("class Net")
     );
 }
+
+#[test]
+fn a_bit_of_a_view_is_found_wherever_the_metadata_has_it() {
+    let with = |function: &str, metadata: Vec<u8>| {
+        let mut args = vec![floats(), int(0), sizes(&[8]), sizes(&[1]), none(), none()];
+        if function.ends_with('3') {
+            args.push(global("torch", "float32"));
+        }
+        args.push(metadata);
+        call("torch._utils", function, &args)
+    };
+    let ordered = |entries: &[Vec<u8>]| call("collections", "OrderedDict", &[list(entries)]);
+    for function in ["_rebuild_tensor_v2", "_rebuild_tensor_v3"] {
+        for bit in [b"\x88".to_vec(), b"\x89".to_vec(), int(1)] {
+            let pair = list(&[text("neg"), bit.clone()]);
+            refusal(with(function, ordered(&[pair][..])));
+            refusal(with(function, dict(&[("neg", bit)])));
+        }
+        refusal(with(function, text("neg")));
+        for metadata in [none(), dict(&[]), ordered(&[])] {
+            plain(with(function, metadata));
+        }
+    }
+}
+
+#[test]
+fn a_storage_of_two_types_is_refused_for_all_its_tensors() {
+    let whole = |class: &str| rebuilt(storage(class, "0", 8), 0, &[8], &[1]);
+    let popped = [storage("IntStorage", "0", 8), b"0".to_vec()].concat();
+    for (first, second) in [
+        ("FloatStorage", "IntStorage"),
+        ("QInt8Storage", "FloatStorage"),
+    ] {
+        let state = dict(&[("a", whole(first)), ("b", whole(second))]);
+        let file = open(&saved(state, &[("0", &EIGHT)])).unwrap();
+        let found = file.tensors(&|_| true).unwrap();
+        assert!(found.iter().all(|(_, value)| value.is_err()));
+    }
+    let hidden = [popped, whole("FloatStorage")].concat();
+    assert!(refusal(hidden).contains("two types"));
+    let twice = dict(&[("a", whole("FloatStorage")), ("b", whole("FloatStorage"))]);
+    let found = open(&saved(twice, &[("0", &EIGHT)])).unwrap();
+    assert!(
+        found
+            .tensors(&|_| true)
+            .unwrap()
+            .iter()
+            .all(|(_, value)| value.is_ok())
+    );
+}
+
+#[test]
+fn a_tensor_that_would_be_cast_is_refused_through_every_wrapper() {
+    let moved = |inner: Vec<u8>, dtype: &str| {
+        let args = [inner, global("torch", dtype), text("xla"), b"\x89".to_vec()];
+        call(
+            "torch._utils",
+            "_rebuild_device_tensor_from_cpu_tensor",
+            &args,
+        )
+    };
+    let parameter = |inner| {
+        call(
+            "torch._utils",
+            "_rebuild_parameter",
+            &[inner, none(), none()],
+        )
+    };
+    let inner = rebuilt(floats(), 0, &[8], &[1]);
+    let args = [
+        floats(),
+        int(0),
+        sizes(&[8]),
+        sizes(&[1]),
+        none(),
+        none(),
+        global("torch", "int32"),
+    ];
+    let integers = call("torch._utils", "_rebuild_tensor_v3", &args);
+    plain(moved(parameter(inner.clone()), "float32"));
+    plain(moved(integers.clone(), "int32"));
+    refusal(moved(parameter(inner.clone()), "float64"));
+    refusal(parameter(moved(inner, "float64")));
+    refusal(moved(integers, "float32"));
+}
+
+#[test]
+fn tensors_without_a_storage_are_refused_by_name() {
+    for class in ["Tensor", "FloatTensor"] {
+        let error = refusal(call("torch", class, &[list(&[int(1)])]));
+        assert!(error.contains(class), "{error}");
+    }
+}
+
+#[test]
+fn a_parameter_takes_no_state() {
+    let inner = rebuilt(floats(), 0, &[8], &[1]);
+    let parameter = call("torch.nn.parameter", "Parameter", &[inner]);
+    let built = [
+        parameter,
+        tuple(&[floats(), int(1), sizes(&[1]), sizes(&[1])]),
+        b"b".to_vec(),
+    ];
+    assert!(open(&saved(built.concat(), &[("0", &EIGHT)])).is_err());
+}
+
+#[test]
+fn the_last_of_equal_keys_counts_and_keys_that_make_one_name_are_refused() {
+    let w = |count: i64| rebuilt(floats(), 0, &[count], &[1]);
+    let read = |object| {
+        let file = open(&saved(object, &[("0", &EIGHT)])).unwrap();
+        file.tensors(&|_| true).unwrap()
+    };
+    for keys in [[text("w"), text("w")], [int(1), b"\x88".to_vec()]] {
+        let [first, second] = keys;
+        let found = read(table(&[(first, w(1)), (second, w(2))]));
+        let [(_, Ok(Value::Plain(only)))] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(only.shape().dims(), [2]);
+    }
+    let dotted = table(&[(text("a.b"), w(1)), (text("a"), dict(&[("b", w(2))]))]);
+    for object in [table(&[(int(5), w(1)), (text("5"), w(2))]), dotted] {
+        let found = read(object);
+        assert_eq!(found.len(), 2);
+        assert!(
+            found[1]
+                .1
+                .as_ref()
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
+    }
+}
+
+#[test]
+fn a_set_of_tensors_is_refused() {
+    let set = call(
+        "builtins",
+        "set",
+        &[list(&[rebuilt(floats(), 0, &[8], &[1])])],
+    );
+    assert!(refusal(set).contains("class set"));
+}

@@ -1,6 +1,7 @@
 //! Finds every tensor in a tree of dictionaries and lists.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use super::dtensor::Value;
 use super::pickle::{Object, Pickle};
@@ -35,7 +36,72 @@ pub fn tensors(
         found: Vec::new(),
     };
     walk.visit(pickle.root())?;
-    Ok(walk.found)
+    let mut found = walk.found;
+    refuse_twins(&mut found, storages);
+    Ok(found)
+}
+
+/// Puts an error in the place of each tensor whose name an earlier one has: an integer and a text may make one path.
+fn refuse_twins(found: &mut [Found], storages: &Storages) {
+    let mut names = HashSet::with_capacity(found.len());
+    for (path, value) in found {
+        let name = path.join(".");
+        if !names.contains(&name) {
+            names.insert(name);
+            continue;
+        }
+        let reason = "is there twice, under keys that make one name; save it with other keys";
+        *value = Err(named(
+            Error::Mapping(reason.to_owned()),
+            storages.file().path(),
+            &name,
+        ));
+    }
+}
+
+/// A key of a dictionary, equal to another where Python's are.
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Text(&'a str),
+    Number(i64),
+    Other(Object<'a>),
+}
+
+/// Up to here each integer has a floating-point number of its own.
+const EXACT: f64 = (1u64 << 53) as f64;
+
+impl<'a> Key<'a> {
+    fn of(object: Object<'a>) -> Self {
+        let number = object.as_i64().or(object.as_bool().map(i64::from));
+        let whole = { object.as_f64() }.filter(|value| value.fract() == 0.0 && value.abs() < EXACT);
+        match (object.as_str(), number.or(whole.map(|value| value as i64))) {
+            (Some(text), _) => Self::Text(text),
+            (None, Some(number)) => Self::Number(number),
+            (None, None) => Self::Other(object),
+        }
+    }
+}
+
+/// The entries, of which a later one replaces an earlier one's value.
+fn last_of_each<'a>(
+    entries: impl Iterator<Item = (Object<'a>, Object<'a>)>,
+) -> Vec<(Object<'a>, Object<'a>)> {
+    let mut kept: Vec<(Object<'a>, Object<'a>)> = Vec::new();
+    let mut places: HashMap<Key<'a>, usize> = HashMap::new();
+    for (key, value) in entries {
+        match places.entry(Key::of(key)) {
+            Entry::Occupied(place) => {
+                if let Some((_, own)) = kept.get_mut(*place.get()) {
+                    *own = value;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push((key, value));
+            }
+        }
+    }
+    kept
 }
 
 struct Walk<'a, 'k> {
@@ -51,7 +117,7 @@ struct Walk<'a, 'k> {
 impl<'a> Walk<'a, '_> {
     fn visit(&mut self, object: Object<'a>) -> Result<()> {
         if object.is_mapping() {
-            for (key, value) in object.entries() {
+            for (key, value) in last_of_each(object.entries()) {
                 self.enter(|| component(key), value)?;
             }
         } else if object.is_sequence() {

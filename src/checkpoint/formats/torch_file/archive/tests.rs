@@ -188,3 +188,14 @@ fn sizes_of_more_than_32_bits_stand_in_the_extra_field() {
     assert!(with(long(8)[..12].to_vec()).is_err());
     assert!(with(Vec::new()).is_err());
 }
+
+#[test]
+fn names_that_differ_in_case_alone_are_refused() {
+    let twin = |members: &mut Vec<Member>| {
+        members.push(Member::new("a/data/k", b"12345678"));
+        members.push(Member::new("a/data/K", b"87654321"));
+    };
+    assert!(refusal(twin).contains("two zip members"));
+    let order = |members: &mut Vec<Member>| members[2] = Member::new("a/ByteOrder", b"big");
+    assert!(refusal(order).contains("another case"));
+}

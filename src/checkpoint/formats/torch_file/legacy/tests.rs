@@ -101,3 +101,30 @@ fn a_legacy_stream_with_other_storages_than_it_names_is_refused() {
         assert!(opened.is_err());
     }
 }
+
+/// The places of `w` and `v`, views of a storage that has one key or another.
+fn views(first: (&str, i64), second: (&str, i64)) -> Result<Vec<Value>> {
+    let view = |(key, offset): (&str, i64)| {
+        let part = tuple(&[text(key), int(offset), int(2)]);
+        let class = global("torch", "FloatStorage");
+        let id = [text("storage"), class, text("a"), text("cpu"), int(4), part];
+        rebuilt([tuple(&id), b"Q".to_vec()].concat(), 0, &[2], &[1])
+    };
+    let state = dict(&[("w", view(first)), ("v", view(second))]);
+    let magic = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19".to_vec();
+    let system = dict(&[("little_endian", b"\x88".to_vec())]);
+    let parts = [magic, int(1001), system, state, list(&[text("a")])];
+    let mut bytes = parts.map(pickle).concat();
+    bytes.extend(4u64.to_le_bytes());
+    bytes.extend([0; 16]);
+    let found = open(&bytes)?.tensors(&|_| true)?;
+    found.into_iter().map(|(_, value)| value).collect()
+}
+
+#[test]
+fn two_views_under_one_key_are_refused() {
+    assert_eq!(views(("x", 0), ("y", 2)).unwrap().len(), 2);
+    assert_eq!(views(("x", 2), ("x", 2)).unwrap().len(), 2);
+    assert!(views(("x", 0), ("x", 2)).is_err());
+    assert!(views(("x", 0), ("a", 2)).is_err());
+}

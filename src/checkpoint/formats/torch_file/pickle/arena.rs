@@ -9,6 +9,10 @@ pub struct Id(u32);
 impl Id {
     /// Stands for no value. The arena never grows that large.
     pub const UNSET: Self = Self(u32::MAX);
+
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// A range of the input's bytes or of the arena's items.
@@ -33,6 +37,10 @@ impl Chain {
         head: NO_BATCH,
         tail: NO_BATCH,
     };
+
+    pub fn is_empty(self) -> bool {
+        self.head == NO_BATCH
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -224,6 +232,35 @@ impl Arena {
         self.items
             .get(span.start as usize..span.end as usize)
             .unwrap_or(&[])
+    }
+
+    /// The items of a chain.
+    pub fn chained(&self, chain: Chain) -> impl Iterator<Item = Id> {
+        let batches = std::iter::successors(self.batch(chain.head), |batch| self.batch(batch.next));
+        batches.flat_map(|batch| self.items(batch.items)).copied()
+    }
+
+    /// The items of a tuple or list.
+    pub fn sequence(&self, id: Id) -> impl Iterator<Item = Id> {
+        let (items, chain) = match self.node(id) {
+            Node::Tuple(span) => (self.items(span), Chain::EMPTY),
+            Node::List(chain) => (&[][..], chain),
+            _ => (&[][..], Chain::EMPTY),
+        };
+        items.iter().copied().chain(self.chained(chain))
+    }
+
+    /// Keys and values, in turn, that a dictionary or an instance was given after it was made.
+    pub fn entries(&self, id: Id) -> impl Iterator<Item = Id> {
+        let instance = match self.node(id) {
+            Node::Instance(index) => self.instance(index),
+            _ => None,
+        };
+        self.chained(match (self.node(id), instance) {
+            (Node::Dict(chain), _) => chain,
+            (_, Some(own)) => own.entries,
+            _ => Chain::EMPTY,
+        })
     }
 
     pub fn batch(&self, index: u32) -> Option<&Batch> {

@@ -78,37 +78,57 @@ const BUILTINS: &[&str] = &[
 
 const COPYREG: &[&str] = &["__newobj__", "__newobj_ex__", "_reconstructor"];
 
-/// Classes whose objects are made from one sequence and are that sequence.
-const SEQUENCES: [&str; 6] = ["Size", "set", "frozenset", "list", "tuple", "deque"];
-
 /// What a class or function means to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Plain,
-    /// torch.Size, set and the like.
+    /// torch.Size, list and the like: objects made from one sequence, which are that sequence.
     Sequence,
+    /// set and frozenset, which have no order.
+    Set,
+    /// A dictionary, whose argument of this index holds entries: a dictionary or, but for a Counter, a list of pairs.
+    Dictionary(usize),
+    /// A function of torch that makes tensors, or a class of parameters.
+    Rebuild,
     /// Python's `getattr`, by which old protocols name a class inside a class. Good for nothing else here.
     Getattr,
+}
+
+impl Kind {
+    fn of(module: &str, name: &str) -> Self {
+        match (module, name) {
+            ("torch._utils" | "torch._tensor" | "torch.nn.parameter", _) => Self::Rebuild,
+            ("torch", "Size") | ("collections", "deque") => Self::Sequence,
+            ("collections", "OrderedDict" | "Counter") => Self::Dictionary(0),
+            ("collections", "defaultdict") => Self::Dictionary(1),
+            ("builtins" | "__builtin__", name) => match name {
+                "list" | "tuple" => Self::Sequence,
+                "set" | "frozenset" => Self::Set,
+                "dict" => Self::Dictionary(0),
+                "getattr" => Self::Getattr,
+                _ => Self::Plain,
+            },
+            _ => Self::Plain,
+        }
+    }
+
+    /// Whether values of this kind are containers that grow.
+    pub fn is_container(self) -> bool {
+        matches!(self, Self::Sequence | Self::Set | Self::Dictionary(_))
+    }
 }
 
 /// What `module.name` means, `None` if a pickle may not name it. Anything of a third-party module may be named, since it
 /// stays inert, and what is known to be harmless of the standard library.
 pub fn kind(module: &str, name: &str) -> Option<Kind> {
     let top = module.split('.').next().unwrap_or(module);
-    let plain = if SEQUENCES.contains(&name) {
-        Kind::Sequence
-    } else {
-        Kind::Plain
-    };
-    if !STANDARD_LIBRARY.contains(top) {
-        return Some(plain);
-    }
-    if matches!((module, name), ("builtins" | "__builtin__", "getattr")) {
-        return Some(Kind::Getattr);
+    let own = Kind::of(module, name);
+    if own == Kind::Getattr || !STANDARD_LIBRARY.contains(top) {
+        return Some(own);
     }
     let (_, names) = HARMLESS.iter().find(|(known, _)| *known == module)?;
     let is_any = names.is_empty() && !name.contains('.');
-    (is_any || names.contains(&name)).then_some(plain)
+    (is_any || names.contains(&name)).then_some(own)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The stack machine of pickles on a closed set of opcodes. It records what a pickle asks for and does none of it.
 
 mod calls;
+mod frozen;
 mod grow;
 mod stack;
 
+use self::frozen::Frozen;
 use super::arena::{Arena, Chain, Id, Node};
 use super::opcode as op;
 use super::reader::{Fault, Reader, Step, refuse};
@@ -38,6 +40,9 @@ pub fn run(input: &[u8], limit: usize, mut charge: Charge) -> Step<Finished> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: Vec::new(),
+        frozen: Frozen::default(),
+        states: Frozen::default(),
+        pairs: Frozen::default(),
     };
     let root = machine.run();
     let root = root.map_err(|fault| fault.at(machine.input.at))?;
@@ -60,6 +65,11 @@ struct Machine<'a> {
     /// Heights of the stack at each open mark.
     marks: Vec<usize>,
     memo: Vec<Id>,
+    /// Containers, and tuples that hold them, which a call has taken.
+    frozen: Frozen,
+    /// States of tensors and lists of pairs that were checked.
+    states: Frozen,
+    pairs: Frozen,
 }
 
 impl Machine<'_> {
@@ -140,12 +150,18 @@ impl Machine<'_> {
             op::FROZENSET => {
                 Node::Set(self.marked(|arena, items| arena.extended(Chain::EMPTY, items))?)
             }
-            op::BINPERSID => Node::Persistent(self.pop()?),
+            op::BINPERSID => self.persistent()?,
             op::GLOBAL | op::STACK_GLOBAL => return self.global(opcode),
-            op::REDUCE | op::NEWOBJ => return self.call(),
+            op::REDUCE | op::NEWOBJ => return self.call(opcode),
             _ => self.scalar(opcode)?,
         };
         Ok(self.arena.add(node))
+    }
+
+    fn persistent(&mut self) -> Step<Node> {
+        let id = self.pop()?;
+        self.freeze_deeply(id);
+        Ok(Node::Persistent(id))
     }
 
     fn scalar(&mut self, opcode: u8) -> Step<Node> {

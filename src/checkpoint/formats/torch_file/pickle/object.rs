@@ -144,7 +144,8 @@ impl<'a> Object<'a> {
 
     /// Whether this is a tuple or list, or one of their torch kin.
     pub fn is_sequence(self) -> bool {
-        matches!(self.plain(), Node::Tuple(_) | Node::List(_))
+        let is_set = self.kind() == Some(Kind::Set);
+        !is_set && matches!(self.content(), Node::Tuple(_) | Node::List(_))
     }
 
     /// Whether this is a dictionary or an object that holds what a dictionary holds.
@@ -152,11 +153,8 @@ impl<'a> Object<'a> {
         match self.node() {
             Node::Dict(_) => true,
             Node::Instance(_) => {
-                self.entries().next().is_some()
-                    || matches!(
-                        self.class_name(),
-                        Some("OrderedDict" | "defaultdict" | "Counter")
-                    )
+                let is_dictionary = matches!(self.kind(), Some(Kind::Dictionary(_)));
+                is_dictionary || self.own_entries().next().is_some()
             }
             _ => false,
         }
@@ -177,21 +175,46 @@ impl<'a> Object<'a> {
 
     /// The values in a tuple, list or set.
     pub fn items(self) -> Items<'a> {
-        self.items_of(self.plain())
+        let grown = self.instance().map_or(NO_BATCH, |own| own.items.head);
+        let (items, chains) = match self.content() {
+            Node::Tuple(span) => (self.pickle.arena.items(span), [grown, NO_BATCH]),
+            Node::List(chain) | Node::Set(chain) => (&[][..], [chain.head, grown]),
+            _ => (&[][..], [grown, NO_BATCH]),
+        };
+        Items {
+            pickle: self.pickle,
+            items: items.iter(),
+            chains,
+        }
     }
 
     pub fn item(self, index: usize) -> Option<Self> {
         self.items().nth(index)
     }
 
-    /// Keys and values of a dictionary or of an object that holds them.
+    /// Keys and values of a dictionary or of an object that holds them, those first that it was made from.
     pub fn entries(self) -> impl Iterator<Item = (Self, Self)> + use<'a> {
-        let mut items = self.chain(match self.node() {
+        let source = match self.kind() {
+            Some(Kind::Dictionary(index)) => self.arg(index),
+            _ => None,
+        };
+        let pairs = source.filter(|_| self.class_name() != Some("Counter"));
+        let pairs = pairs.into_iter().flat_map(Self::items);
+        let pairs = pairs.filter_map(|pair| Some((pair.item(0)?, pair.item(1)?)));
+        let copied = source.into_iter().flat_map(Self::own_entries);
+        copied.chain(pairs).chain(self.own_entries())
+    }
+
+    fn own_entries(self) -> impl Iterator<Item = (Self, Self)> + use<'a> {
+        let chain = match self.node() {
             Node::Dict(chain) => chain,
-            _ => self
-                .instance()
-                .map_or(Chain::EMPTY, |instance| instance.entries),
-        });
+            _ => self.instance().map_or(Chain::EMPTY, |own| own.entries),
+        };
+        let mut items = Items {
+            pickle: self.pickle,
+            items: [].iter(),
+            chains: [chain.head, NO_BATCH],
+        };
         std::iter::from_fn(move || Some((items.next()?, items.next()?)))
     }
 
@@ -218,37 +241,27 @@ impl<'a> Object<'a> {
     }
 
     /// The node, where an object that is a sequence counts as the one that it is made from.
-    fn plain(self) -> Node {
+    fn content(self) -> Node {
         let node = self.node();
-        let class = self.callable().and_then(Self::named);
-        match self.instance() {
-            Some(instance) if class.is_some_and(|class| class.kind == Kind::Sequence) => {
-                let only = self.items_of(self.of(instance.args).node()).next();
-                only.map_or(node, Self::node)
-            }
-            _ => node,
+        let Some((Kind::Sequence | Kind::Set, args)) = self.kind().zip(self.args()) else {
+            return node;
+        };
+        match (args.item(0), args.item(1)) {
+            (None, _) => args.node(),
+            (Some(only), None) => only.node(),
+            (Some(_), Some(_)) => node,
         }
+    }
+
+    /// The kind of an object's class.
+    fn kind(self) -> Option<Kind> {
+        self.callable()?.named().map(|class| class.kind)
     }
 
     fn named(self) -> Option<&'a Global> {
         match self.node() {
             Node::Global(index) => self.pickle.arena.global(index),
             _ => None,
-        }
-    }
-
-    fn items_of(self, node: Node) -> Items<'a> {
-        match node {
-            Node::Tuple(span) => Items {
-                pickle: self.pickle,
-                items: self.pickle.arena.items(span).iter(),
-                next: NO_BATCH,
-            },
-            Node::List(chain) | Node::Set(chain) => self.chain(chain),
-            _ => self.chain(
-                self.instance()
-                    .map_or(Chain::EMPTY, |instance| instance.items),
-            ),
         }
     }
 
@@ -266,14 +279,6 @@ impl<'a> Object<'a> {
     fn of(self, id: Id) -> Self {
         Self { id, ..self }
     }
-
-    fn chain(self, chain: Chain) -> Items<'a> {
-        Items {
-            pickle: self.pickle,
-            items: [].iter(),
-            next: chain.head,
-        }
-    }
 }
 
 /// The values of a container, in order.
@@ -281,7 +286,8 @@ impl<'a> Object<'a> {
 pub struct Items<'a> {
     pickle: &'a Pickle,
     items: slice::Iter<'a, Id>,
-    next: u32,
+    /// Where the batches go on, and where they go on after that.
+    chains: [u32; 2],
 }
 
 impl<'a> Iterator for Items<'a> {
@@ -292,9 +298,14 @@ impl<'a> Iterator for Items<'a> {
             if let Some(id) = self.items.next() {
                 return Some(Object::new(self.pickle, *id));
             }
-            let batch = self.pickle.arena.batch(self.next)?;
+            let [next, then] = self.chains;
+            let Some(batch) = self.pickle.arena.batch(next) else {
+                self.pickle.arena.batch(then)?;
+                self.chains = [then, NO_BATCH];
+                continue;
+            };
             self.items = self.pickle.arena.items(batch.items).iter();
-            self.next = batch.next;
+            self.chains = [batch.next, then];
         }
     }
 }

@@ -208,3 +208,179 @@ fn memory_is_charged_while_values_are_read_and_given_back() {
     drop(whole);
     assert_eq!(budget.taken(), 0);
 }
+
+const LIST: &[u8] = b"](K\x02eq\x05";
+
+/// A tuple of a memoized container, of a call that takes it, and of the container after a change.
+fn changed_after(container: &[u8], call: &[u8], change: &[u8]) -> Result<Pickle> {
+    parse(&[b"(", container, call, change, b"t."].concat())
+}
+
+#[test]
+fn what_a_call_took_cannot_change_after_it() {
+    let calls: [&[u8]; 9] = [
+        b"ctorch\nSize\nh\x05\x85R",
+        b"cbuiltins\nset\nh\x05\x85R",
+        b"ccollections\ndeque\nh\x05\x85R",
+        b"ctorch._utils\n_rebuild_tensor_v2\n(Nh\x05tR",
+        b"ctorch._utils\n_rebuild_tensor\n(N(NNh\x05ttR",
+        b"ctorch._utils\n_rebuild_tensor\n(N](h\x05etR",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(cm\nf\ncm\nC\n(h\x05tNtR",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor\ncm\nC\n(h\x05tNtR",
+        b"(h\x05tQ",
+    ];
+    for call in calls {
+        assert!(changed_after(LIST, call, b"").is_ok());
+        for change in [&b"h\x05K\x03a"[..], b"h\x05(K\x03e"] {
+            let error = changed_after(LIST, call, change).unwrap_err().to_string();
+            assert!(error.contains("that a call has taken"), "{error}");
+        }
+    }
+    assert!(changed_after(LIST, b"cm\nf\nh\x05\x85R", b"h\x05K\x03a").is_ok());
+}
+
+#[test]
+fn a_state_cannot_change_after_an_object_took_it() {
+    let states: [&[u8]; 4] = [
+        b"cm\nC\n)\x81h\x05b",
+        b"cm\nC\n)\x81Nh\x05\x86b",
+        b"ctorch._utils\n_rebuild_parameter_with_state\n(NNNh\x05tR",
+        b"ccollections\nOrderedDict\nh\x05\x85R",
+    ];
+    let container = b"}(X\x01\0\0\0xNuq\x05";
+    for state in states {
+        assert!(changed_after(container, state, b"").is_ok());
+        for change in [&b"h\x05NNs"[..], b"h\x05(NNu"] {
+            let error = changed_after(container, state, change)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("that a call has taken"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_shared_dictionary_may_grow_until_the_end() {
+    let pickle = parse(b"(}q\x05h\x05h\x05(X\x01\0\0\0aK\x01ut.").unwrap();
+    for item in pickle.root().items() {
+        assert_eq!(item.get("a").and_then(Object::as_u64), Some(1));
+    }
+}
+
+#[test]
+fn no_state_sets_the_values_of_a_tensor() {
+    for key in ["data", "real", "imag", "grad"] {
+        let dict = [b"}", &text(key)[..], b"Ns"].concat();
+        let ordered = [
+            b"ccollections\nOrderedDict\n](](",
+            &text(key)[..],
+            b"Nee\x85R",
+        ]
+        .concat();
+        for state in [dict.clone(), [b"N", &dict[..], b"\x86"].concat(), ordered] {
+            for call in [
+                [b"ctorch._utils\n_rebuild_parameter_with_state\n(NNN", &state[..], b"tR"].concat(),
+                [b"ctorch._tensor\n_rebuild_from_type_v2\n(cm\nf\ncm\nC\n)", &state[..], b"tR"].concat(),
+                [
+                    b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter_with_state\ncm\nC\n(NNN",
+                    &state[..],
+                    b"tNtR",
+                ]
+                .concat(),
+            ] {
+                let read = parse(&[&call[..], b"."].concat());
+                assert_eq!(read.is_ok(), key == "grad", "{key}");
+            }
+        }
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [
+        b"X",
+        &(text.len() as u32).to_le_bytes()[..],
+        text.as_bytes(),
+    ]
+    .concat()
+}
+
+/// The numbers under the keys of the root, in order.
+fn numbers(body: &[u8]) -> Vec<u64> {
+    let pickle = parse(body).unwrap();
+    assert!(pickle.root().is_mapping());
+    pickle
+        .root()
+        .entries()
+        .filter_map(|(_, value)| value.as_u64())
+        .collect()
+}
+
+#[test]
+fn dictionaries_have_the_entries_that_they_are_made_from() {
+    for (body, expected) in [
+        (
+            &b"ccollections\nOrderedDict\n](](NK\x01e](NK\x02ee\x85R(NK\x03u."[..],
+            &[1, 2, 3][..],
+        ),
+        (
+            b"ccollections\nOrderedDict\n(NK\x01\x86NK\x02\x86t\x85R.",
+            &[1, 2],
+        ),
+        (
+            b"ccollections\nOrderedDict\n}(NK\x01u\x85R(NK\x02u.",
+            &[1, 2],
+        ),
+        (
+            b"ccollections\nOrderedDict\nccollections\nOrderedDict\n)R(NK\x01u\x85R.",
+            &[1],
+        ),
+        (b"cbuiltins\ndict\n](](NK\x01ee\x85R.", &[1]),
+        (b"ccollections\ndefaultdict\nN](](NK\x01ee\x86R.", &[1]),
+        (b"ccollections\nCounter\n}(NK\x01u\x85R.", &[1]),
+        (b"ccollections\nCounter\n](](NK\x01ee\x85R(NK\x02u.", &[2]),
+        (b"ccollections\nOrderedDict\n)R(NK\x01u.", &[1]),
+    ] {
+        assert_eq!(numbers(body), expected);
+    }
+}
+
+#[test]
+fn dictionaries_made_from_anything_else_are_refused() {
+    for body in [
+        &b"ccollections\nOrderedDict\n](](NNNee\x85R."[..],
+        b"ccollections\nOrderedDict\n](X\x02\0\0\0abe\x85R.",
+        b"ccollections\nOrderedDict\nX\x02\0\0\0ab\x85R.",
+        b"ccollections\nOrderedDict\n)]\x86R.",
+        b"ccollections\nOrderedDict\nccollections\nOrderedDict\n](](NNee\x85R\x85R.",
+        b"ccollections\nOrderedDict\n](](NK\x01ee\x85\x81.",
+        b"cbuiltins\nset\n](K\x01e\x85\x81.",
+        b"cbuiltins\nlist\n](K\x01e\x85RK\x00K\x01s.",
+    ] {
+        refusal(body);
+    }
+}
+
+#[test]
+fn sequences_have_what_they_are_made_from_and_what_is_added() {
+    for (body, expected) in [
+        (&b"ctorch\nSize\n](K\x02K\x03e\x85R."[..], Some(&[2, 3][..])),
+        (b"ctorch\nSize\nK\x02K\x03\x86\x85\x81.", Some(&[2, 3])),
+        (b"ctorch\nSize\n)R.", Some(&[])),
+        (b"ccollections\ndeque\n](K\x02e\x85R(K\x03e.", Some(&[2, 3])),
+        (b"ccollections\ndeque\n)R(K\x03e.", Some(&[3])),
+        (b"ccollections\ndeque\n](K\x02eK\x01\x86R(K\x03e.", None),
+        (b"cbuiltins\nset\n](K\x02e\x85R.", None),
+        (b"cm\nSize\n](K\x02e\x85R.", None),
+    ] {
+        let sizes = parse(body).unwrap().root().as_sizes();
+        assert_eq!(sizes.as_deref(), expected);
+    }
+}
+
+#[test]
+fn a_list_that_many_calls_take_is_looked_at_once() {
+    let items = b"](NNe".repeat(300);
+    let calls = b"ccollections\nOrderedDict\nh\x05\x85R".repeat(100);
+    let body = [b"(](", &items[..], b"eq\x05", &calls[..], b"t."].concat();
+    assert_eq!(parse(&body).unwrap().root().items().count(), 101);
+}

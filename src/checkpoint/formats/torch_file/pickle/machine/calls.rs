@@ -33,14 +33,18 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn call(&mut self) -> Step<Id> {
+    pub(super) fn call(&mut self, opcode: u8) -> Step<Id> {
         let (args, callable) = (self.pop()?, self.pop()?);
         let Node::Tuple(span) = self.arena.node(args) else {
             return refuse("calls with something that is no tuple");
         };
         match self.arena.node(callable) {
             Node::Global(index) if self.is_getattr(index) => self.nested(span),
-            Node::Global(_) | Node::Persistent(_) => Ok(self.arena.add_instance(callable, args)),
+            Node::Global(index) => {
+                self.take_arguments(opcode, index, span)?;
+                Ok(self.arena.add_instance(callable, args))
+            }
+            Node::Persistent(_) => Ok(self.arena.add_instance(callable, args)),
             _ => refuse("calls something that is no class or function"),
         }
     }
@@ -79,7 +83,8 @@ impl Machine<'_> {
             return refuse("gives a state to something that takes none");
         };
         let callable = self.arena.instance(index).map(|own| own.callable);
-        let is_tensor = callable.is_some_and(|callable| self.makes_tensors(callable));
+        let is_tensor = callable.is_some_and(|callable| self.kind(callable) == Kind::Rebuild);
+        self.freeze_state(state);
         match self.arena.instance_mut(index) {
             Some(instance) if instance.state == Id::UNSET && !is_tensor => {
                 instance.state = state;

@@ -1,6 +1,7 @@
 //! Opcodes that add items to a container.
 
 use super::super::arena::{Id, Node};
+use super::super::globals::Kind;
 use super::super::opcode as op;
 use super::super::reader::{Step, refuse};
 use super::Machine;
@@ -26,6 +27,9 @@ impl Machine<'_> {
         let Some(container) = below.and_then(|at| self.stack.get(at)).copied() else {
             return refuse("adds items to nothing");
         };
+        if self.frozen.contains(container) {
+            return refuse("changes a container that a call has taken");
+        }
         let grown = match (opcode, self.arena.node(container)) {
             (op::SETITEM | op::SETITEMS, _) if odd => return refuse("a key without a value"),
             (op::APPEND | op::APPENDS, Node::List(chain)) => {
@@ -50,14 +54,21 @@ impl Machine<'_> {
         let Some(mut instance) = self.arena.instance(index).copied() else {
             return refuse("adds items to nothing");
         };
-        if self.is_rebuilt(instance.callable) {
-            return refuse("adds items to a tensor");
-        }
-        match opcode {
-            op::SETITEM | op::SETITEMS => {
-                instance.entries = self.arena.extended(instance.entries, items)
+        let is_dictionary = matches!(opcode, op::SETITEM | op::SETITEMS);
+        match self.kind(instance.callable) {
+            // A tensor is no container whatever torch's own reader lets pass (CVE-2026-24747).
+            Kind::Rebuild => return refuse("adds items to a tensor"),
+            Kind::Sequence | Kind::Set if is_dictionary => {
+                return refuse("sets items of a list or set");
             }
-            _ => instance.items = self.arena.extended(instance.items, items),
+            _ if !matches!(self.arena.node(instance.callable), Node::Global(_)) => {
+                return refuse("adds items to a tensor");
+            }
+            _ => {}
+        }
+        match is_dictionary {
+            true => instance.entries = self.arena.extended(instance.entries, items),
+            false => instance.items = self.arena.extended(instance.items, items),
         }
         if let Some(slot) = self.arena.instance_mut(index) {
             *slot = instance;
@@ -65,20 +76,11 @@ impl Machine<'_> {
         Ok(Node::Instance(index))
     }
 
-    /// Whether a call makes a tensor, which is no container whatever torch's own reader lets pass (CVE-2026-24747).
-    fn is_rebuilt(&self, callable: Id) -> bool {
-        !matches!(self.arena.node(callable), Node::Global(_)) || self.makes_tensors(callable)
-    }
-
-    /// Whether `callable` is one of torch's functions that make tensors.
-    pub(super) fn makes_tensors(&self, callable: Id) -> bool {
-        let Node::Global(index) = self.arena.node(callable) else {
-            return false;
-        };
-        let module = self
-            .arena
-            .global(index)
-            .map_or(&b""[..], |global| self.input.bytes(global.module));
-        matches!(module, b"torch._utils" | b"torch._tensor")
+    /// The kind of a class or function.
+    pub(super) fn kind(&self, callable: Id) -> Kind {
+        match self.arena.node(callable) {
+            Node::Global(index) => self.arena.global(index).map_or(Kind::Plain, |own| own.kind),
+            _ => Kind::Plain,
+        }
     }
 }
