@@ -1,6 +1,7 @@
 //! The lazy algebra: a tensor is a dtype, a shape and an expression over bytes in files. Nothing else can exist.
 
 mod computed;
+mod cover;
 mod dtype;
 mod named;
 mod nest;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::cover::{self, Fault};
 use super::shape::Shape;
 use super::view::{Tensor, Tile, impossible};
 use crate::error::Result;
@@ -11,6 +12,8 @@ use crate::error::Result;
 pub(super) struct Tiling {
     tiles: Box<[Tile]>,
     axis: Option<usize>,
+    /// How far along the axis each tile and those before it reach.
+    reach: Box<[u64]>,
 }
 
 impl Tiling {
@@ -20,14 +23,19 @@ impl Tiling {
         }
         tiles.retain(|tile| tile.tensor.shape().elements() > 0);
         tiles.sort_by(|a, b| a.offsets.cmp(&b.offsets));
-        let axis = sole_axis(shape, &tiles);
-        match axis {
+        let mut axes = partial_axes(shape, &tiles);
+        let axis = axes.next();
+        match (axis, axes.next()) {
             _ if shape.elements() == 0 => {}
-            Some(axis) => check_line(shape, axis, &tiles)?,
-            None => check_volume(shape, &tiles)?,
+            (Some(axis), None) => check_line(shape, axis, &tiles)?,
+            _ => check_volume(shape, &tiles)?,
         }
-        let tiles = tiles.into();
-        Ok(Self { tiles, axis })
+        drop(axes);
+        Ok(Self {
+            reach: axis.map_or_else(Box::default, |axis| reach(&tiles, axis)),
+            tiles: tiles.into(),
+            axis,
+        })
     }
 
     pub fn tiles(&self) -> &[Tile] {
@@ -48,9 +56,7 @@ impl Tiling {
             return &self.tiles;
         };
         let range = wanted(axis);
-        let first = self
-            .tiles
-            .partition_point(|tile| span(tile, axis).end <= range.start);
+        let first = self.reach.partition_point(|end| *end <= range.start);
         let rest = self.tiles.get(first..).unwrap_or(&[]);
         let count = rest.partition_point(|tile| span(tile, axis).start < range.end);
         rest.get(..count).unwrap_or(&[])
@@ -82,17 +88,23 @@ fn check_inside(shape: &Shape, tile: &Tile) -> Result<()> {
     }
 }
 
-/// The only dimension along which the tiles do not span the whole.
-fn sole_axis(shape: &Shape, tiles: &[Tile]) -> Option<usize> {
-    let partial = |dim: &usize| {
+/// The dimensions along which the tiles do not span the whole. Tiles that are sorted by their offsets are sorted along the
+/// first of them.
+fn partial_axes(shape: &Shape, tiles: &[Tile]) -> impl Iterator<Item = usize> {
+    (0..shape.rank()).filter(|dim| {
         let whole = 0..shape.dims()[*dim];
         tiles.iter().any(|tile| span(tile, *dim) != whole)
-    };
-    let mut axes = (0..shape.rank()).filter(partial);
-    match (axes.next(), axes.next()) {
-        (Some(axis), None) => Some(axis),
-        _ => None,
-    }
+    })
+}
+
+fn reach(tiles: &[Tile], axis: usize) -> Box<[u64]> {
+    let ends = tiles.iter().map(|tile| span(tile, axis).end);
+    let mut last = 0;
+    ends.map(|end| {
+        last = end.max(last);
+        last
+    })
+    .collect()
 }
 
 fn check_line(shape: &Shape, axis: usize, tiles: &[Tile]) -> Result<()> {
@@ -124,34 +136,28 @@ fn gap(axis: usize, missing: Range<u64>) -> Result<()> {
     ))
 }
 
-/// Disjoint tiles whose elements add up to the whole cover it.
 fn check_volume(shape: &Shape, tiles: &[Tile]) -> Result<()> {
-    for (i, a) in tiles.iter().enumerate() {
-        for b in &tiles[i + 1..] {
-            if shape.rank() > 0 && span(b, 0).start >= span(a, 0).end {
-                break;
-            }
-            if (0..shape.rank()).all(|dim| intersects(&span(a, dim), &span(b, dim))) {
-                return impossible(format!(
-                    "the chunks at {:?} and {:?} overlap",
-                    a.offsets, b.offsets
-                ));
-            }
+    let spans = |number: usize, dim: usize| match tiles.get(number) {
+        Some(tile) => span(tile, dim),
+        None => 0..shape.dims()[dim],
+    };
+    let point = match cover::check(tiles.len(), shape.rank(), &spans) {
+        Ok(()) => return Ok(()),
+        Err(Fault::Gap(point)) => {
+            return impossible(format!("no chunk holds the element at {point:?}"));
         }
-    }
-    let held: u64 = tiles
+        Err(Fault::Overlap(point)) => point,
+    };
+    let holds = |tile: &&Tile| {
+        (0..)
+            .zip(&point)
+            .all(|(dim, at)| span(tile, dim).contains(at))
+    };
+    let holders: Vec<String> = tiles
         .iter()
-        .map(|tile| tile.tensor.shape().elements())
-        .sum();
-    if held != shape.elements() {
-        return impossible(format!(
-            "its chunks hold {held} of {} elements",
-            shape.elements()
-        ));
-    }
-    Ok(())
-}
-
-fn intersects(a: &Range<u64>, b: &Range<u64>) -> bool {
-    a.start < b.end && b.start < a.end
+        .filter(holds)
+        .take(2)
+        .map(|tile| format!("{:?}", tile.offsets))
+        .collect();
+    impossible(format!("the chunks at {} overlap", holders.join(" and ")))
 }
