@@ -85,6 +85,21 @@ pub fn tensors(tensors: &[MappedTensor], reading: &Reading<'_>) -> Vec<Finding> 
     })
 }
 
+/// Compares every byte of a tensor that the view leaves out with the one that it is tied to.
+pub fn tied(name: &str, copy: &Tensor, to: &MappedTensor, reading: &Reading<'_>) -> Finding {
+    let outcome = match compare::compare(copy, &to.tensor, reading.progress) {
+        Ok(Outcome::Equal) => Ok(Outcome::Read { values: None }),
+        Ok(_) => Ok(Outcome::Failed {
+            reason: format!(
+                "differs from {}, to which config.json ties it; set \"tie_word_embeddings\": false to show both",
+                to.name
+            ),
+        }),
+        Err(error) => Err(error),
+    };
+    Finding::new(name, outcome)
+}
+
 /// Compares every tensor with the one of the same name in `others`.
 pub fn against(
     tensors: &[MappedTensor],

@@ -15,7 +15,7 @@ use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::tensor::Tensor;
-use crate::verify::{self, Reading};
+use crate::verify::{self, Finding, Reading};
 use crate::view::View;
 use report::Report;
 
@@ -56,6 +56,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(other) => against(&view, other, &reading)?,
         None => Report {
             tensors: verify::tensors(&view.tensors, &reading),
+            tied: tied(&view, &reading)?.into_iter().collect(),
             files: verify::side_files(&view.files, &reading),
             sums: verify::sources(&view.tensors, &reading),
         },
@@ -66,6 +67,21 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(NOT_GOOD),
     })
+}
+
+/// The head that the view leaves out, where the checkpoint has one.
+fn tied(view: &View, reading: &Reading<'_>) -> Result<Option<Finding>> {
+    let Some((tied, copy)) =
+        { view.tied.as_ref() }.and_then(|tied| Some((tied, tied.copy.as_ref()?)))
+    else {
+        return Ok(None);
+    };
+    let mut tensors = view.tensors.iter();
+    let Some(to) = tensors.find(|tensor| *tensor.name == *tied.to) else {
+        return Ok(None);
+    };
+    let copy = copy.clone().cast(to.tensor.dtype())?;
+    Ok(Some(verify::tied(&tied.name, &copy, to, reading)))
 }
 
 fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {
@@ -84,6 +100,7 @@ fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {
         .collect();
     Ok(Report {
         tensors: verify::against(&view.tensors, &theirs, reading),
+        tied: Vec::new(),
         files: Vec::new(),
         sums: Vec::new(),
     })

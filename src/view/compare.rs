@@ -10,25 +10,39 @@ const WHOLE: u64 = 64 << 20;
 /// Bytes compared at a time.
 const BLOCK: u64 = 64 << 10;
 
-/// Whether two tensors hold the same elements. Of large ones a thousand blocks, evenly spread, are compared: tensors that
-/// were trained apart differ in all of them, and reading gigabytes would make every mount slow.
-pub fn are_equal(a: &Tensor, b: &Tensor) -> Result<bool> {
+/// What is known of two tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Equality {
+    Different,
+    /// Their samples are equal; the rest was not read.
+    Sampled,
+    Equal,
+}
+
+/// Compares the elements of two tensors. Of large ones a thousand blocks, evenly spread, are compared: tensors that were
+/// trained apart differ in all of them, and reading gigabytes would make every mount slow.
+pub fn compare(a: &Tensor, b: &Tensor) -> Result<Equality> {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
-        return Ok(false);
+        return Ok(Equality::Different);
     }
     if a.identity() == b.identity() {
         return Ok(true);
     }
     let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
-    for (start, length) in blocks(a.bytes()) {
+    let step = step(a.bytes());
+    for start in (0..a.bytes()).step_by((BLOCK * step) as usize) {
+        let length = BLOCK.min(a.bytes() - start) as usize;
         let (left, right) = (&mut left[..length], &mut right[..length]);
         read_tensor_at(a, start, left)?;
         read_tensor_at(b, start, right)?;
         if left != right {
-            return Ok(false);
+            return Ok(Equality::Different);
         }
     }
-    Ok(true)
+    Ok(match step {
+        1 => Equality::Equal,
+        _ => Equality::Sampled,
+    })
 }
 
 /// Whether every byte of a small tensor is zero.
@@ -38,11 +52,12 @@ pub fn is_zero(tensor: &Tensor) -> Result<bool> {
     Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
-fn blocks(bytes: u64) -> impl Iterator<Item = (u64, usize)> {
-    let count = bytes.div_ceil(BLOCK);
-    let step = if bytes <= WHOLE { 1 } else { count / 1024 };
-    let starts = (0..count).step_by(step as usize).map(|block| block * BLOCK);
-    starts.map(move |start| (start, BLOCK.min(bytes - start) as usize))
+/// Every how manieth block is compared.
+fn step(bytes: u64) -> u64 {
+    match bytes {
+        ..=WHOLE => 1,
+        _ => bytes.div_ceil(BLOCK) / 1024,
+    }
 }
 
 /// The numbers of a small tensor of integers, such as a shape.

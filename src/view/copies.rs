@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Note;
-use super::compare::are_equal;
+use super::compare::{Equality, compare};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::mapping::MappedTensor;
@@ -26,7 +26,7 @@ pub fn check(
             continue;
         };
         for part in rest {
-            if !are_equal(first, part)? {
+            if compare(first, part)? == Equality::Different {
                 notes.push(Note::warning(format!(
                     "the copies of {} in {} and {} differ: if these are files of two saves, the weights are mixed",
                     copied.origin,

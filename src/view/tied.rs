@@ -3,33 +3,48 @@
 use serde::Serialize;
 
 use super::Note;
-use super::compare::are_equal;
+use super::compare::{Equality, compare};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, Outcome};
+use crate::tensor::Tensor;
 
 /// Whether the head is missing or holds the embedding's very elements.
 pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
+    Ok(equality(family, tensors)? != Equality::Different)
+}
+
+fn equality(family: &Family, tensors: &[MappedTensor]) -> Result<Equality> {
     let find = |name: &str| tensors.iter().find(|tensor| *tensor.name == *name);
     match (find(&family.head), find(&family.embedding)) {
-        (None, _) => Ok(true),
-        (Some(_), None) => Ok(false),
-        (Some(head), Some(embedding)) => are_equal(&head.tensor, &embedding.tensor),
+        (None, _) => Ok(Equality::Equal),
+        (Some(_), None) => Ok(Equality::Different),
+        (Some(head), Some(embedding)) => compare(&head.tensor, &embedding.tensor),
     }
 }
 
 /// A tensor that the directory leaves out because another one is it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Tied {
     pub name: String,
     pub to: String,
+    /// The tensor itself, where the checkpoint has it.
+    #[serde(skip)]
+    pub copy: Option<Tensor>,
 }
 
 impl Tied {
-    fn note(&self) -> Note {
-        Note::remark(format!(
-            "{} is left out: it is tied to {}",
-            self.name, self.to
-        ))
+    fn new(name: &str, to: &str, copy: Option<Tensor>) -> Self {
+        let (name, to) = (name.to_owned(), to.to_owned());
+        Self { name, to, copy }
+    }
+
+    fn note(&self, equality: Equality) -> Note {
+        let unread = match equality {
+            Equality::Sampled => "; samples of the two were compared, verify compares every byte",
+            _ => "",
+        };
+        let (name, to) = (&self.name, &self.to);
+        Note::remark(format!("{name} is left out: it is tied to {to}{unread}"))
     }
 }
 
@@ -54,12 +69,10 @@ pub fn drop_copy(
     };
     let head = outcome.tensors.remove(at);
     for other in &outcome.tensors {
-        if are_equal(&head.tensor, &other.tensor)? {
-            let tied = Tied {
-                name: head.name.to_string(),
-                to: other.name.to_string(),
-            };
-            notes.push(tied.note());
+        let equality = compare(&head.tensor, &other.tensor)?;
+        if equality != Equality::Different {
+            let tied = Tied::new(&head.name, &other.name, Some(head.tensor));
+            notes.push(tied.note(equality));
             return Ok(Some(tied));
         }
     }
@@ -78,26 +91,24 @@ pub fn settle(
     notes: &mut Vec<Note>,
 ) -> Result<Option<Tied>> {
     let is_tied = mapping::is_tied(family, config)?;
-    let tied = Tied {
-        name: family.head.clone(),
-        to: family.embedding.clone(),
-    };
+    let tied = |copy| Tied::new(&family.head, &family.embedding, copy);
     let head = outcome
         .tensors
         .iter()
         .position(|tensor| *tensor.name == *family.head);
     match (is_tied, head) {
-        (true, None) => return Ok(config.has_head().then_some(tied)),
+        (true, None) => return Ok(config.has_head().then(|| tied(None))),
         (false, Some(_)) => {}
         (true, Some(at)) => {
-            if !shares_head(family, &outcome.tensors)? {
+            let equality = equality(family, &outcome.tensors)?;
+            if equality == Equality::Different {
                 return Err(Error::Mapping(format!(
                     "config.json ties {} to {}, but they differ; pass --config-from with \"tie_word_embeddings\": false",
                     family.head, family.embedding
                 )));
             }
-            outcome.tensors.remove(at);
-            notes.push(tied.note());
+            let tied = tied(Some(outcome.tensors.remove(at).tensor));
+            notes.push(tied.note(equality));
             return Ok(Some(tied));
         }
         (false, None) if !config.has_head() => {}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use half::bf16;
@@ -289,4 +290,44 @@ fn a_directory_without_a_checkpoint_is_refused() {
     let output = stage.run(&["verify", "source", "--against", "point"]);
     assert_eq!(output.status.code(), Some(1));
     complaint(&output);
+}
+
+/// A head and an embedding of zeros, too large to be compared whole by a mount, and a byte of the head that no sample has.
+#[test]
+fn a_large_tied_head_that_differs_where_no_sample_is_fails() {
+    const BYTES: u64 = 129 << 20;
+    let stage = Stage::new();
+    let folder = stage.other("large");
+    fs::create_dir(&folder).unwrap();
+    let config = r#"{"model_type":"free","tie_word_embeddings":true}"#;
+    fs::write(folder.join("config.json"), config).unwrap();
+    let tensor = |start: u64| json!({"dtype": "U8", "shape": [BYTES], "data_offsets": [start, start + BYTES]});
+    let header = json!({"embed.weight": tensor(0), "lm_head.weight": tensor(BYTES)}).to_string();
+    let file = fs::File::create(folder.join("model.safetensors")).unwrap();
+    file.write_all_at(&(header.len() as u64).to_le_bytes(), 0)
+        .unwrap();
+    file.write_all_at(header.as_bytes(), 8).unwrap();
+    file.set_len(8 + header.len() as u64 + 2 * BYTES).unwrap();
+    let run = || {
+        let output = stage.run(&["verify", "large"]);
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let said = stage.run(&["inspect", "large"]).stdout;
+    assert!(
+        String::from_utf8(said)
+            .unwrap()
+            .contains("samples of the two were compared")
+    );
+    assert_eq!(run().0, Some(0));
+    let unsampled = 8 + header.len() as u64 + BYTES + (64 << 10);
+    file.write_all_at(b"x", unsampled).unwrap();
+    let (code, said) = run();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("lm_head.weight: differs from embed.weight"),
+        "{said}"
+    );
 }

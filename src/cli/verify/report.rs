@@ -10,6 +10,8 @@ use crate::verify::{Difference, Finding, NonFinite, Outcome};
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub tensors: Vec<Finding>,
+    /// The head that is left out because it is tied.
+    pub tied: Vec<Finding>,
     /// Files of the view that are not made of tensors.
     pub files: Vec<Finding>,
     /// Source files that hold checksums of themselves.
@@ -22,7 +24,8 @@ impl Report {
     }
 
     fn all(&self) -> impl Iterator<Item = &Finding> {
-        self.tensors.iter().chain(&self.files).chain(&self.sums)
+        let weights = self.tensors.iter().chain(&self.tied);
+        weights.chain(&self.files).chain(&self.sums)
     }
 
     fn count(&self, is: impl Fn(&Outcome) -> bool) -> usize {
