@@ -38,13 +38,16 @@ impl Tied {
         Self { name, to, copy }
     }
 
-    fn note(&self, equality: Equality) -> Note {
-        let unread = match equality {
-            Equality::Sampled => "; samples of the two were compared, verify compares every byte",
-            _ => "",
-        };
+    fn notes(&self, equality: Equality) -> impl Iterator<Item = Note> {
         let (name, to) = (&self.name, &self.to);
-        Note::remark(format!("{name} is left out: it is tied to {to}{unread}"))
+        let left_out = format!("{name} is left out: it is tied to {to}");
+        let sampled = (equality == Equality::Sampled).then(|| {
+            format!("samples of {name} and {to} were compared; verify compares every byte")
+        });
+        [Some(left_out), sampled]
+            .into_iter()
+            .flatten()
+            .map(Note::remark)
     }
 }
 
@@ -72,7 +75,7 @@ pub fn drop_copy(
         let equality = compare(&head.tensor, &other.tensor)?;
         if equality != Equality::Different {
             let tied = Tied::new(&head.name, &other.name, Some(head.tensor));
-            notes.push(tied.note(equality));
+            notes.extend(tied.notes(equality));
             return Ok(Some(tied));
         }
     }
@@ -108,7 +111,7 @@ pub fn settle(
                 )));
             }
             let tied = tied(Some(outcome.tensors.remove(at).tensor));
-            notes.push(tied.note(equality));
+            notes.extend(tied.notes(equality));
             return Ok(Some(tied));
         }
         (false, None) if !config.has_head() => {}
