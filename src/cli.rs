@@ -18,12 +18,14 @@ mod inherited;
 mod inspect;
 mod log;
 mod man;
+mod mapping;
 mod mount;
 mod options;
 mod output;
 mod progress;
 mod size;
 mod status;
+mod stop;
 mod systemd;
 mod umount;
 mod verify;
@@ -74,6 +76,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Umount(umount::Arguments),
     Status(status::Arguments),
+    Mapping(mapping::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -134,6 +137,7 @@ impl Command {
             Self::Inspect(arguments) => inspect::run(arguments),
             Self::Umount(arguments) => umount::run(arguments),
             Self::Status(arguments) => status::run(arguments),
+            Self::Mapping(arguments) => mapping::run(arguments),
             Self::Completions(arguments) => completions::run(arguments),
             Self::Man(arguments) => man::run(arguments),
         }

@@ -29,6 +29,12 @@ pub const KIND: &str = "fuse.ckptfs";
 pub const NAME_PREFIX: &str = "ckptfs#";
 
 impl Entry {
+    /// The user who mounted it, where the filesystem tells.
+    pub fn owner(&self) -> Option<u32> {
+        let mut options = self.options.split(',');
+        options.find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
+    }
+
     /// Whether a ckptfs mounted it: told by its type, or by its name where the subtype was not kept.
     pub fn is_view(&self) -> bool {
         let is_fuse = self.kind.starts_with("fuse");
@@ -184,15 +190,16 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel() {
-        let line = br"36 35 98:0 / /mnt/a\040b\134c rw,noatime shared:1 master:2 - fuse.ckptfs ckptfs\043x ro";
+        let line = br"36 35 98:0 / /mnt/a\040b\134c rw,noatime shared:1 master:2 - fuse.ckptfs ckptfs\043x ro,user_id=65534,group_id=0";
         let expected = Entry {
             device: "98:0".to_owned(),
             root: PathBuf::from("/"),
             point: PathBuf::from("/mnt/a b\\c"),
             kind: "fuse.ckptfs".to_owned(),
             source: "ckptfs#x".to_owned(),
-            options: "ro".to_owned(),
+            options: "ro,user_id=65534,group_id=0".to_owned(),
         };
+        assert_eq!(expected.owner(), Some(65_534));
         assert_eq!(entry(line), Some(expected));
         assert_eq!(entry(b""), None);
         assert_eq!(entry(b"36 35 98:0 / /mnt rw"), None);

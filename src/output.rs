@@ -22,7 +22,7 @@ use crate::source::SourceFile;
 use crate::tensor::Tensor;
 
 pub use dcp::{CHUNK_SIZE, Dcp, dcp_files};
-pub use file::{Attributes, Frame, Framed, Piece, Segment, VirtualFile};
+pub use file::{Attributes, Frame, Framed, Piece, Segment, VISIBLE_MODE, VirtualFile};
 pub use file_ranges::{FileRange, file_ranges};
 pub use header::lengthened;
 pub use index::python_json;

@@ -1,6 +1,8 @@
 //! Text for terminals and logs: names in a checkpoint are not to be trusted.
 
 use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Half of the characters that a line may have: more than the longest path, and the longest name of a tensor.
@@ -83,8 +85,32 @@ pub fn steers(char: char) -> bool {
         )
 }
 
+/// A path as a word of a shell's command line.
+pub fn quoted(path: &Path) -> String {
+    let plain = |char: char| char.is_alphanumeric() || "/._-+=:,@%".contains(char);
+    match path.to_str() {
+        Some(text) if text.starts_with('-') => quoted(&Path::new(".").join(text)),
+        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_owned(),
+        Some(text) if !text.chars().any(steers) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => escaped(path),
+    }
+}
+
+/// Quotes for names with bytes that no terminal shows: bash, zsh and POSIX.1-2024 have them.
+fn escaped(path: &Path) -> String {
+    let word = |byte: &u8| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        other => format!("\\{other:03o}"),
+    };
+    let words: String = path.as_os_str().as_bytes().iter().map(word).collect();
+    format!("$'{words}'")
+}
+
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::process::Command;
     use std::time::Duration;
 
     use super::*;
@@ -100,6 +126,35 @@ mod tests {
         ] {
             let time = UNIX_EPOCH + Duration::from_millis(1000 * seconds + 250);
             assert_eq!(utc(time), expected);
+        }
+    }
+
+    #[test]
+    fn quoted_paths_are_one_word_of_a_shell() {
+        assert_eq!(quoted(Path::new("/a/b-1.0")), "/a/b-1.0");
+        assert_eq!(quoted(Path::new("/a b/c'd")), r"'/a b/c'\''d'");
+        assert_eq!(quoted(Path::new("-rf")), "./-rf");
+        let names = [
+            "a b",
+            "a'b",
+            "$(id)",
+            "~",
+            "a\nb",
+            "a\\b'\u{202e}",
+            "a;b",
+            "é",
+            "*",
+            "",
+        ];
+        let bytes = names
+            .map(str::as_bytes)
+            .into_iter()
+            .chain([&b"\xff'\\"[..]]);
+        for name in bytes {
+            let path = Path::new(OsStr::from_bytes(name));
+            let script = format!("printf %s {}", quoted(path));
+            let said = Command::new("bash").args(["-c", &script]).output().unwrap();
+            assert_eq!(said.stdout, name, "{script}");
         }
     }
 

@@ -5,7 +5,7 @@ mod build;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::output::{Attributes, VirtualFile};
+use crate::output::{Attributes, VISIBLE_MODE, VirtualFile};
 
 /// Inode of the top directory.
 pub const ROOT: u64 = 1;
@@ -93,7 +93,7 @@ impl Tree {
                 size: file.size(),
                 links: 1,
                 attributes: Attributes {
-                    mode: file.attributes().mode & 0o444,
+                    mode: file.attributes().mode & VISIBLE_MODE as u16,
                     ..file.attributes()
                 },
             },

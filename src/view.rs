@@ -16,11 +16,11 @@ mod options;
 mod params;
 mod quantize;
 mod rounded;
+mod table;
 mod target;
 mod tied;
 mod unknown_family;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -34,6 +34,7 @@ use computed::Stage;
 use config::ConfigFile;
 use names::families;
 pub use options::{DtypeChoice, MAX_SHARD_SIZE, MergedAdapter, Options, OutputFormat};
+pub use table::check as check_table;
 use target::Model;
 pub use tied::Tied;
 
@@ -86,6 +87,7 @@ impl View {
             Error::Mapping(reason) => Error::checkpoint(source, reason),
             error => error,
         };
+        options.check_system().map_err(at_source)?;
         let opening = Opening {
             system: options.system.as_deref(),
             accepts_rewritten: options.accepts_rewritten,
@@ -132,7 +134,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
                 &mut notes,
             );
             mapped.map_err(|error| match error {
-                Error::Mapping(_) => {
+                Error::Mapping(_) if !tables.speaks_of(family) => {
                     let (tensors, said) = (&checkpoint.tensors, config.family_said());
                     families::contradicted(&tables, family, tensors, &said).unwrap_or(error)
                 }
@@ -141,7 +143,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
         }
         None => unknown_family::map(&mut checkpoint, &tables, &config, &mut notes)?,
     };
-    check_system(options, &checkpoint, &table, &tables)?;
+    check_system(options, &checkpoint, &table)?;
     notes.extend(config.note().map(Note::warning));
     notes.extend(declared::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
     let tensors = dtype::cast(outcome.tensors, dtype, family)?;
@@ -254,14 +256,14 @@ fn map(
         options.system.as_deref(),
         checkpoint,
     )?
-    .ok_or_else(|| names::of_no_system(family, tensors))?;
+    .ok_or_else(|| names::of_no_system(tables, family, tensors))?;
     let (system, sources) = (chosen.system, chosen.tensors);
     notes.extend(names::left_out(&chosen.beside));
     config.infer(system, family, &sources)?;
     let applied = mapping::apply(system, family, config.values(), &sources);
     let mut outcome = applied.map_err(|error| config.explain(error))?;
     if !outcome.unknown.is_empty() {
-        return Err(config.explain(names::unknown(system, family, &outcome.unknown)));
+        return Err(config.explain(names::unknown(tables, system, family, &outcome.unknown)));
     }
     copies::check(checkpoint, &sources, &outcome.tensors, notes)?;
     config.complete(family, &outcome.tensors)?;
@@ -295,12 +297,7 @@ fn note_dropped(dropped: &Dropped, notes: &mut Vec<Note>) -> Result<()> {
 }
 
 /// Refuses a `--system` that is not the checkpoint's, which would otherwise be passed over in silence.
-fn check_system(
-    options: &Options,
-    checkpoint: &Checkpoint,
-    table: &str,
-    tables: &Tables,
-) -> Result<()> {
+fn check_system(options: &Options, checkpoint: &Checkpoint, table: &str) -> Result<()> {
     let own = [
         table,
         checkpoint.layout.word(),
@@ -308,12 +305,9 @@ fn check_system(
     ];
     match options.system.as_deref() {
         Some(wanted) if !own.contains(&wanted) => {
-            let tables = tables.systems().map(|system| &*system.name);
-            let known = BTreeSet::from_iter(tables.chain(checkpoint::SYSTEMS));
+            let layout = checkpoint.layout.word();
             Err(Error::Mapping(format!(
-                "--system {wanted}: the names are {table}'s, the files {}'s; leave it out, or pass one of {}",
-                checkpoint.layout.word(),
-                Vec::from_iter(known).join(", ")
+                "--system {wanted}: the names are {table}'s, the files {layout}'s; leave it out, or pass one of these two"
             )))
         }
         _ => Ok(()),

@@ -17,6 +17,8 @@ mod inherited;
 mod inspect;
 #[path = "commands/log.rs"]
 mod log;
+#[path = "commands/newcomers.rs"]
+mod newcomers;
 #[path = "commands/npy.rs"]
 mod npy;
 #[path = "commands/reference.rs"]

@@ -101,13 +101,55 @@ impl Run {
         let Some(run) = run.flatten() else {
             return Ok(source.to_owned());
         };
-        match run.latest()? {
-            Some(save) => run.folder().locate(&save.model()),
+        run.locate_latest()
+    }
+
+    /// The one checkpoint that `source` names: of a run whose saves are numbered, the one that `latest` would lead to.
+    ///
+    /// # Errors
+    /// When no numbered save of the run has ended.
+    pub fn single(source: &Path) -> Result<PathBuf> {
+        let source = Self::pinned(source)?;
+        match Self::find(&source)? {
+            Some(run) if run.is_numbered()? => run.locate_latest(),
+            _ => Ok(source),
+        }
+    }
+
+    fn locate_latest(&self) -> Result<PathBuf> {
+        match self.latest()? {
+            Some(save) => self.folder().locate(&save.model()),
             None => Err(Error::checkpoint(
-                run.path(),
+                self.path(),
                 "holds no complete checkpoint with a number yet",
             )),
         }
+    }
+
+    /// Whether any save has a number.
+    fn is_numbered(&self) -> Result<bool> {
+        let names = self.names()?;
+        let mut numbered = names.iter().filter(|name| numbered(name).is_some());
+        Ok(numbered.any(|name| self.save(name).is_some()))
+    }
+
+    /// Refuses a folder of which no save is numbered and none can be read: it is no run, whatever its files look like.
+    pub fn check(&self) -> Result<()> {
+        if self.is_numbered()? {
+            return Ok(());
+        }
+        let names = self.names()?;
+        let mut first = None;
+        for save in names.iter().filter_map(|name| self.save(name)) {
+            match self.fault(&save) {
+                None => return Ok(()),
+                Some(fault) => drop(first.get_or_insert(fault)),
+            }
+        }
+        first.map_or(Ok(()), |fault| {
+            let reason = format!("is no run: none of its checkpoints can be shown ({fault})");
+            Err(Error::checkpoint(self.path(), reason))
+        })
     }
 
     pub fn path(&self) -> &Path {

@@ -40,7 +40,7 @@ pub fn run(arguments: Arguments, inherited: &Inherited, log: &Log) -> anyhow::Re
             "the command names no {{}}; put it where the path of the mount belongs, as in -- ls {{}}"
         );
     }
-    let source = view::pinned(&arguments.source)?;
+    let source = view::single(&arguments.source)?;
     let view = view::open(&source, &arguments.view)?;
     let signals = Signals::take()?;
     let place = MountFolder::make(&source)?;

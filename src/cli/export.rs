@@ -8,13 +8,14 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
-use super::{output, size, view};
+use super::{options, output, size, stop, view};
 use crate::export::{Exported, Options, export};
 use crate::parallel;
 use crate::text::one_line;
 
 /// Write what a mount would show to a new directory; continues after an interruption
 #[derive(Debug, Args)]
+#[command(mut_arg("max_shard_size", |arg| arg.help(SHARDS)))]
 pub struct Arguments {
     /// The checkpoint: a directory or a file; RUN/latest is the latest save
     source: PathBuf,
@@ -27,7 +28,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Reflink::Never, value_name = "WHEN")]
     reflink: Reflink,
     /// Threads that write [default: number of cores, at most 8]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     view: view::ViewOptions,
@@ -39,10 +40,17 @@ enum Reflink {
     Auto,
 }
 
+const SHARDS: &str =
+    "Largest shard, such as 5GB or 5GiB [default: 5GB; with --reflink, the shards of the source]";
+
+/// Words in which an export that was stopped says how it goes on.
+const STOPPED: &str = "stopped; run the same command again to go on where it was";
+
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     arguments.view.keeps_shards = arguments.reflink == Reflink::Auto;
-    let source = view::pinned(&arguments.source)?;
+    let source = view::single(&arguments.source)?;
+    crate::mount::check_source(&arguments.destination)?;
     let view = view::open(&source, &arguments.view)?;
     let options = Options {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
@@ -50,6 +58,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
         reflink: arguments.reflink == Reflink::Auto,
     };
     let destination = &arguments.destination;
+    stop::say_on_signal(STOPPED)?;
     let exported = export(view.files, &source, destination, &options, &Bar::default())?;
     let said = said(&exported, start.elapsed().as_secs_f64());
     let line = format!("{}: {said}", destination.display());

@@ -8,7 +8,7 @@ mod text;
 mod tree;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -43,14 +43,16 @@ pub struct Arguments {
 }
 
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
-    arguments.source = view::pinned(&arguments.source)?;
-    if arguments.tensor.is_none()
-        && arguments.html.is_none()
-        && let Some(run) = Run::find(&arguments.source)?
-    {
+    let is_whole = arguments.tensor.is_none() && arguments.html.is_none();
+    arguments.source = match is_whole {
+        true => view::pinned(&arguments.source)?,
+        false => view::single(&arguments.source)?,
+    };
+    if is_whole && let Some(run) = Run::find(&arguments.source)? {
         print(&RunReport::of(&run)?, arguments.json)?;
         return Ok(ExitCode::SUCCESS);
     }
+    { arguments.html.iter() }.try_for_each(|file| crate::mount::check_source(file))?;
     let view = view::open(&arguments.source, &arguments.view)?;
     match (&arguments.tensor, &arguments.html) {
         (Some(name), _) => print(&detail(&arguments.source, &view, name)?, arguments.json)?,
@@ -74,7 +76,14 @@ fn detail(source: &Path, view: &View, name: &str) -> Result<TensorDetail, Error>
 fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
     let page = page::page(&source.display().to_string(), &Report::of(view)?)?;
     let write = || create_new(file)?.write_all(page.as_bytes());
-    write().map_err(|error| Error::unwritable(file, &error))?;
+    write().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let reason =
+                "exists already; nothing is overwritten: name a file that is not there yet";
+            Error::target(file, reason)
+        }
+        _ => Error::unwritable(file, &error),
+    })?;
     Ok(output::print(&format!("{}\n", file.display()))?)
 }
 

@@ -16,6 +16,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let directory = &arguments.directory;
+    crate::mount::check_source(directory)?;
     let made = std::fs::create_dir_all(directory);
     made.with_context(|| directory.display().to_string())?;
     let mut command = CommandLine::command().disable_help_subcommand(true);

@@ -1,18 +1,17 @@
 //! `ckptfs mount`.
 
 use std::ffi::OsString;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{allocator, daemon, output, size, systemd, view};
+use super::{allocator, daemon, options, output, size, systemd, view};
 use crate::checkpoint::Run;
 use crate::error::{Error, Result};
 use crate::mount::{Mounted, Options, StopSignals};
-use crate::text::one_line;
+use crate::text::{one_line, quoted};
 use crate::view::{Options as ViewOptions, View};
 
 /// Mount a checkpoint, or a run of them; stays in the foreground until Ctrl-C
@@ -39,7 +38,7 @@ pub struct Arguments {
     #[arg(long)]
     stats: bool,
     /// Threads that answer requests [default: number of cores, 8 to 16]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     threads: Option<NonZeroUsize>,
     /// Memory for produced blocks of transposed tensors
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = size::parse)]
@@ -83,7 +82,9 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 impl Arguments {
     /// A background process has no place in the file system; a source file may be opened again long after.
-    fn make_absolute(&mut self) -> io::Result<()> {
+    fn make_absolute(&mut self) -> anyhow::Result<()> {
+        view::check_working_directory(&self.source)?;
+        view::check_working_directory(&self.mountpoint)?;
         let paths = [&mut self.source, &mut self.mountpoint];
         for path in paths.into_iter().chain(&mut self.view.config_from) {
             *path = std::path::absolute(&*path)?;
@@ -103,7 +104,7 @@ impl Arguments {
     fn readiness(&self, shown: &Shown) -> String {
         let (source, mountpoint) = (self.source.display(), self.mountpoint.display());
         let end = match self.daemon {
-            true => format!("ckptfs umount {mountpoint} unmounts"),
+            true => format!("ckptfs umount {} unmounts", quoted(&self.mountpoint)),
             false => "Ctrl-C unmounts".to_owned(),
         };
         let said = shown.said();
@@ -124,7 +125,7 @@ impl Shown {
         let source = &arguments.source;
         let run = match Run::find(source)? {
             None => Run::awaited(source)?,
-            found => found,
+            found => found.map(|run| run.check().map(|()| run)).transpose()?,
         };
         match (run, arguments.view.run_of_adapters()?) {
             (Some(_), Some(_)) => Err(Error::Mapping(format!(

@@ -1,6 +1,7 @@
 //! `-o OPTION,...`: what mount(8) and fstab say of a mount, as the flags that it stands for.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Words of fstab that are mount(8)'s own, or that hold for every view anyway.
@@ -38,6 +39,12 @@ const IGNORED: [&str; 32] = [
     "users",
     "nolazytime",
 ];
+
+/// A number of threads.
+pub fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "write a number from 1 on, or leave it out".to_owned())
+}
 
 /// The same command line with the flags that `options` stand for.
 pub fn spelled_out(words: &[OsString], options: &[OsString]) -> Vec<OsString> {

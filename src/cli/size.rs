@@ -3,6 +3,9 @@
 const DECIMAL: [&str; 4] = ["KB", "MB", "GB", "TB"];
 const BINARY: [&str; 4] = ["KIB", "MIB", "GIB", "TIB"];
 
+/// Least size without a unit that counts as bytes: who writes `5` means gigabytes.
+const LEAST_BARE: u64 = 1000;
+
 /// `5GB` is 5 * 10^9 bytes, as for huggingface_hub; `5GiB` is 5 * 2^30; a number alone counts bytes.
 pub fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
@@ -12,9 +15,13 @@ pub fn parse(text: &str) -> Result<u64, String> {
             .len();
     let (number, unit) = text.split_at(digits);
     let bytes = unit_bytes(&unit.trim().to_uppercase()).and_then(|unit| product(number, unit));
-    bytes
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "write it like 5GB, 500MB, 5GiB or 5000000000".to_owned())
+    match bytes.filter(|bytes| *bytes > 0) {
+        Some(bytes) if unit.trim().is_empty() && bytes < LEAST_BARE => Err(format!(
+            "that is {bytes} bytes; name a unit, as in {bytes}GB"
+        )),
+        Some(bytes) => Ok(bytes),
+        None => Err("write it like 5GB, 500MB, 5GiB or 5000000000".to_owned()),
+    }
 }
 
 fn unit_bytes(unit: &str) -> Option<u64> {
@@ -79,6 +86,8 @@ mod tests {
             "1e5",
             "nan",
             "5 GB x",
+            "5",
+            "999",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::inspect::print;
 use crate::mount::{Mount, mounts};
-use crate::text::one_line;
+use crate::text::{one_line, quoted};
 
 /// List what is mounted where
 #[derive(Debug, Args)]
@@ -42,7 +42,8 @@ fn said(mount: &Mount) -> String {
     match mount.is_served {
         true => format!("{source} is mounted at {point}"),
         false => format!(
-            "{source} was mounted at {point}, its process died; ckptfs umount {point} removes it"
+            "{source} was mounted at {point}, its process died; ckptfs umount {} removes it",
+            quoted(&mount.point)
         ),
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::inspect::print;
 use super::progress::Bar;
-use super::view;
+use super::{options, view};
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::parallel;
@@ -37,14 +37,16 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     /// Threads that read [default: number of cores, at most 8]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     view: view::ViewOptions,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let view = view::open(&view::pinned(&arguments.source)?, &arguments.view)?;
+    let others = arguments.against.iter();
+    { others }.try_for_each(|other| crate::mount::check_source(other))?;
+    let view = view::open(&view::single(&arguments.source)?, &arguments.view)?;
     let bar = Bar::default();
     let reading = Reading {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),

@@ -1,13 +1,14 @@
 //! The options that decide what a view shows, shared by all subcommands, and the view that they give.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::size;
 use super::weighted::{self, Weighted};
-use crate::checkpoint::Run;
-use crate::error::Result;
+use crate::checkpoint::{LATEST, Run};
+use crate::error::{Error, Result};
 use crate::mount;
 use crate::output::Split;
 use crate::source::Budget;
@@ -35,7 +36,7 @@ pub struct ViewOptions {
     /// Element type of the weights; config: the one that config.json names
     #[arg(long, value_enum, default_value_t = Dtype::Keep)]
     pub dtype: Dtype,
-    /// Largest shard, such as 5GB or 5GiB [default: 5GB; with --reflink, the shards of the source]
+    /// Largest shard, such as 5GB or 5GiB [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub max_shard_size: Option<u64>,
     /// Whether shards are those of the source where no size is asked for.
@@ -182,7 +183,33 @@ impl ViewOptions {
 /// The checkpoint or run that `source` names; of `RUN/latest` the save that it leads to now.
 pub fn pinned(source: &Path) -> Result<PathBuf> {
     mount::check_source(source)?;
+    check_working_directory(source)?;
     Run::pinned(source)
+}
+
+/// The one checkpoint that `source` names, for commands that work on one; of a run the latest, which is said.
+pub fn single(source: &Path) -> anyhow::Result<PathBuf> {
+    mount::check_source(source)?;
+    check_working_directory(source)?;
+    let single = Run::single(source)?;
+    if single != source && !source.ends_with(LATEST) {
+        let (run, save) = (source.display(), single.display());
+        let line = format!("{run}: a run; its latest save is taken: {save}");
+        tracing::warn!("{}", one_line(&line));
+    }
+    Ok(std::path::absolute(single)?)
+}
+
+/// Refuses a relative path where the working directory was removed, which nothing can be found from.
+pub fn check_working_directory(path: &Path) -> Result<()> {
+    match std::env::current_dir() {
+        Err(error) if path.is_relative() => {
+            let reason =
+                format!("the working directory cannot be used ({error}); cd to one that is there");
+            Err(Error::io(path, io::Error::new(error.kind(), reason)))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl From<&ViewOptions> for Options {

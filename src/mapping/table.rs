@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::{Arc, OnceLock};
 
@@ -30,6 +30,8 @@ const LIMIT: u64 = 256 << 10;
 #[derive(Debug)]
 pub struct Tables {
     own: Table,
+    /// The file of the user's own.
+    file: Option<PathBuf>,
     embedded: &'static Table,
 }
 
@@ -198,7 +200,12 @@ impl Tables {
             Some(path) => Table::parse(path, &text(path)?)?,
         };
         let embedded = Table::embedded()?;
-        Ok(Self { own, embedded })
+        let file = user.map(Path::to_owned);
+        Ok(Self {
+            own,
+            file,
+            embedded,
+        })
     }
 
     pub fn families(&self) -> impl Iterator<Item = &Family> {
@@ -213,6 +220,40 @@ impl Tables {
     /// The names that can be written.
     pub fn targets(&self) -> impl Iterator<Item = &TargetNames> {
         self.own.names.iter().chain(&self.embedded.names)
+    }
+
+    /// The families of the user's own file.
+    pub fn own_families(&self) -> impl Iterator<Item = &Family> {
+        self.own.families.iter()
+    }
+
+    /// The systems of the user's own file.
+    pub fn own_systems(&self) -> impl Iterator<Item = &System> {
+        self.own.systems.iter()
+    }
+
+    pub fn knows_family(&self, name: &str) -> bool {
+        let all = self.own.families.iter().chain(&self.embedded.families);
+        all.into_iter().any(|family| family.name == name)
+    }
+
+    /// Where the rules of a system are, in words; only a user's own file has a name.
+    pub fn place(&self, system: &System) -> String {
+        let is_own = self.own.systems.iter().any(|own| std::ptr::eq(own, system));
+        match self.file.as_deref().filter(|_| is_own) {
+            Some(file) => format!("{}: ", file.display()),
+            None => String::new(),
+        }
+    }
+
+    /// Whether the user's own file has this family, or rules for it.
+    pub fn speaks_of(&self, family: &Family) -> bool {
+        let rules = |system: &System| system.families.contains(&family.name);
+        self.own
+            .families
+            .iter()
+            .any(|own| std::ptr::eq(own, family))
+            || self.own.systems.iter().any(rules)
     }
 
     /// What makes a config.json of this params.json, and the part of it that speaks of the model.

@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::unmount::{When, detach};
 use crate::error::{Error, Result};
 use crate::mountinfo;
+use crate::text::quoted;
 
 /// How long a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -224,17 +225,6 @@ fn empty(point: &Path) -> Result<()> {
     }
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let plain = |char: char| char.is_alphanumeric() || "/._-+=:,@%".contains(char);
-    if path.chars().all(plain) {
-        path
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,11 +273,5 @@ mod tests {
             drop(first);
         });
         assert_eq!(turns.try_iter().collect::<Vec<_>>(), ["first", "second"]);
-    }
-
-    #[test]
-    fn commands_survive_a_shell() {
-        assert_eq!(quoted(Path::new("/a/b-1.0")), "/a/b-1.0");
-        assert_eq!(quoted(Path::new("/a b/c'd")), r"'/a b/c'\''d'");
     }
 }

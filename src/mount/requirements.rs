@@ -44,7 +44,7 @@ pub fn check(allow_other: bool, threads: usize) -> Result<()> {
 /// What a thread lacks after the mount appeared would leave a view that nobody serves.
 fn check_limits(threads: usize) -> std::result::Result<(), String> {
     let descriptors = threads.saturating_add(DESCRIPTORS);
-    let opened: io::Result<Vec<File>> = (0..descriptors).map(|_| File::open("/dev/null")).collect();
+    let opened: io::Result<Vec<File>> = (0..descriptors).map(|_| File::open("/")).collect();
     opened.map_err(|error| {
         format!("{threads} threads need {descriptors} more file descriptors ({error}); allow more with: ulimit -n, or pass a smaller --threads")
     })?;

@@ -1,15 +1,17 @@
 //! Taking a mount away: by umount2 where that is allowed, else by fusermount3.
 
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{point, requirements};
 use crate::error::{Error, Result};
 use crate::mountinfo;
+use crate::text::quoted;
 
 /// Longest time that a mount may take to vanish from the table after the kernel agreed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,8 +30,13 @@ pub enum When {
 
 /// `ckptfs umount`: takes away the view mounted on `path`, a dead one too.
 pub fn unmount(path: &Path, when: When) -> Result<()> {
-    let point = point::resolve(path)?;
     let refuse = |reason: &str| Err(Error::mount(path, reason));
+    if let Err(error) = mountinfo::all() {
+        return refuse(&format!(
+            "the table of mounts cannot be read ({error}); mount /proc"
+        ));
+    }
+    let point = resolve(path)?;
     match mountinfo::at(&point) {
         None => return refuse("nothing is mounted here; ckptfs status lists what is"),
         Some(entry) if !entry.is_view() => {
@@ -42,11 +49,37 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
     }
     match detach_soon(&point, when) {
         Ok(()) => wait_until_gone(&point),
+        // Another process was faster.
+        Err(_) if mountinfo::at(&point).is_none() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => refuse(
             "is in use; stop its readers (fuser -vm names them), or give --lazy to let it end with the last",
         ),
-        Err(error) => refuse(&error.to_string()),
+        Err(error) => refuse(&denial(path, &point).unwrap_or_else(|| error.to_string())),
     }
+}
+
+fn resolve(path: &Path) -> Result<PathBuf> {
+    // No attributes are asked for: a view whose process is stopped would not answer.
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let reason = "there is no such directory; ckptfs status lists what is mounted";
+            Err(Error::mount(path, reason))
+        }
+        _ => point::resolve(path),
+    }
+}
+
+/// Why the view of another user stays.
+fn denial(path: &Path, point: &Path) -> Option<String> {
+    let own = nix::unistd::geteuid().as_raw();
+    let owner = mountinfo::at(point)?
+        .owner()
+        .filter(|owner| *owner != own && own != 0)?;
+    let command = format!("ckptfs umount {}", quoted(path));
+    Some(match owner {
+        0 => format!("was mounted by root; as root: {command}"),
+        _ => format!("was mounted by user {owner}; as that user or root: {command}"),
+    })
 }
 
 /// A glance of another program, such as that of `ckptfs status`, is no use.

@@ -150,6 +150,10 @@ pub struct Attributes {
     pub modified: (i64, i64),
 }
 
+/// What a file of the view keeps of its source's mode. The owner's write bit is that of a copy: without it, its owner could
+/// neither edit nor remove one. The mount itself is read-only.
+pub const VISIBLE_MODE: u32 = 0o644;
+
 impl Attributes {
     /// The attributes of a file made of `sources`: readable by whom each of them is, as new as the newest.
     /// `None` without sources.
@@ -164,7 +168,7 @@ impl Attributes {
     fn of_one(file: &SourceFile) -> Self {
         let (uid, gid) = file.owner();
         Self {
-            mode: (file.mode() & 0o444) as u16,
+            mode: (file.mode() & VISIBLE_MODE) as u16,
             uid,
             gid,
             modified: file.modified(),

@@ -112,10 +112,10 @@ impl Directory {
         }
     }
 
-    /// Lets exactly those list the directory who may read a file below it.
+    /// Lets exactly those list the directory who may read a file below it, and its owner write to a copy of it.
     fn widen(&mut self, file: Attributes) {
         let readable = file.mode & 0o444;
-        self.attributes.mode |= readable | readable >> 2;
+        self.attributes.mode |= readable | readable >> 2 | file.mode & 0o200;
         self.attributes.modified = self.attributes.modified.max(file.modified);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::compare::are_equal;
+use super::compare::{Equality, compare};
 use super::{Options, OutputFormat, View};
 use crate::checkpoint;
 use crate::error::{Error, Result};
@@ -151,7 +151,7 @@ fn mix(
         }
         if !own.tensor.dtype().is_castable() {
             for (member, other) in members.iter().zip(all.iter().skip(1)) {
-                if !are_equal(&own.tensor, other)? {
+                if compare(&own.tensor, other)? == Equality::Different {
                     return member.refuse(
                         &own.name,
                         "holds other whole numbers, which have no average",

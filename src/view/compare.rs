@@ -26,7 +26,7 @@ pub fn compare(a: &Tensor, b: &Tensor) -> Result<Equality> {
         return Ok(Equality::Different);
     }
     if a.identity() == b.identity() {
-        return Ok(true);
+        return Ok(Equality::Equal);
     }
     let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
     let step = step(a.bytes());

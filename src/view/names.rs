@@ -22,7 +22,14 @@ pub const BASE_PREFIX: &str = "model.";
 const SHOWN: usize = 6;
 
 /// The error about names that no system has.
-pub fn of_no_system(family: &Family, tensors: &[SourceTensor]) -> Error {
+pub fn of_no_system(tables: &Tables, family: &Family, tensors: &[SourceTensor]) -> Error {
+    if tables.speaks_of(family) {
+        return Error::Mapping(format!(
+            "no system of --mapping's table has a rule in family {} for {}: add rules for them",
+            family.name,
+            listed(tensors)
+        ));
+    }
     Error::Mapping(format!(
         "no system is known whose names for family {} are like {}: is the config.json this model's? If so, add a table with --mapping FILE",
         family.name,
@@ -39,9 +46,15 @@ pub fn one_of_each_form<'a>(names: &'a [Cow<'_, str>]) -> Vec<Cow<'a, str>> {
 }
 
 /// The error about weights that the system's table does not know.
-pub fn unknown(system: &System, family: &Family, tensors: &[SourceTensor]) -> Error {
+pub fn unknown(
+    tables: &Tables,
+    system: &System,
+    family: &Family,
+    tensors: &[SourceTensor],
+) -> Error {
     Error::Mapping(format!(
-        "system {} has no rule in family {} for {}: if they belong to it, add a rule with --mapping FILE",
+        "{}system {} has no rule in family {} for {}: if they belong to it, add a rule with --mapping FILE",
+        tables.place(system),
         system.name,
         family.name,
         listed(tensors)

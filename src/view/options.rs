@@ -1,5 +1,6 @@
 //! What a user may choose about a view.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Opening};
@@ -133,8 +134,25 @@ impl Options {
         self.check_weights()?;
         let tables = Tables::load(self.mapping.as_deref())?;
         target::names_of(self, &tables)?;
+        self.check_system()?;
         let config_from = self.config_from.as_deref();
         config_from.map_or(Ok(()), |path| checkpoint::side_files_in(path).map(drop))
+    }
+
+    /// Refuses a system that no table and no layout knows.
+    pub fn check_system(&self) -> Result<()> {
+        let tables = Tables::load(self.mapping.as_deref())?;
+        let names = tables.systems().map(|system| &*system.name);
+        let known = BTreeSet::from_iter(names.chain(checkpoint::SYSTEMS));
+        match self.system.as_deref() {
+            Some(wanted) if !known.contains(wanted) => {
+                let known = Vec::from_iter(known).join(", ");
+                Err(Error::Mapping(format!(
+                    "no system is called {wanted}; leave --system out, or pass one of {known}"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::iter;
 
 use super::Note;
-use super::compare::are_equal;
+use super::compare::{Equality, compare};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::Family;
@@ -89,7 +89,8 @@ fn are_rounded(checkpoint: &Checkpoint) -> Result<Option<bool>> {
             .zip(own.parts.first());
         if let Some((master, own)) = parts.filter(|(_, own)| own.shape().rank() > 1) {
             let master = sample(master)?.cast(own.dtype())?;
-            return are_equal(&master, &sample(own)?).map(Some);
+            let equality = compare(&master, &sample(own)?)?;
+            return Ok(Some(equality != Equality::Different));
         }
     }
     Ok(None)

@@ -286,7 +286,7 @@ fn a_page_overwrites_nothing() {
     let first = fs::read(stage.other("page.html")).unwrap();
     let again = stage.run(&page);
     assert_eq!(again.status.code(), Some(3));
-    assert!(complaint(&again).contains("page.html: File exists"));
+    assert!(complaint(&again).contains("page.html: exists already"));
     assert!(fs::read(stage.other("page.html")).unwrap() == first);
 }
 

@@ -76,7 +76,7 @@ cases! {
         assert!(stranger_reads(&view.path("public")).status.success());
         let view = View::with(vec![file("private")], |options| options.allow_other = true);
         assert!(!stranger_reads(&view.path("private")).status.success());
-        assert_eq!(fs::metadata(view.path("private")).unwrap().mode() & 0o7777, 0o400);
+        assert_eq!(fs::metadata(view.path("private")).unwrap().mode() & 0o7777, 0o600);
     }
 
     94 modes_that_would_run_or_rule, "masked; the mount is nosuid, nodev and noexec" => {
@@ -84,7 +84,7 @@ cases! {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("x"), b"#!/bin/sh\n", 0o7777);
         let view = View::of(vec![shifted("x", b"", &folder.path().join("x"))]);
-        assert_eq!(fs::metadata(view.path("x")).unwrap().mode() & 0o7777, 0o444);
+        assert_eq!(fs::metadata(view.path("x")).unwrap().mode() & 0o7777, 0o644);
         let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let point = view.path("").to_str().unwrap().trim_end_matches('/').to_owned();
         let line = table.lines().find(|line| line.contains(&point)).unwrap();

@@ -149,7 +149,7 @@ fn the_modes_of_the_source_hold() {
     let mode = |name: &str| fs::metadata(view.path(name)).unwrap().mode() & 0o7777;
     assert_eq!(
         [mode("private"), mode("group"), mode("public")],
-        [0o400, 0o440, 0o444]
+        [0o600, 0o640, 0o644]
     );
     assert!(stranger_may("-r", &view.path("public")));
     assert!(!stranger_may("-r", &view.path("private")));
@@ -168,7 +168,7 @@ fn owner_only_files_stand_in_owner_only_directories() {
     let mode = |name: &str| fs::metadata(view.path(name)).unwrap().mode() & 0o7777;
     assert_eq!(
         [mode(""), mode("a"), mode("a/private")],
-        [0o500, 0o500, 0o400]
+        [0o700, 0o700, 0o600]
     );
 }
 
@@ -178,4 +178,29 @@ fn others_stay_out_unless_asked() {
     need_root!();
     let view = view();
     assert!(!stranger_may("-r", &view.path("config.json")));
+}
+
+#[test]
+fn a_copy_can_be_edited_and_removed_by_its_owner() {
+    need_fuse!();
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("own"), b"x", 0o640);
+    let own = shifted("a/own", b"", &folder.path().join("own"));
+    let view = View::of(vec![own]);
+    let copy = folder.path().join("copy");
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(view.path(""))
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
+    for name in ["", "a", "a/own"] {
+        let mode = fs::metadata(copy.join(name)).unwrap().mode();
+        assert_eq!(mode & 0o200, 0o200, "{name} has mode {mode:o}");
+    }
+    let error = fs::OpenOptions::new()
+        .write(true)
+        .open(view.path("a/own"))
+        .unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
 }

@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::geteuid;
 
+use crate::error::Error;
 use crate::mount::{clear_dead, view_points};
 
 /// An empty directory inside one that only its owner may enter. Removed when dropped.
@@ -22,7 +22,10 @@ pub struct MountFolder {
 impl MountFolder {
     /// The directory is named like the source: programs show that name as the model's.
     pub fn make(source: &Path) -> anyhow::Result<Self> {
-        let (private, held) = private_directory().context("a temporary directory")?;
+        let folder = std::env::temp_dir();
+        crate::mount::check_source(&folder)?;
+        let made = private_directory(&folder);
+        let (private, held) = made.map_err(|error| unusable(&folder, &error))?;
         let source = fs::canonicalize(source)?;
         let point = private.join(source.file_name().unwrap_or("checkpoint".as_ref()));
         let place = Self {
@@ -30,7 +33,7 @@ impl MountFolder {
             point,
             _held: held,
         };
-        fs::create_dir(&place.point).context("a temporary directory")?;
+        fs::create_dir(&place.point).map_err(|error| unusable(&place.point, &error))?;
         Ok(place)
     }
 
@@ -52,11 +55,18 @@ impl Drop for MountFolder {
 /// What the name of a private directory begins with; the process and a number follow.
 const PREFIX: &str = "ckptfs-";
 
+fn unusable(folder: &Path, error: &io::Error) -> Error {
+    let reason = format!(
+        "no folder can be made for the mount ({error}); set TMPDIR to one that can be written"
+    );
+    Error::mount(folder, reason)
+}
+
 /// A directory that did not exist before, so that no other user can have prepared it.
-fn private_directory() -> io::Result<(PathBuf, Flock<File>)> {
+fn private_directory(folder: &Path) -> io::Result<(PathBuf, Flock<File>)> {
     let process = std::process::id();
     for number in 0.. {
-        let path = std::env::temp_dir().join(format!("{PREFIX}{process}-{number}"));
+        let path = folder.join(format!("{PREFIX}{process}-{number}"));
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             result => result?,

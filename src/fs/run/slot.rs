@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Open, inode_in, lock};
 use crate::checkpoint::{Run, Save};
 use crate::error::{Error, Result};
-use crate::output::{Attributes, VirtualFile, inline_file};
+use crate::output::{Attributes, VISIBLE_MODE, VirtualFile, inline_file};
 use crate::text::one_line;
 use crate::tree::{Kind, ROOT, Stat, Tree, Usage};
 
@@ -228,14 +228,14 @@ fn files_of(run: &Run, save: &Save, part: Option<&str>, open: &Open) -> Result<V
 fn error_file(save: &Save, error: &Error) -> VirtualFile {
     let line = one_line(&error.to_string());
     tracing::warn!("{}: {line}", one_line(&save.name));
-    let attributes = attributes(&save.metadata, 0o444);
+    let attributes = attributes(&save.metadata, VISIBLE_MODE);
     inline_file(ERROR, format!("{line}\n").into_bytes(), Some(attributes))
 }
 
 /// A directory whose number of subdirectories is not known, as one link says. Whoever may read the file that it stands for
 /// may enter it.
 pub fn directory(inode: u64, metadata: &Metadata) -> Stat {
-    let mut attributes = attributes(metadata, 0o555);
+    let mut attributes = attributes(metadata, 0o755);
     if metadata.is_file() {
         attributes.mode |= (attributes.mode & 0o444) >> 2;
     }

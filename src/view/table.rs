@@ -1,0 +1,50 @@
+//! A user's own mapping table, looked at without a checkpoint.
+
+use std::path::Path;
+
+use super::config;
+use crate::checkpoint;
+use crate::error::{Error, Result};
+use crate::mapping::{self, Config, Tables};
+
+/// What a table says of the model of a config.json.
+pub struct TableReport {
+    pub family: String,
+    /// Tensors that the model has.
+    pub tensors: usize,
+    /// What is wrong, one line each.
+    pub faults: Vec<String>,
+}
+
+/// Looks for faults of the table `file` with the config.json in `config_from`.
+///
+/// # Errors
+/// When the table is no table, or has no family of that config.json.
+pub fn check(file: &Path, config_from: &Path) -> Result<TableReport> {
+    let tables = Tables::load(Some(file))?;
+    let files = checkpoint::side_files_in(config_from)?;
+    let Some(config) = files.iter().find(|own| own.path == config::NAME) else {
+        let reason = "has no config.json; name the model's Hugging Face folder as --config-from";
+        return Err(Error::checkpoint(config_from, reason));
+    };
+    let config = Config::new(config::read(&config.file)?);
+    let model_type = config.model_type().unwrap_or_default().to_owned();
+    let Some(family) = tables.family(&model_type) else {
+        let reason = format!(
+            "no family has model_type {}; add it to the model_types of one",
+            model_type.escape_debug()
+        );
+        return Err(Error::checkpoint(file, reason));
+    };
+    let mut faults = mapping::lint(&tables);
+    let listed = mapping::expected(family, &config, 0);
+    let tied = mapping::is_tied(family, &config).err();
+    let tensors = listed.as_ref().map_or(0, Vec::len);
+    faults
+        .extend({ listed.err().or(tied) }.map(|error| format!("family {}: {error}", family.name)));
+    Ok(TableReport {
+        family: family.name.clone(),
+        tensors,
+        faults,
+    })
+}
