@@ -11,6 +11,7 @@
     clippy::print_stderr
 )]
 
+mod access;
 pub mod checkpoint;
 pub mod cli;
 mod destination;

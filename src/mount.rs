@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 
+mod others;
 mod point;
 mod read_ahead;
 mod requirements;
@@ -29,7 +30,7 @@ use crate::output::VirtualFile;
 pub struct Options {
     /// The checkpoint or the run: shown as the mount's device, and kept apart from the mount point.
     pub source: PathBuf,
-    /// Whether other users may read what the modes of the source allow them.
+    /// Whether other users may read what all source files and the directories above them let them read.
     pub allow_other: bool,
     /// Threads that answer requests; without a number as many as cores, 8 to 16.
     pub threads: Option<NonZeroUsize>,
@@ -66,6 +67,10 @@ pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
 
 /// Mounts `files` on the empty directory `mount_point`. The view answers when this returns.
 pub fn mount(files: Vec<VirtualFile>, mount_point: &Path, options: &Options) -> Result<Mounted> {
+    let files = match options.allow_other {
+        true => others::limited(files)?,
+        false => files,
+    };
     serve(Box::new(Tree::new(files)?), None, mount_point, options)
 }
 
@@ -77,7 +82,13 @@ pub fn mount_run(
     options: &Options,
 ) -> Result<Mounted> {
     let (sender, gone) = mpsc::channel();
-    let tree = RunTree::new(run, open, sender);
+    let tree = match options.allow_other {
+        true => {
+            let limited = move |path: &Path| others::limited(open(path)?);
+            RunTree::new(run, Box::new(limited), sender).for_others()
+        }
+        false => RunTree::new(run, open, sender),
+    };
     serve(Box::new(tree), Some(gone), mount_point, options)
 }
 

@@ -27,7 +27,7 @@ pub struct Arguments {
     /// Where the background process appends its log lines
     #[arg(long, value_name = "FILE", requires = "daemon")]
     log_file: Option<PathBuf>,
-    /// Let other users read what the modes of the source allow them
+    /// Let other users read what all source files and the directories above them let them read
     #[arg(long)]
     allow_other: bool,
     /// Let the kernel read files that equal a source file by itself: as fast as the source, but a source that changes

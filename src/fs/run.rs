@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Answer, Errno, ErrorLog, Inodes};
+use crate::access;
 use crate::checkpoint::{LATEST, Run, Save};
 use crate::error::Result;
-use crate::output::VirtualFile;
+use crate::output::{Attributes, VirtualFile};
 use crate::tree::{Entry, Kind, ROOT, Stat, Tree, Usage};
 use slot::Slot;
 use slots::{Slots, inode_in, split};
@@ -50,6 +51,8 @@ pub struct RunTree {
     /// Counts looks into saves.
     clock: AtomicU64,
     errors: ErrorLog,
+    /// Whether callers other than the owner of the mount are let in.
+    for_others: bool,
 }
 
 impl Debug for RunTree {
@@ -70,7 +73,37 @@ impl RunTree {
             latest: Mutex::default(),
             clock: AtomicU64::new(0),
             errors: ErrorLog::default(),
+            for_others: false,
         }
+    }
+
+    /// Lets callers into the directories of the run and of its saves that the directories above let in, as they are now.
+    pub fn for_others(self) -> Self {
+        Self {
+            for_others: true,
+            ..self
+        }
+    }
+
+    /// The directory that shows the folder or file `path` of the source.
+    fn limited(&self, stat: Stat, path: &Path) -> Stat {
+        if !self.for_others {
+            return stat;
+        }
+        // One that cannot be asked about lets no caller in.
+        let (uid, gid, mode) = access::folder(path).unwrap_or_default();
+        let attributes = Attributes {
+            mode,
+            uid,
+            gid,
+            ..stat.attributes
+        };
+        Stat { attributes, ..stat }
+    }
+
+    fn stat_of(&self, slot: &Slot) -> Stat {
+        let place = self.run.place(&slot.save, None);
+        self.limited(slot.stat(), &place.unwrap_or_default())
     }
 
     /// The slot of the save that `name` now leads to, known to the kernel `lookups` times more.
@@ -134,7 +167,7 @@ impl RunTree {
 
     fn top(&self) -> Option<Stat> {
         let metadata = std::fs::metadata(self.run.path()).ok()?;
-        Some(slot::directory(ROOT, &metadata))
+        Some(self.limited(slot::directory(ROOT, &metadata), self.run.path()))
     }
 
     /// A directory called as the link is stands in its place.
@@ -190,7 +223,7 @@ impl Inodes for RunTree {
     fn lookup(&self, parent: u64, name: &str) -> Option<Stat> {
         match split(parent) {
             (TOP, ROOT) => match self.settle(name, 1) {
-                Some(slot) => Some(slot.stat()),
+                Some(slot) => Some(self.stat_of(&slot)),
                 None if name == LATEST => self.link(),
                 None => None,
             },
@@ -207,7 +240,7 @@ impl Inodes for RunTree {
         match split(inode) {
             (TOP, ROOT) => self.top(),
             (TOP, LINK) => self.link(),
-            (number, ROOT) => Some(self.slot(number)?.stat()),
+            (number, ROOT) => Some(self.stat_of(&*self.slot(number)?)),
             (number, inode) => {
                 let slot = self.slot(number)?;
                 let stat = self.tree(&slot)?.stat(inode)?;

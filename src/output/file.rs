@@ -186,6 +186,8 @@ pub struct VirtualFile {
     ends: Box<[u64]>,
     /// Sums of the file's data that are still to be made, but for those in frames.
     checksums: Box<[Checksum]>,
+    /// Files that inline segments tell of, beside those of the weights.
+    origins: Vec<Arc<SourceFile>>,
 }
 
 impl VirtualFile {
@@ -205,6 +207,7 @@ impl VirtualFile {
             segments: segments.into(),
             ends,
             checksums: Box::default(),
+            origins: Vec::new(),
         }
     }
 
@@ -228,6 +231,22 @@ impl VirtualFile {
             }
         }
         all
+    }
+
+    /// The same file, whose inline bytes tell of `origin`.
+    pub fn made_from(mut self, origin: Arc<SourceFile>) -> Self {
+        self.origins.push(origin);
+        self
+    }
+
+    /// Files that inline segments tell of, beside those of the weights.
+    pub fn origins(&self) -> &[Arc<SourceFile>] {
+        &self.origins
+    }
+
+    /// The same file for other readers.
+    pub fn with_attributes(self, attributes: Attributes) -> Self {
+        Self { attributes, ..self }
     }
 
     /// The same file in a folder of the directory.

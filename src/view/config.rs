@@ -281,7 +281,7 @@ impl<'a> ConfigFile<'a> {
         match &self.origin {
             Origin::Stated => None,
             Origin::File(file, _) if !self.changed => Some(output::source_file(NAME, file.clone())),
-            Origin::File(_, text) => Some(made(text.bytes(), tensors)),
+            Origin::File(file, text) => Some(made(text.bytes(), tensors).made_from(file.clone())),
             Origin::Derived(..) => Some(made(output::python_json(self.values.json()), tensors)),
         }
     }
