@@ -110,11 +110,15 @@ impl Usage {
     }
 }
 
+/// Rounds that every reader makes, however long they take.
+const ROUNDS: u64 = 3;
+
 /// One reader's way of reading, picked by its number, until `end`.
 fn read_until(end: Instant, number: u64, weights: &Weights, blocks: &AtomicU64) {
     let flags = if number % 4 == 2 { libc::O_DIRECT } else { 0 };
     let mut state = number + 1;
-    while Instant::now() < end {
+    let mut rounds = 0..;
+    while rounds.next() < Some(ROUNDS) || Instant::now() < end {
         let mut options = File::options();
         let file = options.read(true).custom_flags(flags).open(&weights.path);
         let file = file.unwrap();

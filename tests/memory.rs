@@ -165,6 +165,66 @@ fn many_threads_and_readers_stay_within_the_memory_that_is_promised() {
     assert!((8 * MIB..=(64 + 16) * MIB).contains(&most), "{most} bytes");
 }
 
+/// A control group whose memory is limited, removed in the end.
+struct Group(std::path::PathBuf);
+
+impl Group {
+    /// In either version. `None` where this user or machine can make none.
+    fn limited(bytes: u64) -> Option<Self> {
+        let name = format!("ckptfs-test-{}", std::process::id());
+        let hierarchies = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        hierarchies.into_iter().find_map(|(hierarchy, limit)| {
+            let group = Self(Path::new(hierarchy).join(&name));
+            fs::create_dir(&group.0).ok()?;
+            let file = group.0.join(limit);
+            // A file that is not there already is none of a control group's.
+            (file.exists() && fs::write(file, bytes.to_string()).is_ok()).then_some(group)
+        })
+    }
+
+    /// The program as a member.
+    fn program(&self) -> Command {
+        let mut command = Command::new("sh");
+        let script = "echo $$ > $0/cgroup.procs && exec \"$@\"";
+        command
+            .args(["-c", script])
+            .arg(&self.0)
+            .arg(program().get_program());
+        command
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).ok();
+    }
+}
+
+#[test]
+fn a_control_groups_limit_shrinks_the_caches() {
+    need_fuse!();
+    need_root!();
+    let stage = Stage::new();
+    mixtral(&stage, 8);
+    let mounted = stage.mount();
+    let want = fs::read(stage.weights()).unwrap();
+    ended(mounted);
+    for mib in [64, 32] {
+        let Some(group) = Group::limited(mib * MIB) else {
+            eprintln!("SKIPPED: no control group can be made here");
+            return;
+        };
+        let mounted = stage.mount_with(group.program(), &["--threads", "16"]);
+        read_by(6, &stage, &want, 0);
+        let anonymous = anonymous(mounted.id());
+        assert!(anonymous < mib * MIB, "{anonymous} bytes of {mib} MiB");
+        ended(mounted);
+    }
+}
+
 /// Anonymous memory of a process, in bytes.
 fn anonymous(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

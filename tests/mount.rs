@@ -11,6 +11,8 @@ mod failing;
 mod life;
 #[path = "mount/listing.rs"]
 mod listing;
+#[path = "mount/others.rs"]
+mod others;
 #[path = "mount/passthrough.rs"]
 mod passthrough;
 #[path = "mount/posix.rs"]

@@ -1,5 +1,7 @@
 //! `ckptfs status`.
 
+use std::io::{BufRead, Read};
+
 use crate::common::programs::*;
 use crate::need_fuse;
 
@@ -81,16 +83,23 @@ fn counts_are_logged_when_asked_for_and_at_the_end() {
             .arg(stage.source())
             .arg(stage.point())
             .stderr(std::process::Stdio::piped());
-        let child = command.spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         within(|| stage.weights().exists().then_some(()));
         std::fs::read(stage.weights()).unwrap();
-        for signal in [signal, libc::SIGTERM] {
+        let id = child.id() as i32;
+        let send = |signal| {
             // SAFETY: kill takes numbers alone; the child has not been waited for.
-            unsafe { libc::kill(child.id() as i32, signal) };
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            unsafe { libc::kill(id, signal) };
+        };
+        let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        let mut lines = String::new();
+        if signal != 0 {
+            send(signal);
+            stderr.read_line(&mut lines).unwrap();
         }
-        let output = child.wait_with_output().unwrap();
-        let lines = String::from_utf8(output.stderr).unwrap();
+        send(libc::SIGTERM);
+        stderr.read_to_string(&mut lines).unwrap();
+        child.wait().unwrap();
         let parsed = lines
             .lines()
             .map(|line| serde_json::from_str(line).unwrap());

@@ -88,7 +88,7 @@ const LIVE: &str = r#"set -eu
     mount -t tmpfs none /run
     mkdir -p /run/systemd/system /run/user/0
     export HOME="$1" XDG_RUNTIME_DIR=/run/user/0 SYSTEMD_LOG_TARGET=null
-    until_true() { for try in $(seq 100); do "$@" && return; sleep 0.1; done; echo "in vain: $*" >&2; exit 1; }
+    until_true() { for try in $(seq 1200); do "$@" && return; sleep 0.1; done; echo "in vain: $*" >&2; exit 1; }
     is_up() { systemctl --user is-system-running | grep -q running; }
     /lib/systemd/systemd --user &
     until_true is_up 2>/dev/null

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ckptfs::output::{Attributes, Segment, VirtualFile};
 use ckptfs::read::read_at;
@@ -178,13 +178,12 @@ fn a_slow_disk_holds_up_nobody_else() {
     need_fuse!();
     let (view, disk, bytes) = mounted();
     disk.switch
-        .set(Fault::Delay(Duration::from_millis(1500)), 150_000, 1);
+        .set(Fault::Delay(Duration::from_secs(3)), 150_000, 1);
     let path = view.path("bad");
     let slow = std::thread::spawn(move || fs::read(path).unwrap());
     std::thread::sleep(Duration::from_millis(200));
-    let start = Instant::now();
     assert_eq!(fs::read(view.path("good")).unwrap(), b"good");
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(!slow.is_finished());
     assert!(slow.join().unwrap() == bytes);
 }
 

@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, symlink};
 use std::process::{Command, Output};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::make::tensors::named;
 use crate::common::mounts::*;
@@ -213,13 +212,12 @@ cases! {
         need_fuse!();
         let stage = Stage::new();
         let program = stage.mount();
-        let (file, start) = (File::open(stage.weights()).unwrap(), Instant::now());
+        let file = File::open(stage.weights()).unwrap();
         program.signal(libc::SIGTERM);
         within(|| (!stage.is_mounted()).then_some(()));
         file.read_exact_at(&mut [0; 4096], 4096).unwrap();
         let (status, said) = program.wait();
         assert!(status == Some(0) && said.contains("was still in use"), "{said}");
-        assert!(start.elapsed() < Duration::from_secs(10));
     }
 }
 

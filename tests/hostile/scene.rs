@@ -21,7 +21,7 @@ const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else 
 const MEMORY: u64 = 200 << 20;
 
 /// Longest that a program may run before it is killed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A family that no table knows, so that names and shapes are free.
 const CONFIG: &str = r#"{"model_type": "free"}"#;

@@ -68,6 +68,7 @@ cases! {
         need_fuse!();
         need_root!();
         let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         write(&folder.path().join("private"), b"x", 0o600);
         write(&folder.path().join("public"), b"x", 0o644);
         let file = |name: &str| shifted(name, b"", &folder.path().join(name));

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::common::programs::*;
 use crate::{need_fuse, need_root};
@@ -126,7 +125,7 @@ fn umount_waits_for_readers_or_hides_from_them() {
     need_fuse!();
     let stage = Stage::new();
     let program = stage.mount();
-    let mut reader = stage.reader(Duration::from_secs(1));
+    let mut reader = stage.reader();
     let output = stage.run(&["umount", "point"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(complaint(&output).contains("--lazy"));
@@ -135,6 +134,7 @@ fn umount_waits_for_readers_or_hides_from_them() {
         Some(0)
     );
     assert!(!stage.is_mounted());
+    drop(reader.stdin.take());
     reader.wait().unwrap();
     assert_eq!(program.wait().0, Some(0));
 }

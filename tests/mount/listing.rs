@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -136,6 +136,7 @@ fn the_modes_of_the_source_hold() {
     need_fuse!();
     need_root!();
     let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let file = |name: &str, mode| {
         write(&folder.path().join(name), b"x", mode);
         shifted(name, b"", &folder.path().join(name))

@@ -13,7 +13,7 @@ use super::scene::*;
 use crate::{need_fuse, need_root};
 
 /// Longest that a listing may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn shell(scene: &Scene, script: &str) -> bool {
     let mut shell = Command::new("sh");

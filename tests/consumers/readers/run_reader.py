@@ -1,4 +1,6 @@
-"""run_reader.py MOUNT SECONDS: loads the latest step in a loop, each time equal to what run_writer.py saved as that step."""
+"""run_reader.py MOUNT SIGNS SECONDS STEPS: loads the latest step in a loop, each time equal to what run_writer.py saved as that step,
+for SECONDS and until it has seen STEPS different steps."""
+import os
 import pathlib
 import sys
 import tempfile
@@ -27,18 +29,32 @@ def check(mount):
     return step
 
 
+def tell(step, signs):
+    """A reader of the file finds one number whole."""
+    path = signs / f"reader-{os.environ['RANK']}"
+    new = path.with_suffix(".new")
+    new.write_text(str(step))
+    new.rename(path)
+
+
 def warm_up():
-    """transformers imports most of itself on the first load, which on a slow machine takes longer than a step is kept."""
+    """transformers imports most of itself on the first load."""
     with tempfile.TemporaryDirectory() as folder:
         tiny.model().save_pretrained(folder)
         load(folder)
 
 
-if __name__ == "__main__":
+def read(mount, signs, seconds, wanted):
+    tell(0, signs)
     warm_up()
-    end = time.monotonic() + float(sys.argv[2])
+    end = time.monotonic() + seconds
     steps = []
-    while time.monotonic() < end:
-        steps.append(check(pathlib.Path(sys.argv[1])))
+    while time.monotonic() < end or len(set(steps)) < wanted:
+        steps.append(check(mount))
+        tell(steps[-1], signs)
     assert steps == sorted(steps)
     print("loads", len(steps), "of steps", len(set(steps)))
+
+
+if __name__ == "__main__":
+    read(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

@@ -1,4 +1,6 @@
-"""run_writer.py FOLDER SECONDS: saves a step of the tiny model every two seconds, as one of several ranks; keeps the last ten."""
+"""run_writer.py FOLDER SIGNS: saves a step of the tiny model every two seconds, as one of several ranks, until SIGNS/stop exists.
+
+Keeps ten steps more than the readers need, each of which writes the step that it loaded last to SIGNS/reader-N."""
 import itertools
 import pathlib
 import shutil
@@ -22,15 +24,21 @@ def save(step, folder, mesh):
     torch.distributed.checkpoint.save(sharded, checkpoint_id=folder / f"step-{step}")
 
 
-def train(folder, seconds):
+def remove_old(folder, signs):
+    loaded = [int(path.read_text()) for path in signs.glob("reader-*[0-9]")]
+    for saved in folder.glob("step-*"):
+        if int(saved.name.removeprefix("step-")) <= min(loaded, default=0) - KEPT:
+            shutil.rmtree(saved, ignore_errors=True)
+
+
+def train(folder, signs):
     torch.distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-    end = time.monotonic() + seconds
     for step in itertools.count(1):
         save(step, folder, mesh)
         if torch.distributed.get_rank() == 0:
-            shutil.rmtree(folder / f"step-{step - KEPT}", ignore_errors=True)
-        goes_on = torch.tensor(time.monotonic() < end)
+            remove_old(folder, signs)
+        goes_on = torch.tensor(not (signs / "stop").exists())
         torch.distributed.broadcast(goes_on, 0)
         if not goes_on:
             break
@@ -40,4 +48,4 @@ def train(folder, seconds):
 
 
 if __name__ == "__main__":
-    train(pathlib.Path(sys.argv[1]), float(sys.argv[2]))
+    train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

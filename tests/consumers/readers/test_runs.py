@@ -14,10 +14,14 @@ from mounts import mounted
 SECONDS = float(os.environ.get("CKPTFS_RUN_SECONDS", 20))
 READERS = 2
 
+# Different steps that every reader must have seen, however long that takes.
+STEPS = 4
 
-def await_file(path):
-    deadline = time.monotonic() + 300
+
+def await_file(path, writer):
+    deadline = time.monotonic() + 600
     while not path.exists():
+        assert not writer.done(), writer.result()
         assert time.monotonic() < deadline, f"{path} does not appear"
         time.sleep(0.05)
 
@@ -59,13 +63,18 @@ def test_files_of_lightning_are_a_run(tmp_path):
 
 def test_every_load_of_the_latest_step_is_what_was_saved(tmp_path):
     config = tiny.write_config(tmp_path / "config")
-    options = {"timeout": SECONDS + 120}
+    signs = tmp_path / "signs"
+    signs.mkdir()
+    options = {"timeout": SECONDS + 1200}
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        writer = threads.submit(processes.run, "readers/run_writer.py", tmp_path / "run", SECONDS + 10, world=2, **options)
-        await_file(tmp_path / "run" / "step-1" / ".metadata")
-        with mounted(tmp_path / "run", "--config-from", config, "--max-shard-size", "100KB") as point:
-            read = processes.run("readers/run_reader.py", point, SECONDS, world=READERS, **options)
+        writer = threads.submit(processes.run, "readers/run_writer.py", tmp_path / "run", signs, world=2, **options)
+        try:
+            await_file(tmp_path / "run" / "step-1" / ".metadata", writer)
+            with mounted(tmp_path / "run", "--config-from", config, "--max-shard-size", "100KB") as point:
+                read = processes.run("readers/run_reader.py", point, signs, SECONDS, STEPS, world=READERS, **options)
+        finally:
+            (signs / "stop").touch()
         ((saved,), _) = counts(writer.result())
     for loads, steps in counts(read):
         print(f"{loads} loads of {steps} steps, while {saved} steps were saved")
-        assert 2 <= steps <= saved and steps <= loads
+        assert STEPS <= steps <= saved and steps <= loads
