@@ -113,7 +113,7 @@ fn signals_reach_the_command() {
 fn control_c_reaches_the_command_once() {
     need_fuse!();
     let stage = Private::new();
-    let script = "trap 'echo hit' INT; echo ready; for i in $(seq 20); do sleep 0.1; done";
+    let script = "trap 'echo hit' INT; echo ready; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sleep 0.1; done";
     let program = env!("CARGO_BIN_EXE_ckptfs");
     let line = format!("{program} exec source -- sh -c \"{script}\" {{}}");
     let mut terminal = Command::new("script");
