@@ -131,7 +131,7 @@ fn a_system_that_is_not_the_checkpoints_is_refused_and_the_known_ones_listed() {
     assert_names(
         &line,
         &[
-            "--system torchtyan",
+            "no system is called torchtyan",
             "dcp, deepspeed, hf-sharded, huggingface, huggingface-bin, lingua",
             "megatron, meta, mistral",
             "torchtitan, torchtune, torchtune-main, verl",

@@ -167,18 +167,28 @@ fn the_parts_of_a_save_are_directories_and_the_latest_is_the_actor() {
     assert!(shown.weights("latest") == shown.weights("global_step_5/critic"));
 }
 
-#[test]
-fn commands_for_one_checkpoint_ask_which() {
-    let scene = Scene::of(&["step-1", "step-2"]);
-    for arguments in [
+/// What the commands for one checkpoint say of `run`.
+fn said_of_run(scene: &Scene) -> Vec<String> {
+    let commands = [
         &["exec", "run", "--", "ls", "{}"][..],
         &["export", "run", "out"],
         &["verify", "run"],
-    ] {
-        let output = scene.command(arguments);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        let said = complaint(&output);
-        assert!(said.contains("name one of them: step-1, step-2"), "{said}");
+        &["inspect", "run", "--html", "page"],
+        &["inspect", "run", "--tensor", "lm_head.weight"],
+    ];
+    let said = commands.map(|arguments| scene.command(arguments).stderr);
+    said.into_iter()
+        .map(|said| String::from_utf8(said).unwrap())
+        .collect()
+}
+
+#[test]
+fn commands_for_one_checkpoint_take_the_latest_that_is_complete() {
+    let scene = Scene::of(&["step-1", "step-2"]);
+    scene.begin("step-3");
+    for said in said_of_run(&scene) {
+        assert!(said.contains("its latest save is taken"), "{said}");
+        assert!(said.contains("run/step-2"), "{said}");
     }
 }
 
@@ -186,32 +196,19 @@ fn commands_for_one_checkpoint_ask_which() {
 fn commands_for_one_checkpoint_look_into_the_folder_above_a_run() {
     let scene = Scene::of(&["checkpoint/step-1", "checkpoint/step-2"]);
     scene.begin("checkpoint/step-3");
-    for arguments in [
-        &["exec", "run", "--", "ls", "{}"][..],
-        &["export", "run", "out"],
-        &["verify", "run"],
-        &["inspect", "run", "--html", "page"],
-        &["inspect", "run", "--tensor", "lm_head.weight"],
-    ] {
-        let said = complaint(&scene.command(arguments));
-        let expected = "run/checkpoint: holds 2 checkpoints that are complete; name one of them: step-1, step-2, or latest";
-        assert!(said.contains(expected), "{said}");
+    for said in said_of_run(&scene) {
+        assert!(said.contains("run/checkpoint/step-2"), "{said}");
     }
 }
 
 #[test]
-fn only_complete_checkpoints_are_offered() {
-    let scene = Scene::of(&["step-1", "step-2"]);
+fn a_run_without_a_complete_save_is_refused_by_commands_for_one() {
+    let scene = Scene::new();
     scene.begin("step-3");
+    scene.begin("step-4");
     let said = complaint(&scene.command(&["verify", "run"]));
-    let expected =
-        "holds 2 checkpoints that are complete; name one of them: step-1, step-2, or latest";
+    let expected = "holds no complete checkpoint with a number yet";
     assert!(said.contains(expected), "{said}");
-    let alone = Scene::new();
-    alone.begin("step-3");
-    alone.begin("step-4");
-    let said = complaint(&alone.command(&["verify", "run"]));
-    assert!(said.contains("none of which is complete"), "{said}");
 }
 
 #[test]
