@@ -15,6 +15,7 @@ mod side_files;
 mod tensor_error;
 mod tracker;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,13 +27,18 @@ use crate::tensor::Dtype;
 pub use crate::tensor::SourceTensor;
 
 use folder::Folder;
+use formats::dcp::LeftAlone;
 use formats::{
     consolidated, dcp, deepspeed, fsdp_ranks, megatron_args, megatron_ranks, nanotron, whole_files,
 };
 use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};
-pub use names::{any_shared_roots, is_root, shared_roots, unwrapped};
+pub use names::{
+    Entry, Knows, Normalised, State, any_shared_roots, form_of, is_added_head, normalise,
+    number,
+    one_of_each_form, shared_roots, unwrapped,
+};
 pub use rewritten::Rewritten;
 pub use run::{LATEST, Run};
 pub use save::Save;
@@ -69,6 +75,8 @@ pub struct Checkpoint {
     pub doubt: Option<String>,
     /// The type in which the model trains, where the weights are its masters of another type.
     pub trained_as: Option<Dtype>,
+    /// Prefixes of names, each with its dot, that were keys of dictionaries.
+    pub dictionaries: BTreeSet<String>,
 }
 
 /// The adapter of a LoRA training.
@@ -114,14 +122,23 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
     let mut copies = Vec::new();
     let (mut rounded, mut doubt, mut trained_as) = (Vec::new(), None, None);
     notes.extend(located.note.clone());
+    let mut dictionaries = BTreeSet::new();
     let tensors = match &located.layout {
         CheckpointFormat::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
-        CheckpointFormat::Torch(files) => whole_files::torch_files(folder, files)?,
+        CheckpointFormat::Torch(files) => {
+            let read = whole_files::torch_files(folder, files)?;
+            notes.extend(left_alone(&read.optimizers));
+            dictionaries = read.dictionaries;
+            read.tensors
+        }
         CheckpointFormat::Consolidated(names) => consolidated::read(folder, names)?,
         CheckpointFormat::Adapter => Vec::new(),
         CheckpointFormat::Dcp => {
             declared = megatron_args::declared_beside(folder)?;
-            dcp(folder, &mut notes)?
+            let read = dcp::read(folder, &|name| !names::is_optimizers(name))?;
+            notes.extend(left_alone(&read.left_alone));
+            dictionaries = read.dictionaries;
+            read.tensors
         }
         CheckpointFormat::HfSharded => dcp::hf_sharded(folder, &mut notes)?,
         CheckpointFormat::FsdpRanks => {
@@ -179,6 +196,7 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
         rounded,
         doubt,
         trained_as,
+        dictionaries,
         layout: located.layout,
         beside: located.beside,
     })
@@ -303,6 +321,18 @@ impl Checkpoint {
         }
     }
 
+    /// Returns whether the weights are those of a Hugging Face directory, by the names of their files.
+    pub fn is_hugging_face(&self) -> bool {
+        match &self.layout {
+            CheckpointFormat::Safetensors(_) | CheckpointFormat::HfSharded => true,
+            CheckpointFormat::Torch(files) => {
+                let own = |name: &String| name.starts_with("pytorch_model");
+                files.index.is_some() || files.names.iter().all(own)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the tensors come in the order of the model, as in a state dict.
     pub fn has_own_order(&self) -> bool {
         matches!(
@@ -329,15 +359,14 @@ impl Checkpoint {
     }
 }
 
-fn dcp(folder: &Folder, notes: &mut Vec<String>) -> Result<Vec<SourceTensor>> {
-    let dcp = dcp::read(folder, &names::is_weight)?;
-    if dcp.left_alone.tensors > 0 {
-        let dcp::LeftAlone { tensors, bytes } = dcp.left_alone;
-        notes.push(format!(
-            "{tensors} tensors of the optimizer and of training, {bytes} bytes, are left alone"
-        ));
-    }
-    Ok(dcp.tensors)
+/// A remark on the state of optimizers, which is not read.
+fn left_alone(entries: &BTreeMap<String, LeftAlone>) -> Option<String> {
+    let entry = |(entry, left): (&String, &LeftAlone)| match left.bytes {
+        0 => format!("{entry} ({} tensors)", left.tensors),
+        bytes => format!("{entry} ({} tensors, {bytes} bytes)", left.tensors),
+    };
+    let entries: Vec<String> = entries.iter().map(entry).collect();
+    (!entries.is_empty()).then(|| format!("left alone, as an optimizer's: {}", entries.join(", ")))
 }
 
 /// The side files of all folders that go with the weights; of two of one name the nearer counts.
@@ -392,6 +421,6 @@ fn adapter_file(folder: &Folder, name: &str) -> Result<Vec<SourceTensor>> {
     };
     match name.ends_with(".safetensors") {
         true => whole_files::safetensors_files(folder, &files),
-        false => whole_files::torch_files(folder, &files),
+        false => Ok(whole_files::torch_files(folder, &files)?.tensors),
     }
 }

@@ -25,7 +25,7 @@ mod units;
 
 pub use adapter::{adapter_systems, check_adapter};
 pub use apply::{
-    Dropped, MappedTensor, Outcome, apply, coverage, is_whole, pass_through, renamed_by,
+    Dropped, MappedTensor, Outcome, apply, coverage, is_whole, known, pass_through, renamed_by,
 };
 pub use backward::{Written, ZeroRows, backward, one_way};
 pub use config::Config;
@@ -34,7 +34,7 @@ pub use family::Family;
 pub use infer::infer;
 pub use lint::lint;
 pub use listing::expected;
-pub use pattern::{Spelling, form_of};
+pub use pattern::Spelling;
 pub use promise::{Expected, check, is_tied, shortfall};
 pub use table::{Rule, System, Tables};
 pub use target::TargetNames;

@@ -25,7 +25,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::checkpoint::{self, Checkpoint, Opening, SideFile};
+use crate::checkpoint::{self, Checkpoint, Entry, Opening, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Tables};
 use crate::output::{self, Naming, VirtualFile, Weights};
@@ -50,7 +50,9 @@ pub struct View {
     /// In the order in which they are sharded.
     pub tensors: Vec<MappedTensor>,
     pub dropped: Vec<Dropped>,
-    pub tied: Option<Tied>,
+    pub tied: Vec<Tied>,
+    /// The entries of the training state, where it has several.
+    pub entries: Vec<Entry>,
     /// What a user should know about this view.
     pub notes: Vec<Note>,
     pub files: Vec<VirtualFile>,
@@ -123,7 +125,12 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
     let mut notes = notes_of(&checkpoint);
     let dtype = options.dtype.resolve(&config)?;
     rounded::prefer(&mut checkpoint, dtype, family, &mut notes)?;
-    let (table, outcome, mut tied) = match family {
+    let Mapped {
+        system: table,
+        outcome,
+        tied,
+        entries,
+    } = match family {
         Some(family) => {
             let mapped = map(
                 &checkpoint,
@@ -141,7 +148,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
                 other => other,
             })?
         }
-        None => unknown_family::map(&mut checkpoint, &tables, &config, &mut notes)?,
+        None => unknown_family::map(&mut checkpoint, &tables, &config, options, &mut notes)?,
     };
     check_system(options, &checkpoint, &table)?;
     notes.extend(config.note().map(Note::warning));
@@ -156,7 +163,9 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
         family,
         options,
     };
-    let tensors = stage.compute(tensors, &mut config, &mut tied)?;
+    let mut tied = tied.into_iter();
+    let mut head = tied.next();
+    let tensors = stage.compute(tensors, &mut config, &mut head)?;
     notes.extend(stage.note()?);
     let total_parameters = parameters(&tensors, family);
     let (tensors, mut files) = match target {
@@ -166,7 +175,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
                 family,
                 config: &config,
                 tensors: &tensors,
-                tied: tied.as_ref(),
+                tied: head.as_ref(),
                 total_parameters,
             };
             let written = model.written(target, options, &mut notes)?;
@@ -179,7 +188,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
                 split: options.split,
                 total_parameters,
             };
-            let tensors = match config.values().is_base() {
+            let tensors = match family.is_some() && config.values().is_base() {
                 true => names::without_base_prefix(tensors),
                 false => tensors,
             };
@@ -198,7 +207,8 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
         family: config.model_type().to_owned(),
         tensors,
         dropped: outcome.dropped,
-        tied,
+        tied: head.into_iter().chain(tied).collect(),
+        entries,
         notes,
         files,
     })
@@ -238,7 +248,16 @@ fn side_files(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<SideFile
     Ok(files)
 }
 
-/// The tensors of a family that tables know, every one accounted for. Also the name of the system's table, and what is tied.
+/// The tensors of a model under Hugging Face's names.
+struct Mapped {
+    /// The name of the system's table.
+    system: String,
+    outcome: Outcome,
+    tied: Vec<Tied>,
+    entries: Vec<Entry>,
+}
+
+/// The tensors of a family that tables know, every one accounted for.
 fn map(
     checkpoint: &Checkpoint,
     tables: &Tables,
@@ -246,7 +265,7 @@ fn map(
     config: &mut ConfigFile,
     options: &Options,
     notes: &mut Vec<Note>,
-) -> Result<(String, Outcome, Option<Tied>)> {
+) -> Result<Mapped> {
     let systems: Vec<&System> = tables.systems_of(family).collect();
     let tensors = &checkpoint.tensors;
     let chosen = detect_system::choose(
@@ -254,11 +273,12 @@ fn map(
         family,
         tensors,
         options.system.as_deref(),
+        options.entry.as_deref(),
         checkpoint,
     )?
     .ok_or_else(|| names::of_no_system(tables, family, tensors))?;
     let (system, sources) = (chosen.system, chosen.tensors);
-    notes.extend(names::left_out(&chosen.beside));
+    notes.extend(names::left_out(&chosen.state, options.keep_extra));
     config.infer(system, family, &sources)?;
     let applied = mapping::apply(system, family, config.values(), &sources);
     let mut outcome = applied.map_err(|error| config.explain(error))?;
@@ -279,8 +299,16 @@ fn map(
     for dropped in &outcome.dropped {
         note_dropped(dropped, notes)?;
     }
+    if options.keep_extra {
+        outcome.tensors.extend(names::extra(&chosen.state)?);
+    }
     notes.extend(system.note.clone().map(Note::warning));
-    Ok((system.name.clone(), outcome, tied))
+    Ok(Mapped {
+        system: system.name.clone(),
+        entries: chosen.state.entries(sources.len()),
+        outcome,
+        tied: tied.into_iter().collect(),
+    })
 }
 
 fn note_dropped(dropped: &Dropped, notes: &mut Vec<Note>) -> Result<()> {

@@ -57,6 +57,12 @@ pub struct ViewOptions {
     /// Key and value heads, where neither config.json nor the checkpoint says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub kv_heads: Option<u64>,
+    /// The model to show of a training state that holds several, such as ema; inspect lists them
+    #[arg(long, value_name = "NAME")]
+    pub entry: Option<String>,
+    /// Show heads that a wrapper added to the model, such as v_head of TRL
+    #[arg(long)]
+    pub keep_extra: bool,
     /// Show the adapter of a LoRA checkpoint instead of the model
     #[arg(long, conflicts_with = "merge")]
     pub adapter: bool,
@@ -227,6 +233,8 @@ impl From<&ViewOptions> for Options {
             family: options.family,
             heads: options.heads,
             kv_heads: options.kv_heads,
+            entry: options.entry,
+            keep_extra: options.keep_extra,
             adapter: options.adapter,
             lora_alpha: options.lora_alpha,
             tied: options.tied,

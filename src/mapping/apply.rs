@@ -64,6 +64,13 @@ pub fn renamed_by(system: &System, family: &Family, names: &[Cow<'_, str>]) -> u
     names.iter().filter(is_renamed).count()
 }
 
+/// Which of `names` the system has a rule for.
+pub fn known(system: &System, family: &Family, names: &[Cow<'_, str>]) -> Vec<bool> {
+    let index = Index::new(system, family);
+    let is_known = |name: &Cow<'_, str>| !matches!(index.find(name), Found::Nothing);
+    names.iter().map(is_known).collect()
+}
+
 /// Whether the names are all of a model of this family, and of nothing else.
 pub fn is_whole(system: &System, family: &Family, names: &[Cow<'_, str>]) -> bool {
     let index = Index::new(system, family);

@@ -101,7 +101,8 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         family: "adapter".to_owned(),
         tensors,
         dropped: Vec::new(),
-        tied: None,
+        tied: Vec::new(),
+        entries: Vec::new(),
         notes: super::notes_of(&checkpoint),
         files,
     })
@@ -136,11 +137,12 @@ fn map(
         family,
         tensors,
         options.system.as_deref(),
+        options.entry.as_deref(),
         checkpoint,
     )?
     .ok_or_else(|| refuse(&tensors[0]))?;
     let system = chosen.system;
-    if let Some(tensor) = chosen.beside.first() {
+    if let Some(tensor) = chosen.state.beside.first() {
         return Err(refuse(tensor));
     }
     let outcome = mapping::apply(system, family, config.values(), &chosen.tensors)?;

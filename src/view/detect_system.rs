@@ -1,12 +1,11 @@
 //! Which system's names a checkpoint has, and which of its tensors they are.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use super::names::{BASE_PREFIX, one_of_each_form};
-use crate::checkpoint::{Checkpoint, any_shared_roots, is_root, unwrapped};
+use super::names::BASE_PREFIX;
+use crate::checkpoint::{Checkpoint, Normalised, State, normalise, one_of_each_form, unwrapped};
 use crate::error::{Error, Result};
-use crate::mapping::{Family, System, coverage};
+use crate::mapping::{Family, System, coverage, known};
 use crate::tensor::SourceTensor;
 
 /// A system that knows the names of a checkpoint.
@@ -14,46 +13,78 @@ pub struct Chosen<'t> {
     pub system: &'t System,
     /// The model's, under the names that the system knows.
     pub tensors: Vec<SourceTensor>,
-    /// What a training loop keeps beside the model.
-    pub beside: Vec<SourceTensor>,
+    /// Where in the state they stand, and what stands beside them.
+    pub state: Normalised,
 }
 
 /// The system that knows most forms of names. `None` when none knows any.
 ///
 /// # Errors
-/// When two know all of them and only the user can tell which it was.
+/// When two know all of them and only the user can tell which it was, or when several entries of the state are models.
 pub fn choose<'t>(
     systems: &[&'t System],
     family: &Family,
     tensors: &[SourceTensor],
     wanted: Option<&str>,
+    entry: Option<&str>,
     checkpoint: &Checkpoint,
 ) -> Result<Option<Chosen<'t>>> {
     let systems = possible(systems, wanted, checkpoint);
-    let bare = tensors.iter().map(|tensor| unwrapped(&tensor.name));
-    let bare: Vec<Cow<'_, str>> = bare.collect();
-    let (whole, entry) = match best(&systems, family, &bare, &spellings(&bare))? {
-        Some(whole) if whole.knows_all => (Some(whole), String::new()),
-        whole => match model_entry(&systems, family, &bare)? {
-            Some((entry, inside)) => (Some(inside), entry),
-            None => (whole, String::new()),
-        },
+    let knows = |names: &[Cow<'_, str>], is_root: bool| {
+        let spellings = if is_root { SPELLINGS } else { &[Spelling::Own] };
+        flags(&systems, family, names, spellings)
     };
-    let Some(found) = whole else {
+    let state = State {
+        tensors: tensors.to_vec(),
+        dictionaries: &checkpoint.dictionaries,
+        entry,
+        keeps_roots: false,
+    };
+    let mut state = normalise(state, Some(&knows))?;
+    let names: Vec<Cow<'_, str>> = state
+        .model
+        .iter()
+        .map(|tensor| unwrapped(&tensor.name))
+        .collect();
+    let spellings = if state.prefix.is_empty() {
+        SPELLINGS
+    } else {
+        &[Spelling::Own]
+    };
+    let Some(found) = best(&systems, family, &names, spellings)? else {
         return Ok(None);
     };
-    let (mut own, mut beside) = (Vec::new(), Vec::new());
-    for (tensor, name) in tensors.iter().cloned().zip(&bare) {
-        match name.strip_prefix(&*entry) {
-            Some(name) => own.push(tensor.renamed(found.spelling.of(name))),
-            None => beside.push(tensor),
-        }
-    }
+    let own = state.model.iter().zip(&names);
+    let own = own.map(|(tensor, name)| tensor.clone().renamed(found.spelling.of(name)));
+    let tensors = own.collect();
+    state.model.clear();
     Ok(Some(Chosen {
         system: found.system,
-        tensors: own,
-        beside,
+        tensors,
+        state,
     }))
+}
+
+/// Which of the names the system knows that knows most of them.
+fn flags(
+    systems: &[&System],
+    family: &Family,
+    names: &[Cow<'_, str>],
+    spellings: &[Spelling],
+) -> Vec<bool> {
+    let mut most = vec![false; names.len()];
+    let mut count = 0;
+    for spelling in spellings {
+        let spelled: Vec<Cow<'_, str>> = names.iter().map(|name| spelling.of(name)).collect();
+        for system in systems.iter().filter(|system| spelling.may_be(system)) {
+            let flags = known(system, family, &spelled);
+            let own = flags.iter().filter(|is_known| **is_known).count();
+            if own > count {
+                (most, count) = (flags, own);
+            }
+        }
+    }
+    most
 }
 
 /// The systems that the user named, or else those whose marks the checkpoint has.
@@ -76,7 +107,6 @@ fn possible<'t>(
 struct Best<'t> {
     system: &'t System,
     spelling: Spelling,
-    knows_all: bool,
 }
 
 fn best<'t>(
@@ -101,47 +131,7 @@ fn best<'t>(
         _ => Ok(Some(Best {
             system: first.system,
             spelling: first.spelling,
-            knows_all,
         })),
-    }
-}
-
-/// The entry of a training state, `model` beside `optimizer` and `loss`, that holds a model by all of its names.
-fn model_entry<'t>(
-    systems: &[&'t System],
-    family: &Family,
-    names: &[Cow<'_, str>],
-) -> Result<Option<(String, Best<'t>)>> {
-    let all: Vec<&str> = names.iter().map(|name| &**name).collect();
-    let shared = any_shared_roots(&all).pop().unwrap_or_default();
-    let mut entries: BTreeMap<&str, Vec<Cow<'_, str>>> = BTreeMap::new();
-    for name in &all {
-        let below = name[shared.len()..].split_once('.');
-        if let Some((key, rest)) = below.filter(|(key, _)| is_root(key)) {
-            entries.entry(key).or_default().push(rest.into());
-        }
-    }
-    let mut models = Vec::new();
-    for (key, names) in &entries {
-        let inside = best(systems, family, names, &below_roots(names))?;
-        models.extend(
-            inside
-                .filter(|inside| inside.knows_all)
-                .map(|inside| (*key, inside)),
-        );
-    }
-    match models.len() {
-        0 | 1 => Ok(models
-            .pop()
-            .map(|(key, inside)| (format!("{shared}{key}."), inside))),
-        _ => Err(Error::Mapping(format!(
-            "holds several models, below {}: save one of them alone",
-            models
-                .iter()
-                .map(|(key, _)| *key)
-                .collect::<Vec<_>>()
-                .join(" and ")
-        ))),
     }
 }
 
@@ -162,8 +152,11 @@ fn weighed<'t>(
     let mut candidates = Vec::new();
     for spelling in spellings.iter().copied() {
         let names: Vec<Cow<'_, str>> = names.iter().map(|name| spelling.of(name)).collect();
-        let may_stand_so = |system: &&System| system.identity || spelling != Spelling::InBase;
-        for system in systems.iter().copied().filter(may_stand_so) {
+        for system in systems
+            .iter()
+            .copied()
+            .filter(|system| spelling.may_be(system))
+        {
             candidates.push(Candidate {
                 system,
                 spelling,
@@ -174,33 +167,28 @@ fn weighed<'t>(
     candidates
 }
 
-/// How names that a system knows stand in a checkpoint.
+/// How names that a system knows stand in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// Below a root of so many bytes.
-    Below(usize),
+    /// As the system writes them.
+    Own,
     /// As a base model's own, which stand under a prefix in the models built on it; so AutoModel saves them.
     InBase,
 }
 
+/// All ways in which names may stand.
+const SPELLINGS: &[Spelling] = &[Spelling::Own, Spelling::InBase];
+
 impl Spelling {
     pub fn of<'a>(self, name: &'a str) -> Cow<'a, str> {
         match self {
-            Self::Below(root) => name[root..].into(),
+            Self::Own => name.into(),
             Self::InBase => format!("{BASE_PREFIX}{name}").into(),
         }
     }
-}
 
-/// All ways in which the names of a checkpoint may stand.
-pub fn spellings(names: &[Cow<'_, str>]) -> Vec<Spelling> {
-    let mut spellings = below_roots(names);
-    spellings.push(Spelling::InBase);
-    spellings
-}
-
-fn below_roots(names: &[Cow<'_, str>]) -> Vec<Spelling> {
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-    let roots = any_shared_roots(&names).into_iter();
-    roots.map(|root| Spelling::Below(root.len())).collect()
+    /// Returns whether names of a system may stand so.
+    fn may_be(self, system: &System) -> bool {
+        system.identity || self == Self::Own
+    }
 }

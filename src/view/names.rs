@@ -7,12 +7,12 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldhash::{HashSet, HashSetExt};
-
 use super::Note;
-use crate::checkpoint::{is_root, shared_roots, unwrapped};
+use crate::checkpoint::{
+    Normalised, any_shared_roots, is_added_head, one_of_each_form, shared_roots, unwrapped,
+};
 use crate::error::{Error, Result};
-use crate::mapping::{Family, MappedTensor, System, Tables, coverage, form_of, renamed_by};
+use crate::mapping::{self, Family, MappedTensor, System, Tables, coverage, renamed_by};
 use crate::tensor::SourceTensor;
 
 /// What models with a head put before the names of their base.
@@ -37,14 +37,6 @@ pub fn of_no_system(tables: &Tables, family: &Family, tensors: &[SourceTensor]) 
     ))
 }
 
-/// One name of each form speaks for all layers.
-pub fn one_of_each_form<'a>(names: &'a [Cow<'_, str>]) -> Vec<Cow<'a, str>> {
-    let mut forms = HashSet::new();
-    let is_new = |name: &&Cow<'_, str>| forms.insert(form_of(name).0);
-    let samples = names.iter().filter(is_new);
-    samples.map(|name| Cow::Borrowed(&**name)).collect()
-}
-
 /// The error about weights that the system's table does not know.
 pub fn unknown(
     tables: &Tables,
@@ -61,65 +53,61 @@ pub fn unknown(
     ))
 }
 
-/// Names without wrappers and without what a training loop put above them, told by the model's own parts that then stand
-/// first. Also what it keeps beside the model.
-pub fn own_names(mut tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor>) {
-    for tensor in &mut tensors {
-        let name = unwrapped(&tensor.name);
-        if name.len() < tensor.name.len() {
-            tensor.name = Arc::from(&*name);
-        }
+/// Remarks on tensors that are left out because they are none of the model's.
+pub fn left_out(state: &Normalised, keeps_extra: bool) -> Vec<Note> {
+    let (heads, beside): (Vec<_>, Vec<_>) =
+        state.beside.iter().partition(|tensor| is_extra(tensor));
+    let mut notes = Vec::new();
+    if !beside.is_empty() {
+        let names = grouped(beside.into_iter());
+        let text = format!("left out, as it stands beside the model: {names}");
+        notes.push(Note::warning(text));
     }
-    let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
-    let roots = shared_roots(&names);
-    let stands_above = |root: &&String| {
-        let mut below = names.iter().map(|name| &name[root.len()..]);
-        root.is_empty() || below.any(starts_with_own_part)
-    };
-    let root = roots.iter().rfind(stands_above).cloned();
-    let root = entry_of_model(&names).or(root).unwrap_or_default();
-    let (own, beside): (Vec<_>, Vec<_>) = tensors
-        .into_iter()
-        .partition(|tensor| tensor.name.starts_with(&root));
-    match root.len() {
-        0 => (own, beside),
-        root => (renamed(&own, |name| name[root..].to_owned()), beside),
+    if !heads.is_empty() && !keeps_extra {
+        let names = grouped(heads.into_iter());
+        let text = format!(
+            "left out, as the wrapper's own head and not the model's: {names}; --keep-extra shows it"
+        );
+        notes.push(Note::warning(text));
     }
+    if !state.buffers.is_empty() {
+        let names = grouped(state.buffers.iter());
+        let text = format!("left out, as state of modules that is never a weight: {names}");
+        notes.push(Note::remark(text));
+    }
+    notes
 }
 
-/// The prefix of the one entry of a state that holds the model's own parts and nothing else, where others stand beside it.
-fn entry_of_model(names: &[&str]) -> Option<String> {
-    let shared = shared_roots(names).pop().unwrap_or_default();
-    let below = names.iter().map(|name| &name[shared.len()..]);
-    let mut entries: BTreeMap<&str, bool> = BTreeMap::new();
-    for (key, rest) in below.filter_map(|name| name.split_once('.')) {
-        *entries.entry(key).or_insert(true) &= starts_with_own_part(rest);
+/// The heads that a wrapper added to the model, as `--keep-extra` shows them.
+pub fn extra(state: &Normalised) -> Result<Vec<MappedTensor>> {
+    let heads = state.beside.iter().filter(|tensor| is_extra(tensor));
+    let own = |tensor: &SourceTensor| tensor.clone().renamed(&*unwrapped(&tensor.name));
+    Ok(mapping::pass_through(heads.map(own).collect())?.tensors)
+}
+
+fn is_extra(tensor: &SourceTensor) -> bool {
+    is_added_head(&unwrapped(&tensor.name))
+}
+
+/// The names of a few tensors; of many the entries that hold them.
+fn grouped<'t>(tensors: impl Iterator<Item = &'t SourceTensor>) -> String {
+    let names: Vec<&str> = tensors.map(|tensor| &*tensor.name).collect();
+    if names.len() <= SHOWN {
+        return names.join(", ");
     }
-    let mut models = entries.iter().filter(|(key, own)| **own && is_root(key));
-    let (Some((key, _)), None) = (models.next(), models.next()) else {
-        return None;
+    let roots = any_shared_roots(&names);
+    let root = roots.last().map_or(0, String::len);
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in &names {
+        let end = name[root..].find('.').map_or(name.len(), |dot| root + dot);
+        *groups.entry(&name[..end]).or_default() += 1;
+    }
+    let group = |(key, count): (&&str, &usize)| match names.contains(key) {
+        true => (*key).to_owned(),
+        false => format!("{key}.* ({count} tensors)"),
     };
-    let prefix = format!("{shared}{key}.");
-    let mut beside = names.iter().filter(|name| !name.starts_with(&prefix));
-    beside
-        .all(|name| !starts_with_own_part(&name[shared.len()..]))
-        .then_some(prefix)
-}
-
-fn starts_with_own_part(name: &str) -> bool {
-    let first = name.split('.').next();
-    matches!(first, Some("model" | "lm_head" | "transformer" | "score"))
-}
-
-/// A remark on tensors that are left out because they are none of the model's.
-pub fn left_out(beside: &[SourceTensor]) -> Option<Note> {
-    let text = || {
-        format!(
-            "left out, as it stands beside the model: {}",
-            listed(beside)
-        )
-    };
-    (!beside.is_empty()).then(|| Note::warning(text()))
+    let groups: Vec<String> = groups.iter().map(group).collect();
+    groups.join(", ")
 }
 
 /// The system with other names than Hugging Face's that knows all of these, in a family whose tensors are not listed.
@@ -172,11 +160,6 @@ pub fn without_base_prefix(tensors: Vec<MappedTensor>) -> Vec<MappedTensor> {
         ..tensor
     };
     tensors.into_iter().map(rename).collect()
-}
-
-fn renamed(tensors: &[SourceTensor], name: impl Fn(&str) -> String) -> Vec<SourceTensor> {
-    let rename = |tensor: &SourceTensor| tensor.clone().renamed(name(&tensor.name));
-    tensors.iter().map(rename).collect()
 }
 
 fn listed(tensors: &[SourceTensor]) -> String {

@@ -91,6 +91,10 @@ pub struct Options {
     /// Attention heads, where no config.json tells.
     pub heads: Option<u64>,
     pub kv_heads: Option<u64>,
+    /// The entry of a training state that is shown, where it holds several models.
+    pub entry: Option<String>,
+    /// Whether heads that a wrapper added to the model are shown.
+    pub keep_extra: bool,
     /// Show the adapter of a LoRA training instead of the model.
     pub adapter: bool,
     /// lora_alpha of the adapter, where no file tells.
@@ -218,6 +222,8 @@ impl Default for Options {
             family: None,
             heads: None,
             kv_heads: None,
+            entry: None,
+            keep_extra: false,
             adapter: false,
             lora_alpha: None,
             tied: None,

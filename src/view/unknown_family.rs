@@ -1,21 +1,23 @@
 //! Families whose tensors no table lists: names pass as they are, but for what transformers holds otherwise in memory.
 
-use super::Note;
 use super::config::ConfigFile;
 use super::names::{self, Natural, families};
-use super::tied::{self, Tied};
-use crate::checkpoint::Checkpoint;
+use super::options::Options;
+use super::tied;
+use super::{Mapped, Note};
+use crate::checkpoint::{Checkpoint, State, normalise};
 use crate::error::Result;
 use crate::mapping::{self, Config, MappedTensor, Outcome, Tables};
 use crate::tensor::SourceTensor;
 
-/// The tensors, unchecked. Also the name of the system, and what is tied.
+/// The tensors, unchecked.
 pub fn map(
     checkpoint: &mut Checkpoint,
     tables: &Tables,
     config: &ConfigFile,
+    options: &Options,
     notes: &mut Vec<Note>,
-) -> Result<(String, Outcome, Option<Tied>)> {
+) -> Result<Mapped> {
     let model_type = config.model_type();
     if config.is_untyped()
         && let Some(error) = families::unsaid(tables, &checkpoint.tensors)
@@ -28,10 +30,21 @@ pub fn map(
         }
         false => format!("no table for family {model_type}: names pass as they are, unchecked"),
     }));
-    let (tensors, beside) = names::own_names(std::mem::take(&mut checkpoint.tensors));
-    notes.extend(names::left_out(&beside));
-    names::refuse_foreign(tables, model_type, &tensors)?;
+    let state = State {
+        tensors: std::mem::take(&mut checkpoint.tensors),
+        dictionaries: &checkpoint.dictionaries,
+        entry: options.entry.as_deref(),
+        keeps_roots: checkpoint.is_hugging_face(),
+    };
+    let mut state = normalise(state, None)?;
+    notes.extend(names::left_out(&state, options.keep_extra));
+    names::refuse_foreign(tables, model_type, &state.model)?;
+    let tensors = std::mem::take(&mut state.model);
+    let shown = tensors.len();
     let (system, mut outcome) = as_saved(tables, config.values(), tensors)?;
+    if options.keep_extra {
+        outcome.tensors.extend(names::extra(&state)?);
+    }
     if let Some(fused) = outcome.tensors.iter().find(|tensor| is_fused(&tensor.name)) {
         notes.push(Note::warning(format!(
             "{} holds all experts of a layer, as transformers 5 has them in memory: save_pretrained may write them apart",
@@ -44,7 +57,12 @@ pub fn map(
     }
     let family = tables.unknown_family(model_type);
     let tied = tied::drop_copy(family, config.values(), &mut outcome, notes)?;
-    Ok((system, outcome, tied))
+    Ok(Mapped {
+        system,
+        entries: state.entries(shown),
+        outcome,
+        tied: tied.into_iter().collect(),
+    })
 }
 
 /// The tensors under the names that `save_pretrained` gives them, and the system whose names they had.

@@ -7,7 +7,7 @@ use super::numbered_files::NumberedFiles;
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::SourceTensor;
 use crate::checkpoint::folder::Folder;
-use crate::checkpoint::names::is_weight;
+use crate::checkpoint::names::is_optimizers;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -17,7 +17,7 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Vec<SourceTensor>> {
     let mut tensors: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
     for name in in_order(folder, names)? {
         let file = TorchFile::open(folder.open_file(&name)?)?;
-        for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
+        for (path, value) in file.tensors(&|path| !is_optimizers(&path.join(".")))? {
             let tensor = path.join(".");
             let Value::Plain(part) = value? else {
                 let reason = "is sharded inside of a tensor-parallel file; save it gathered";

@@ -7,6 +7,7 @@ mod chunk;
 mod metadata;
 mod shards;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -30,7 +31,10 @@ const ITEM_COST: u64 = 1000;
 #[derive(Debug)]
 pub struct Dcp {
     pub tensors: Vec<SourceTensor>,
-    pub left_alone: LeftAlone,
+    /// By the first component of their names.
+    pub left_alone: BTreeMap<String, LeftAlone>,
+    /// Prefixes of names, each with its dot, that were keys of dictionaries.
+    pub dictionaries: BTreeSet<String>,
 }
 
 /// Tensors that were not wanted, such as an optimizer's.
@@ -47,7 +51,8 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
     let items = items(&metadata, folder, keep)?;
     let mut dcp = Dcp {
         tensors: Vec::new(),
-        left_alone: LeftAlone::default(),
+        left_alone: BTreeMap::new(),
+        dictionaries: BTreeSet::new(),
     };
     for entry in metadata.entries()? {
         if keep(entry.name) {
@@ -56,7 +61,9 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
                 .map_err(|error| named(error, metadata.path(), &name))?;
             dcp.tensors.push(SourceTensor::whole(name, tensor));
         } else {
-            dcp.left_alone.add(&entry);
+            let first = entry.name.split('.').next().unwrap_or_default();
+            let left: &mut LeftAlone = dcp.left_alone.entry(first.to_owned()).or_default();
+            left.add(&entry);
         }
     }
     if let Some(part) = items.values().next() {
@@ -64,6 +71,7 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
         part.file().keep(charge);
     }
     let names = dcp.tensors.iter().map(|tensor| &*tensor.name).collect();
+    dcp.dictionaries = metadata.dictionaries(&names);
     if let Some(container) = metadata.container(&names) {
         let own = |name: &str| {
             name.strip_prefix(container)?
@@ -73,6 +81,15 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
         for tensor in &mut dcp.tensors {
             tensor.name = own(&tensor.name).unwrap_or_else(|| tensor.name.clone());
         }
+        let shared = format!("{container}.");
+        let inner = dcp
+            .dictionaries
+            .iter()
+            .filter_map(|key| key.strip_prefix(&shared));
+        dcp.dictionaries = inner
+            .filter(|key| !key.is_empty())
+            .map(str::to_owned)
+            .collect();
     }
     Ok(dcp)
 }

@@ -13,7 +13,7 @@ use super::numbered_files::{MOST, NumberedFiles, Numbers};
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::SourceTensor;
 use crate::checkpoint::folder::Folder;
-use crate::checkpoint::names::{is_weight, unwrapped};
+use crate::checkpoint::names::{is_optimizers, unwrapped};
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::Tensor;
 
@@ -274,7 +274,15 @@ fn stages_of(Rank { path: at, file, .. }: &Rank) -> Result<BTreeMap<u64, Stage>>
         .and_then(|()| megatron_args::refuse_interleaved(file))
         .map_err(|reason| Error::checkpoint(at, reason))?;
     let mut stages: BTreeMap<u64, Stage> = BTreeMap::new();
-    for (path, value) in file.tensors(&|path| is_weight(&path.join(".")))? {
+    let is_models =
+        |path: &[String]| path.len() > 1 && path.first().is_some_and(|first| is_model(first));
+    let found = file.tensors(&|path| !is_optimizers(&path.join(".")))?;
+    let has_models = found.iter().any(|(path, _)| is_models(path));
+    for (path, value) in found {
+        // Beside the model, or the models of virtual stages, a rank keeps its random state and its schedule.
+        if has_models && !is_models(&path) {
+            continue;
+        }
         let (stage, tensor_name) = stage_of(&path);
         let Value::Plain(tensor) = value? else {
             let reason = "is sharded inside of a rank's file; save with --ckpt-format torch_dist";
@@ -307,6 +315,12 @@ fn refuse_old_order(file: &TorchFile) -> std::result::Result<(), String> {
         ),
         _ => Ok(()),
     }
+}
+
+/// Returns whether a key of a rank's file is that of its model, or of one of its virtual stages.
+fn is_model(key: &str) -> bool {
+    let number = key.strip_prefix("model");
+    number.is_some_and(|number| number.is_empty() || number.parse::<u64>().is_ok())
 }
 
 /// `model`, `model0`, `model1` or the index of a list tell the virtual stage.

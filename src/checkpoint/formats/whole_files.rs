@@ -1,11 +1,13 @@
 //! Files that hold whole tensors: one, or several with or without an index.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use serde::Deserialize;
 
+use super::dcp::LeftAlone;
 use super::numbered_files::NumberedFiles;
 use super::safetensors;
 use super::safetensors::{HEADER_LIMIT, Strings};
@@ -13,7 +15,7 @@ use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::locate::layout::{Files, one_epoch};
-use crate::checkpoint::names::{containers, is_weight};
+use crate::checkpoint::names::{containers, is_optimizers};
 use crate::checkpoint::{SourceTensor, tensor_error};
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::source::SourceFile;
@@ -40,17 +42,40 @@ pub fn safetensors_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTen
     Ok(seen.tensors)
 }
 
+/// What files of torch.save hold.
+#[derive(Default)]
+pub struct Saved {
+    pub tensors: Vec<SourceTensor>,
+    /// Prefixes of names, each with its dot, that were keys of dictionaries.
+    pub dictionaries: BTreeSet<String>,
+    /// Tensors of optimizers, by the first component of their names.
+    pub optimizers: BTreeMap<String, LeftAlone>,
+}
+
 /// The tensors of files of torch.save. Parts of DTensors and ShardedTensors are put together across the files.
-pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> {
+pub fn torch_files(folder: &Folder, files: &Files) -> Result<Saved> {
     let opened = opened(folder, files)?;
     let mut found = Vec::new();
+    let optimizers = RefCell::new(BTreeMap::<String, LeftAlone>::new());
+    let is_wanted = |path: &[String]| {
+        let is_wanted = !is_optimizers(&path.join("."));
+        if let Some(first) = path.first().filter(|_| !is_wanted) {
+            optimizers
+                .borrow_mut()
+                .entry(first.clone())
+                .or_default()
+                .tensors += 1;
+        }
+        is_wanted
+    };
     for (file_name, file) in &opened.files {
-        let tensors = TorchFile::open(file.clone())?.tensors(&|path| is_weight(&path.join(".")))?;
+        let tensors = TorchFile::open(file.clone())?.tensors(&is_wanted)?;
         let tensors = tensors.into_iter();
         found.extend(tensors.map(|(path, value)| (file_name, file, path, value)));
     }
     let paths: Vec<&[String]> = found.iter().map(|(_, _, path, _)| &**path).collect();
     let containers = containers(&paths);
+    let dictionaries = dictionaries(&paths, containers);
     let mut seen = Seen::default();
     let mut parts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (file_name, file, path, value) in found {
@@ -78,7 +103,28 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTensor>> 
         seen.add_assembled(folder, name, tensor)?;
     }
     opened.check(folder, &seen)?;
-    Ok(seen.tensors)
+    Ok(Saved {
+        tensors: seen.tensors,
+        dictionaries,
+        optimizers: optimizers.into_inner(),
+    })
+}
+
+/// The prefixes of names that are keys of dictionaries, below those that hold everything.
+fn dictionaries(paths: &[&[String]], containers: usize) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for path in paths {
+        let mut prefix = String::new();
+        let keys = path.get(containers..).and_then(|path| path.split_last());
+        for key in keys.map(|(_, keys)| keys).into_iter().flatten() {
+            prefix.push_str(key);
+            prefix.push('.');
+            if !all.contains(&prefix) {
+                all.insert(prefix.clone());
+            }
+        }
+    }
+    all
 }
 
 /// The files of one checkpoint: those that its index names, or all.

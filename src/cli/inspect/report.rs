@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::checkpoint::Entry;
 use crate::error::Result;
 use crate::mapping::{Dropped, MappedTensor};
 use crate::output::{FileRange, VirtualFile, file_ranges};
@@ -24,6 +25,7 @@ pub struct Report {
     pub files: Vec<FileReport>,
     pub tensors: Vec<TensorReport>,
     pub tied: Vec<Tied>,
+    pub entries: Vec<Entry>,
     pub dropped: Vec<DroppedReport>,
     pub notes: Vec<Note>,
 }
@@ -114,7 +116,8 @@ impl Report {
                 .map(FileReport::of)
                 .collect::<Result<_>>()?,
             tensors: view.tensors.iter().map(report).collect(),
-            tied: view.tied.iter().cloned().collect(),
+            tied: view.tied.clone(),
+            entries: view.entries.clone(),
             dropped: view.dropped.iter().map(DroppedReport::of).collect(),
             notes: view.notes.clone(),
         })

@@ -91,7 +91,17 @@ impl Report {
             true => ("warning", note.text.clone()),
             false => ("note", note.text.clone()),
         });
-        tied.chain(dropped).chain(notes).collect()
+        let entries = self.entries.iter().map(|entry| match entry.is_shown {
+            true => (
+                "shown",
+                format!("{} ({} tensors)", entry.name, entry.tensors),
+            ),
+            false => (
+                "entry",
+                format!("{} ({} tensors)", entry.name, entry.tensors),
+            ),
+        });
+        tied.chain(entries).chain(dropped).chain(notes).collect()
     }
 
     /// The names that are left out for one reason.

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::one_of_each_form;
-use crate::checkpoint::unwrapped;
+use crate::checkpoint::{any_shared_roots, one_of_each_form, unwrapped};
 use crate::error::Error;
 use crate::mapping::{Family, Tables, is_whole};
 use crate::tensor::SourceTensor;
-use crate::view::detect_system::spellings;
+use crate::view::detect_system::Spelling;
 
 /// The error about a family that does not have these names where others do. `said` tells who says that it is this one.
 pub fn contradicted(
@@ -47,10 +46,20 @@ fn that_have<'t>(tables: &'t Tables, tensors: &[SourceTensor]) -> Vec<&'t Family
         .map(|tensor| unwrapped(&tensor.name))
         .collect();
     let samples = one_of_each_form(&bare);
-    let spelled: Vec<Vec<Cow<'_, str>>> = spellings(&bare)
-        .into_iter()
-        .map(|spelling| samples.iter().map(|name| spelling.of(name)).collect())
-        .collect();
+    let all: Vec<&str> = bare.iter().map(|name| &**name).collect();
+    let below = |root: &String| {
+        samples
+            .iter()
+            .map(|name| Cow::Borrowed(&name[root.len()..]))
+            .collect()
+    };
+    let mut spelled: Vec<Vec<Cow<'_, str>>> = any_shared_roots(&all).iter().map(below).collect();
+    spelled.push(
+        samples
+            .iter()
+            .map(|name| Spelling::InBase.of(name))
+            .collect(),
+    );
     let has = |family: &&Family| {
         let mut systems = tables.systems_of(family);
         systems.any(|system| spelled.iter().any(|names| is_whole(system, family, names)))

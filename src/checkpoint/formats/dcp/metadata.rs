@@ -1,6 +1,7 @@
 //! `.metadata`: records of the tensors and of the items that hold their chunks, each read by the names of its fields, so
 //! that fields which come and go between releases do not matter.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use foldhash::{HashSet, HashSetExt};
@@ -17,6 +18,8 @@ const NAME: &str = ".metadata";
 /// Most bytes and values. A model of a thousand tensors, with its optimizer, on a thousand ranks takes half of it.
 const SIZE_LIMIT: u64 = 1 << 30;
 const VALUE_LIMIT: usize = 1 << 26;
+/// Most dictionaries above a name that are told apart.
+const DEEPEST: usize = 8;
 /// Most bytes of one that tells of less data than it has bytes itself. A chunk and its item are told in fewer bytes than
 /// torch.save takes for an item.
 const SMALL: u64 = 8 << 20;
@@ -125,6 +128,35 @@ impl Metadata {
             }
         }
         shared
+    }
+
+    /// The prefixes of `names` that were keys of dictionaries, told by the same paths.
+    pub fn dictionaries(&self, names: &HashSet<&str>) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        let paths = self.pickle.root().field("planner_data");
+        for (name, path) in paths
+            .iter()
+            .filter(|paths| paths.is_mapping())
+            .flat_map(|paths| paths.entries())
+        {
+            let Some(name) = name.as_str().filter(|name| names.contains(name)) else {
+                continue;
+            };
+            let keys: Vec<&str> = path
+                .items()
+                .map_while(Object::as_str)
+                .take(DEEPEST)
+                .collect();
+            let mut prefix = String::new();
+            for key in keys.iter().take(keys.len().saturating_sub(1)) {
+                prefix.push_str(key);
+                prefix.push('.');
+                if name.starts_with(&prefix) && !all.contains(&prefix) {
+                    all.insert(prefix.clone());
+                }
+            }
+        }
+        all
     }
 
     /// How many items there are.

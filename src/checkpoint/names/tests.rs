@@ -1,0 +1,203 @@
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn tensors(names: &[&str]) -> Vec<SourceTensor> {
+    let tensor = |name: &&str| SourceTensor::new(*name, []);
+    names.iter().map(tensor).collect()
+}
+
+/// A family whose names are those of a small Llama.
+fn is_llamas(names: &[Cow<'_, str>], _: bool) -> Vec<bool> {
+    let is_own = |name: &Cow<'_, str>| {
+        let form = form_of(name).0;
+        matches!(
+            &*form,
+            "model.embed_tokens.weight"
+                | "model.layers.{}.q.weight"
+                | "model.norm.weight"
+                | "lm_head.weight"
+        )
+    };
+    names.iter().map(is_own).collect()
+}
+
+const LLAMA: [&str; 5] = [
+    "model.embed_tokens.weight",
+    "model.layers.0.q.weight",
+    "model.layers.1.q.weight",
+    "model.norm.weight",
+    "lm_head.weight",
+];
+
+fn below_each(prefixes: &[&str]) -> Vec<String> {
+    let each = |prefix: &&str| LLAMA.map(|name| format!("{prefix}{name}"));
+    prefixes.iter().flat_map(each).collect()
+}
+
+fn found(
+    names: &[String],
+    dictionaries: &[&str],
+    entry: Option<&str>,
+    is_known: bool,
+) -> Result<Normalised> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let dictionaries: BTreeSet<String> = dictionaries.iter().map(|key| (*key).to_owned()).collect();
+    let state = State {
+        tensors: tensors(&names),
+        dictionaries: &dictionaries,
+        entry,
+        keeps_roots: false,
+    };
+    normalise(state, is_known.then_some(&is_llamas))
+}
+
+fn names(tensors: &[SourceTensor]) -> Vec<&str> {
+    tensors.iter().map(|tensor| &*tensor.name).collect()
+}
+
+#[test]
+fn any_root_goes_and_what_stands_beside_it_is_told() {
+    let mut all = below_each(&["backbone."]);
+    all.push("criterion.weight".to_owned());
+    let found = found(&all, &[], None, true).unwrap();
+    assert_eq!(names(&found.model), LLAMA);
+    assert_eq!(names(&found.beside), ["criterion.weight"]);
+    assert_eq!(found.prefix, "backbone.");
+}
+
+#[test]
+fn a_copy_of_the_model_stands_beside_it_unless_it_is_asked_for() {
+    let all = below_each(&["state.model.", "state.ema.shadow."]);
+    for (entry, prefix) in [(None, "state.model."), (Some("state.ema"), "shadow.")] {
+        let found = found(&all, &[], entry, true).unwrap();
+        assert_eq!(names(&found.model), LLAMA);
+        assert_eq!(found.prefix, prefix);
+        assert_eq!(found.beside.len(), LLAMA.len());
+    }
+    let line = found(&all, &[], Some("emma"), true)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        line.contains("no entry emma") && line.contains("state"),
+        "{line}"
+    );
+}
+
+#[test]
+fn two_models_are_refused_with_their_entries() {
+    let line = found(&below_each(&["actor.", "critic."]), &[], None, true).unwrap_err();
+    let line = line.to_string();
+    assert!(
+        line.contains("actor and critic") && line.contains("--entry"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_copy_is_never_shown_for_a_model_that_is_not_understood() {
+    let mut all = below_each(&["ema."]);
+    all.extend((0..9).map(|i| format!("model.odd.part{i}.weight")));
+    assert!(found(&all, &[], None, true).is_err());
+}
+
+#[test]
+fn wrappers_that_are_not_known_go_where_then_all_names_are() {
+    let all: Vec<String> = LLAMA
+        .iter()
+        .map(|name| name.replace("layers.", "layers._fp32_params."))
+        .collect();
+    assert_eq!(names(&found(&all, &[], None, true).unwrap().model), LLAMA);
+    let all: Vec<String> = LLAMA
+        .iter()
+        .map(|name| name.replace("q.", "odd.q."))
+        .collect();
+    assert_ne!(names(&found(&all, &[], None, true).unwrap().model), LLAMA);
+}
+
+#[test]
+fn state_that_is_never_a_weight_and_added_heads_are_told_apart() {
+    let mut all: Vec<String> = LLAMA.map(str::to_owned).to_vec();
+    all.push("model.layers.0.q._extra_state".to_owned());
+    all.push("model.layers.0.rotary_emb.cos_cached".to_owned());
+    all.push("v_head.summary.weight".to_owned());
+    let found = found(&all, &[], None, true).unwrap();
+    assert_eq!(names(&found.model), LLAMA);
+    assert_eq!(found.buffers.len(), 2);
+    assert_eq!(names(&found.beside), ["v_head.summary.weight"]);
+}
+
+#[test]
+fn a_foreign_layer_stays_with_the_model_so_that_it_is_refused() {
+    let mut all: Vec<String> = LLAMA.map(str::to_owned).to_vec();
+    all.push("encoder.layer.0.weight".to_owned());
+    let found = found(&all, &[], None, true).unwrap();
+    assert_eq!(found.model.len(), all.len());
+}
+
+#[test]
+fn weights_of_modules_that_are_called_as_trainings_are_kept() {
+    let all = [
+        "step",
+        "embed.weight",
+        "loops.0.weight",
+        "scheduler.weight",
+        "head.weight",
+    ];
+    let all: Vec<String> = all.map(str::to_owned).to_vec();
+    let found = found(&all, &[], None, false).unwrap();
+    assert_eq!(names(&found.model), all);
+}
+
+#[test]
+fn the_dictionary_with_the_bulk_of_the_tensors_is_a_model_that_no_family_tells() {
+    let all = [
+        "model.shared.weight",
+        "model.block.0.weight",
+        "best_loss",
+        "ema.shared.weight",
+        "ema.block.0.weight",
+    ];
+    let all: Vec<String> = all.map(str::to_owned).to_vec();
+    let found = found(&all, &["model.", "ema."], None, false).unwrap();
+    assert_eq!(names(&found.model), ["shared.weight", "block.0.weight"]);
+    assert_eq!(found.beside.len(), 3);
+}
+
+#[test]
+fn containers_are_dictionaries_and_not_parts_of_names() {
+    let path = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    let paths = [
+        path(&["state_dict", "model.a"]),
+        path(&["state_dict", "model.b"]),
+    ];
+    assert_eq!(containers(&[&paths[0], &paths[1]]), 1);
+    let own = path(&["model.a"]);
+    assert_eq!(containers(&[&own]), 0);
+    assert_eq!(containers(&[&paths[0], &own]), 0);
+    assert_eq!(containers(&[]), 0);
+}
+
+#[test]
+fn roots_are_shared_by_all_names() {
+    assert_eq!(
+        shared_roots(&["model.model.a", "model.model.b"]),
+        ["", "model.", "model.model."]
+    );
+    assert_eq!(shared_roots(&["model.a", "lm_head.b"]), [""]);
+}
+
+proptest! {
+    /// Every tensor of a state is the model's, or stands beside it: none is lost, whatever it is called.
+    #[test]
+    fn no_tensor_is_lost(all in prop::collection::hash_set("[a-d_]{1,2}(\\.[a-d0-2]{1,2}){0,4}", 1..40), is_known: bool) {
+        let all: Vec<String> = all.into_iter().collect();
+        if let Ok(found) = found(&all, &["a.", "b."], None, is_known) {
+            let count = found.model.len() + found.beside.len() + found.buffers.len();
+            prop_assert_eq!(count, all.len());
+        }
+    }
+}
