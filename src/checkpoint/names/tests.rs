@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn tensors(names: &[&str]) -> Vec<SourceTensor> {
-    let tensor = |name: &&str| SourceTensor::new(*name, []);
+    let tensor = |name: &&str| SourceTensor::new(*name, Vec::new());
     names.iter().map(tensor).collect()
 }
 

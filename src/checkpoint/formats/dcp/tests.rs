@@ -128,11 +128,11 @@ fn what_is_not_wanted_is_counted() {
     let dcp = read(&Folder::open(root.path()).unwrap(), &|_| false).unwrap();
     assert!(dcp.tensors.is_empty());
     assert_eq!(
-        dcp.left_alone,
-        LeftAlone {
+        dcp.left_alone.into_values().collect::<Vec<_>>(),
+        [LeftAlone {
             tensors: 1,
             bytes: 32
-        }
+        }]
     );
 }
 
