@@ -504,11 +504,9 @@ fn unjudged(state: State<'_>) -> Result<Normalised> {
         beside,
         ..Normalised::default()
     };
-    if !state.keeps_roots {
-        let (named, others) = own_names(own, &mut found.prefix);
-        own = named;
-        found.beside.extend(others);
-    }
+    let (named, others) = own_names(own, &mut found.prefix, state.keeps_roots);
+    found.beside.extend(others);
+    let own = named;
     let is_buffer =
         |tensor: &SourceTensor| !state.keeps_roots && is_never_weight(tensor, &tensor.name);
     (found.buffers, found.model) = own.into_iter().partition(is_buffer);
@@ -570,10 +568,11 @@ fn inner(state: &State<'_>, prefix: &str) -> Result<Option<String>> {
 }
 
 /// Names without what a training loop put above them, told by the model's own parts that then stand first. Also what it
-/// keeps beside the model.
+/// keeps beside the model. In a Hugging Face directory a root is taken off only where something stands beside it.
 fn own_names(
     tensors: Vec<SourceTensor>,
     prefix: &mut String,
+    keeps_roots: bool,
 ) -> (Vec<SourceTensor>, Vec<SourceTensor>) {
     let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
     let roots = shared_roots(&names);
@@ -582,7 +581,12 @@ fn own_names(
         root.is_empty() || below.any(starts_with_own_part)
     };
     let root = roots.iter().rfind(stands_above).cloned();
-    let root = entry_of_model(&names).or(root).unwrap_or_default();
+    let entry = entry_of_model(&names);
+    let root = match keeps_roots {
+        true => entry.filter(|entry| names.iter().any(|name| !name.starts_with(&**entry))),
+        false => entry.or(root),
+    };
+    let root = root.unwrap_or_default();
     let (own, beside): (Vec<_>, Vec<_>) = tensors
         .into_iter()
         .partition(|tensor| tensor.name.starts_with(&root));
