@@ -35,8 +35,7 @@ use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};
 pub use names::{
-    Entry, Knows, Normalised, State, any_shared_roots, form_of, is_added_head, normalise,
-    number,
+    Entry, Knows, Normalised, State, any_shared_roots, form_of, is_added_head, normalise, number,
     one_of_each_form, shared_roots, unwrapped,
 };
 pub use rewritten::Rewritten;

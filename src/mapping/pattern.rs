@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::checkpoint::number;
 pub use crate::checkpoint::form_of;
+use crate::checkpoint::number;
 
 /// Most bytes of a pattern, and most names that it stands for.
 const LONGEST: usize = 1000;

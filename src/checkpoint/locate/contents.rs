@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::formats::torch_file::{TorchFile, Value};
-use crate::checkpoint::names::is_weight;
+use crate::checkpoint::names::is_optimizers;
 use crate::error::Result;
 use crate::tensor::Dtype;
 
@@ -122,7 +122,7 @@ fn holds_model(folder: &Folder, name: &str) -> bool {
     let found = folder
         .open_file(name)
         .and_then(TorchFile::open)
-        .and_then(|file| file.tensors(&|path| is_weight(&path.join("."))));
+        .and_then(|file| file.tensors(&|path| !is_optimizers(&path.join("."))));
     let is_weights = |path: &[String], value: &Result<Value>| match value {
         Ok(value) => {
             let is_flat = path.iter().any(|key| key.contains("flat_param"));
