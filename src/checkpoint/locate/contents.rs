@@ -205,7 +205,7 @@ mod tests {
             ("rng.pt", one("cuda", &[16])),
             ("model.pt", one("w", &[2, 3])),
             ("flat.pt", one("_flat_param", &[6])),
-            ("optimizer_of.pt", one("optimizer.w", &[2, 3])),
+            ("optimizer_of.pt", one("optimizer.state.w.exp_avg", &[2, 3])),
             ("broken.pt", b"PK\x03\x04".to_vec()),
         ] {
             fs::write(root.path().join(name), bytes).unwrap();
