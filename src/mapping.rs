@@ -4,6 +4,7 @@ mod adapter;
 mod apply;
 mod assemble;
 mod backward;
+mod classes;
 mod config;
 mod contradiction;
 mod derive;
@@ -28,6 +29,7 @@ pub use apply::{
     Dropped, MappedTensor, Outcome, apply, coverage, is_whole, known, pass_through, renamed_by,
 };
 pub use backward::{Written, ZeroRows, backward, one_way};
+pub use classes::{Class, Classes, Copied, Place, nearest};
 pub use config::Config;
 pub use derive::Derivation;
 pub use family::Family;

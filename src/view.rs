@@ -11,6 +11,7 @@ mod dequantize;
 mod detect_system;
 mod dtype;
 mod merge;
+mod known_class;
 mod names;
 mod options;
 mod params;
@@ -27,7 +28,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{self, Checkpoint, Entry, Opening, SideFile};
 use crate::error::{Error, Result};
-use crate::mapping::{self, Dropped, Family, MappedTensor, Outcome, System, Tables};
+use crate::mapping::{self, Classes, Dropped, Family, MappedTensor, Outcome, System, Tables};
 use crate::output::{self, Naming, VirtualFile, Weights};
 
 use computed::Stage;
@@ -148,7 +149,28 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
                 other => other,
             })?
         }
-        None => unknown_family::map(&mut checkpoint, &tables, &config, options, &mut notes)?,
+        None => {
+            let classes = Classes::load();
+            let groups = match config.values().is_quantized() {
+                true => Vec::new(),
+                false => known_class::candidates(&classes, &config),
+            };
+            let known = known_class::map(
+                &mut checkpoint,
+                &tables,
+                &classes,
+                &groups,
+                &config,
+                options,
+                &mut notes,
+            )?;
+            match known {
+                Some(known) => known,
+                None => {
+                    unknown_family::map(&mut checkpoint, &tables, &config, options, &mut notes)?
+                }
+            }
+        }
     };
     check_system(options, &checkpoint, &table)?;
     notes.extend(config.note().map(Note::warning));

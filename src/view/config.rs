@@ -10,7 +10,7 @@ use super::declared;
 use super::options::Options;
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
-use crate::mapping::{self, Config, Derivation, Family, MappedTensor, System, Tables};
+use crate::mapping::{self, Classes, Config, Derivation, Family, MappedTensor, System, Tables};
 use crate::output::{self, Attributes, VirtualFile};
 use crate::source::SourceFile;
 use crate::tensor::{Dtype, SourceTensor};
@@ -52,7 +52,6 @@ impl<'a> ConfigFile<'a> {
         tables: &'a Tables,
         options: &Options,
     ) -> Result<Self> {
-        Self::check_family(options, tables)?;
         let file = side_files.iter().find(|file| file.path == NAME);
         let mut this = match (file, &checkpoint.params) {
             (Some(file), _) => {
@@ -66,6 +65,7 @@ impl<'a> ConfigFile<'a> {
             }
             (None, None) => return Err(missing(options)),
         };
+        this.check_family(options, tables)?;
         this.check_model_type(options, tables)?;
         let family = options.family.as_deref().filter(|_| this.is_untyped());
         let flags = [
@@ -114,9 +114,19 @@ impl<'a> ConfigFile<'a> {
     }
 
     /// Refuses a `--family` that nothing is known about, which would otherwise be passed over in silence.
-    fn check_family(options: &Options, tables: &Tables) -> Result<()> {
+    /// One that config.json says itself is the user's word that no table is needed.
+    fn check_family(&self, options: &Options, tables: &Tables) -> Result<()> {
+        let is_said = |name: &str| match &self.origin {
+            Origin::File(..) => {
+                let of_class = || Classes::load().of_type(name).next().is_some();
+                self.values
+                    .model_type()
+                    .map_or_else(of_class, |said| said == name)
+            }
+            Origin::Derived(..) | Origin::Stated => false,
+        };
         match &options.family {
-            Some(name) if tables.family(name).is_none() => {
+            Some(name) if tables.family(name).is_none() && !is_said(name) => {
                 let known: Vec<&str> = tables.families().map(|family| &*family.name).collect();
                 let known = known.join(", ");
                 Err(Error::Mapping(format!(

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Note;
+use super::known_class::nearest_of;
 use crate::checkpoint::{
-    Normalised, any_shared_roots, is_added_head, one_of_each_form, shared_roots, unwrapped,
+    Normalised, any_shared_roots, form_of, is_added_head, one_of_each_form, shared_roots, unwrapped,
 };
 use crate::error::{Error, Result};
 use crate::mapping::{self, Family, MappedTensor, System, Tables, coverage, renamed_by};
@@ -17,6 +18,23 @@ use crate::tensor::SourceTensor;
 
 /// What models with a head put before the names of their base.
 pub const BASE_PREFIX: &str = "model.";
+
+/// Names, digits as `{}`, that only one system gives, whose tables know none of some families.
+const SIGNATURES: [(&str, &str); 7] = [
+    ("litgpt", "transformer.h.{}.attn.qkv.weight"),
+    ("litgpt", "transformer.h.{}.attn.attn.weight"),
+    ("torchtitan", "layers.{}.attention.wq.weight"),
+    ("torchtune", "layers.{}.sa_norm.scale"),
+    (
+        "megatron",
+        "decoder.layers.{}.self_attention.linear_qkv.weight",
+    ),
+    (
+        "megatron",
+        "decoder.layers.self_attention.linear_qkv.weight",
+    ),
+    ("nanotron", "pp_block.attn.qkv_proj.weight"),
+];
 
 /// How many names a message shows.
 const SHOWN: usize = 6;
@@ -33,7 +51,7 @@ pub fn of_no_system(tables: &Tables, family: &Family, tensors: &[SourceTensor]) 
     Error::Mapping(format!(
         "no system is known whose names for family {} are like {}: is the config.json this model's? If so, add a table with --mapping FILE",
         family.name,
-        listed(tensors)
+        listed(tensors.iter())
     ))
 }
 
@@ -44,12 +62,15 @@ pub fn unknown(
     family: &Family,
     tensors: &[SourceTensor],
 ) -> Error {
+    let first = tensors.first().map_or("", |tensor| &tensor.name);
+    let near = nearest_of(family, first);
     Error::Mapping(format!(
-        "{}system {} has no rule in family {} for {}: if they belong to it, add a rule with --mapping FILE",
+        "{}system {} has no rule in family {} for {}, the nearest names are {}: if they belong to it, add a rule with --mapping FILE",
         tables.place(system),
         system.name,
         family.name,
-        listed(tensors)
+        listed(tensors.iter()),
+        near.join(", ")
     ))
 }
 
@@ -143,11 +164,20 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
         let families = system.families.iter();
         families.filter_map(move |family| Some((system, tables.family(family)?)))
     });
-    match pairs.find(|(system, family)| renamed_by(system, family, &bare) * 2 > bare.len()) {
+    let found = pairs.find(|(system, family)| renamed_by(system, family, &bare) * 2 > bare.len());
+    let known = found.map(|(system, _)| &*system.name);
+    let signed = |name: &Cow<'_, str>| {
+        let form = form_of(name).0;
+        let mut signatures = SIGNATURES.iter();
+        signatures
+            .find(|(_, end)| form.ends_with(end))
+            .map(|(system, _)| *system)
+    };
+    match known.or_else(|| bare.iter().find_map(signed)) {
         None => Ok(()),
-        Some((system, _)) => Err(Error::Mapping(format!(
-            "names like {} are {}'s, and no table says what family {model_type} makes of them: add one with --mapping FILE",
-            tensors[0].origin, system.name
+        Some(system) => Err(Error::Mapping(format!(
+            "names like {} are {system}'s, and no table says what family {model_type} makes of them: add one with --mapping FILE",
+            tensors.first().map_or("", |tensor| &tensor.origin)
         ))),
     }
 }
@@ -162,13 +192,11 @@ pub fn without_base_prefix(tensors: Vec<MappedTensor>) -> Vec<MappedTensor> {
     tensors.into_iter().map(rename).collect()
 }
 
-fn listed(tensors: &[SourceTensor]) -> String {
-    let shown: Vec<&str> = tensors
-        .iter()
-        .take(SHOWN)
-        .map(|tensor| &*tensor.name)
-        .collect();
-    match tensors.len().saturating_sub(SHOWN) {
+/// The names of the first few tensors, and how many more there are.
+pub fn listed<'t>(tensors: impl Iterator<Item = &'t SourceTensor>) -> String {
+    let names: Vec<&str> = tensors.map(|tensor| &*tensor.name).collect();
+    let shown = names.get(..SHOWN).unwrap_or(&names);
+    match names.len().saturating_sub(SHOWN) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }

@@ -33,12 +33,12 @@ pub struct Tied {
 }
 
 impl Tied {
-    fn new(name: &str, to: &str, copy: Option<Tensor>) -> Self {
+    pub(super) fn new(name: &str, to: &str, copy: Option<Tensor>) -> Self {
         let (name, to) = (name.to_owned(), to.to_owned());
         Self { name, to, copy }
     }
 
-    fn notes(&self, equality: Equality) -> impl Iterator<Item = Note> {
+    pub(super) fn notes(&self, equality: Equality) -> impl Iterator<Item = Note> {
         let (name, to) = (&self.name, &self.to);
         let left_out = format!("{name} is left out: it is tied to {to}");
         let sampled = (equality == Equality::Sampled).then(|| {

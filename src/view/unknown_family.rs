@@ -24,12 +24,18 @@ pub fn map(
     {
         return Err(error);
     }
-    notes.push(Note::warning(match config.values().is_quantized() {
+    let is_accepted = options.family.as_deref() == Some(model_type);
+    let warning = Note::warning(match config.values().is_quantized() {
         true => {
             "config.json speaks of quantized weights: names pass as they are, unchecked".to_owned()
         }
-        false => format!("no table for family {model_type}: names pass as they are, unchecked"),
-    }));
+        false => format!(
+            "no table for family {model_type}: names pass as they are, unchecked; --family {model_type} accepts that"
+        ),
+    });
+    if !is_accepted {
+        notes.push(warning);
+    }
     let state = State {
         tensors: std::mem::take(&mut checkpoint.tensors),
         dictionaries: &checkpoint.dictionaries,
