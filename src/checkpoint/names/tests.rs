@@ -1,3 +1,5 @@
+//! Laws of the pass over the names of a state.
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
