@@ -58,7 +58,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(other) => against(&view, other, &reading)?,
         None => Report {
             tensors: verify::tensors(&view.tensors, &reading),
-            tied: tied(&view, &reading)?.into_iter().collect(),
+            tied: tied(&view, &reading)?,
             files: verify::side_files(&view.files, &reading),
             sums: verify::sources(&view.tensors, &reading),
         },
@@ -71,19 +71,17 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The head that the view leaves out, where the checkpoint has one.
-fn tied(view: &View, reading: &Reading<'_>) -> Result<Option<Finding>> {
-    let Some((tied, copy)) =
-        { view.tied.as_ref() }.and_then(|tied| Some((tied, tied.copy.as_ref()?)))
-    else {
-        return Ok(None);
-    };
-    let mut tensors = view.tensors.iter();
-    let Some(to) = tensors.find(|tensor| *tensor.name == *tied.to) else {
-        return Ok(None);
-    };
-    let copy = copy.clone().cast(to.tensor.dtype())?;
-    Ok(Some(verify::tied(&tied.name, &copy, to, reading)))
+/// The tensors that the view leaves out as copies, where the checkpoint has them.
+fn tied(view: &View, reading: &Reading<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for tied in &view.tied {
+        let to = view.tensors.iter().find(|tensor| *tensor.name == *tied.to);
+        if let (Some(copy), Some(to)) = (&tied.copy, to) {
+            let copy = copy.clone().cast(to.tensor.dtype())?;
+            findings.push(verify::tied(&tied.name, &copy, to, reading));
+        }
+    }
+    Ok(findings)
 }
 
 fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {

@@ -2,6 +2,7 @@
 //! in memory, and what is shown is what `save_pretrained` writes.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::compare::{Equality, compare};
 use super::config::ConfigFile;
@@ -235,7 +236,7 @@ fn mapped(
     });
     let mut own: Vec<SourceTensor> = own.collect();
     let shown = own.len();
-    let tied = match reading.place == Place::Memory || reading.class.writes_as_is() {
+    let mut tied = match reading.place == Place::Memory || reading.class.writes_as_is() {
         true => drop_copies(
             &classes.copied(reading.class),
             classes,
@@ -246,7 +247,16 @@ fn mapped(
         )?,
         false => Vec::new(),
     };
+    let origins: Vec<Option<Arc<str>>> =
+        { tied.iter() }.map(|pair| origin(&own, &pair.to)).collect();
     let mut outcome = converted(classes, &reading, config, own)?;
+    for (pair, origin) in tied.iter_mut().zip(origins) {
+        let mut tensors = outcome.tensors.iter();
+        let is_to = |tensor: &&MappedTensor| matches!(&*tensor.sources, [one] if Some(one) == origin.as_ref());
+        if let Some(to) = tensors.find(is_to) {
+            pair.to = to.name.to_string();
+        }
+    }
     if !checkpoint.has_own_order() {
         let name = |tensor: &MappedTensor| Natural(tensor.name.clone());
         outcome.tensors.sort_by_cached_key(name);
@@ -260,6 +270,11 @@ fn mapped(
         outcome,
         tied,
     })
+}
+
+fn origin(own: &[SourceTensor], name: &str) -> Option<Arc<str>> {
+    let mut named = own.iter().filter(|tensor| *tensor.name == *name);
+    named.next().map(|tensor| tensor.origin.clone())
 }
 
 /// The tensors as the class writes them, every one under a name that it has in files.

@@ -45,7 +45,7 @@ pub fn of_no_system(tables: &Tables, family: &Family, tensors: &[SourceTensor]) 
         return Error::Mapping(format!(
             "no system of --mapping's table has a rule in family {} for {}: add rules for them",
             family.name,
-            listed(tensors)
+            listed(tensors.iter())
         ));
     }
     Error::Mapping(format!(
