@@ -74,3 +74,148 @@ fn a_weight_beside_the_models_own_parts_is_not_left_out() {
         .to_string();
     assert!(error.contains("extra.weight"), "{error}");
 }
+
+/// Names of a class that no table lists, as `save_pretrained` writes them.
+const BERT: [&str; 9] = [
+    "bert.embeddings.word_embeddings.weight",
+    "bert.embeddings.LayerNorm.weight",
+    "bert.encoder.layer.0.attention.self.query.weight",
+    "bert.encoder.layer.0.attention.output.dense.bias",
+    "bert.encoder.layer.1.attention.self.query.weight",
+    "bert.encoder.layer.1.output.LayerNorm.bias",
+    "bert.pooler.dense.weight",
+    "classifier.weight",
+    "classifier.bias",
+];
+
+/// What is shown of tensors of these names, or the refusal.
+fn names_of(names: &[String]) -> Result<Vec<String>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = [0; 4];
+    let tensor = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &bytes);
+    let tensor = tensor.unwrap();
+    let all = names.iter().map(|name| (name.clone(), tensor.clone()));
+    let file = folder.path().join("model.safetensors");
+    safetensors::serialize_to_file(all, None, &file).unwrap();
+    let config = r#"{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}"#;
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    let view = View::open(folder.path(), &Options::default());
+    let view = view.map_err(|error| error.to_string())?;
+    let mut shown: Vec<String> = view
+        .tensors
+        .iter()
+        .map(|tensor| tensor.name.to_string())
+        .collect();
+    shown.sort();
+    Ok(shown)
+}
+
+fn above(root: &str) -> Vec<String> {
+    BERT.map(|name| format!("{root}{name}")).to_vec()
+}
+
+/// The names with `new` in the place of `old`.
+fn with(old: &str, new: &str) -> Vec<String> {
+    BERT.map(|name| name.replace(old, new)).to_vec()
+}
+
+fn beside(mut names: Vec<String>, others: &[&str]) -> Vec<String> {
+    names.extend(others.iter().map(|other| (*other).to_owned()));
+    names
+}
+
+#[test]
+fn damaged_names_are_put_right_or_refused_with_the_nearest() {
+    let mut own = BERT.map(str::to_owned).to_vec();
+    own.sort();
+    let right = [
+        above(""),
+        above("model."),
+        above("net."),
+        above("module.model."),
+        above("trainer.policy.actor."),
+        above("_orig_mod."),
+        with("layer.", "layer._orig_mod."),
+        with("layer.", "layer._checkpoint_wrapped_module."),
+        with("attention.", "attention._odd_wrapper."),
+        with("bert.", "bert.module."),
+        beside(above("model."), &["criterion.weight", "metric.confmat"]),
+        beside(above("model."), &["loss_weights"]),
+        beside(above(""), &["v_head.summary.weight"]),
+        beside(above(""), &["bert.embeddings.position_ids"]),
+        beside(
+            above(""),
+            &["bert.encoder.layer.0.attention.self.query._extra_state"],
+        ),
+        [above("model."), above("ema.")].concat(),
+        [above("model."), above("ema.module.model.")].concat(),
+        [above("state.model."), above("state.ema_model.")].concat(),
+        above("ema.shadow."),
+    ];
+    for names in right {
+        assert_eq!(names_of(&names), Ok(own.clone()), "{names:?}");
+    }
+    let refused = [
+        (
+            with("self.query", "self.quary"),
+            "attention.self.query.weight",
+        ),
+        (
+            with("encoder.layer", "encoder.layers"),
+            "bert.encoder.layer.N",
+        ),
+        (with("LayerNorm", "layer_norm"), "bert."),
+        (
+            beside(above(""), &["bert.encoder.layer.0.adapter.down.weight"]),
+            "nearest",
+        ),
+        (
+            beside(above(""), &["encoder.layer.0.odd.weight"]),
+            "nearest",
+        ),
+        (
+            beside(above("model."), &["model.bert.odd.weight"]),
+            "nearest",
+        ),
+        (with("bert.", "roberta."), "bert."),
+        (with("bert.", "bart."), "bert."),
+        ([above("a."), above("b.")].concat(), "a and b"),
+        ([above("actor."), above("critic.")].concat(), "--entry"),
+        (
+            [
+                "transformer.h.0.attn.c_attn.weight",
+                "transformer.wte.weight",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            "nearest",
+        ),
+        (
+            ["transformer.h.0.attn.qkv.weight", "transformer.wte.weight"]
+                .map(str::to_owned)
+                .to_vec(),
+            "litgpt",
+        ),
+        (
+            ["layers.0.attention.wq.weight", "tok_embeddings.weight"]
+                .map(str::to_owned)
+                .to_vec(),
+            "meta",
+        ),
+        (
+            [
+                "model.layers.0.self_attn.q_proj.weight",
+                "model.embed_tokens.weight",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            "nearest",
+        ),
+        (with(".", "/"), "nearest"),
+    ];
+    for (names, said) in refused {
+        let line = names_of(&names).expect_err(&format!("{names:?}"));
+        assert!(line.contains(said), "{said} is not in {line}");
+        assert!(!line.contains('\n'), "{line}");
+    }
+}

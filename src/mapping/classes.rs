@@ -101,6 +101,13 @@ impl Classes {
             .filter(move |class| class.model_type == model_type)
     }
 
+    /// Returns whether a class is what others put their heads on: none of its names begins with their attribute for it.
+    pub fn is_base(&self, class: &Class) -> bool {
+        let line = self.nodes.get(class.saved);
+        let mut tokens = line.into_iter().flat_map(|line| line.split(' '));
+        !tokens.any(|token| token.split(':').next() == Some(class.base))
+    }
+
     /// Returns whether a class has a name of this form.
     pub fn has(&self, class: &Class, place: Place, form: &str) -> bool {
         let mut node = Some(class.root(place));

@@ -100,7 +100,9 @@ pub fn map(
             .iter()
             .find(|reading| reading.known(classes, &names).iter().all(|known| *known));
         match whole {
-            Some(reading) if !names.is_empty() => {
+            Some(reading)
+                if !names.is_empty() && !parts(checkpoint, classes, reading, group, &state) =>
+            {
                 checkpoint.tensors.clear();
                 return mapped(classes, *reading, state, checkpoint, config, options, notes)
                     .map(Some);
@@ -122,6 +124,21 @@ pub fn map(
         Some(error) if !has_own_code(classes, config) => Err(error),
         _ => Ok(None),
     }
+}
+
+/// Returns whether the base model alone was found in a model whose head then stands beside it.
+fn parts(
+    checkpoint: &Checkpoint,
+    classes: &Classes,
+    reading: &Reading<'_>,
+    group: &[&Class],
+    state: &Normalised,
+) -> bool {
+    let class = reading.class;
+    let attribute = state.prefix.trim_end_matches('.').rsplit('.').next();
+    let is_said = group.len() == 1 || checkpoint.dictionaries.contains(&state.prefix);
+    let is_part = attribute == Some(class.base) || !is_said;
+    !state.beside.is_empty() && is_part && classes.is_base(class)
 }
 
 /// Returns whether config.json names a class that transformers does not have, whose names are its own affair.
