@@ -150,6 +150,11 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
             })?
         }
         None => {
+            if config.is_untyped()
+                && let Some(error) = families::unsaid(&tables, &checkpoint.tensors)
+            {
+                return Err(error);
+            }
             let classes = Classes::load();
             let groups = match config.values().is_quantized() {
                 true => Vec::new(),

@@ -33,7 +33,7 @@ pub fn limited(files: Vec<VirtualFile>) -> Result<Vec<VirtualFile>> {
         .map(|(file, readers_of)| {
             check(&file, readers_of)?;
             let attributes = Attributes {
-                mode: readers_of.mode,
+                mode: readers_of.mode | owners_write_bit(&file, readers_of),
                 uid: readers.owner,
                 gid: readers.group,
                 ..file.attributes()
@@ -41,6 +41,14 @@ pub fn limited(files: Vec<VirtualFile>) -> Result<Vec<VirtualFile>> {
             Ok(file.with_attributes(attributes))
         });
     limited.collect()
+}
+
+/// The owner's write bit of the source, where the owner may read: a copy of the view can be edited and removed.
+fn owners_write_bit(file: &VirtualFile, readers: &FileReaders) -> u16 {
+    match readers.mode & 0o400 {
+        0 => 0,
+        _ => file.attributes().mode & 0o200,
+    }
 }
 
 fn check(file: &VirtualFile, readers: &FileReaders) -> Result<()> {

@@ -119,6 +119,16 @@ fn best<'t>(
     let mut candidates = weighed(systems, family, &samples, spellings);
     let most = candidates.iter().map(|candidate| candidate.known).max();
     candidates.retain(|candidate| candidate.known > 0 && Some(candidate.known) == most);
+    // Names that stand in Hugging Face's table as well are Hugging Face's: other tables leave them as they are.
+    let identity = candidates
+        .iter()
+        .find(|candidate| candidate.system.identity);
+    if let Some(first) = identity {
+        return Ok(Some(Best {
+            system: first.system,
+            spelling: first.spelling,
+        }));
+    }
     let Some(first) = candidates.first() else {
         return Ok(None);
     };

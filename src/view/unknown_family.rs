@@ -1,7 +1,7 @@
 //! Families whose tensors no table lists: names pass as they are, but for what transformers holds otherwise in memory.
 
 use super::config::ConfigFile;
-use super::names::{self, Natural, families};
+use super::names::{self, Natural};
 use super::options::Options;
 use super::tied;
 use super::{Mapped, Note};
@@ -19,11 +19,6 @@ pub fn map(
     notes: &mut Vec<Note>,
 ) -> Result<Mapped> {
     let model_type = config.model_type();
-    if config.is_untyped()
-        && let Some(error) = families::unsaid(tables, &checkpoint.tensors)
-    {
-        return Err(error);
-    }
     let is_accepted = options.family.as_deref() == Some(model_type);
     let warning = Note::warning(match config.values().is_quantized() {
         true => {

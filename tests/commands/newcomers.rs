@@ -262,10 +262,10 @@ fn a_table_without_a_rule_is_told_from_a_wrong_config() {
         r#"{"model_type":"nova","n":2}"#,
     )
     .unwrap();
-    let header = r#"{"x":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"y":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}"#;
+    let header = r#"{"x":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"y":{"dtype":"F16","shape":[2],"data_offsets":[4,8]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
-    bytes.extend([1, 2, 3, 4]);
+    bytes.extend([1, 2, 3, 4, 5, 6, 7, 8]);
     fs::create_dir(stage.other("saved")).unwrap();
     fs::write(stage.other("saved/model.safetensors"), bytes).unwrap();
     let check = |more: &[&str]| {

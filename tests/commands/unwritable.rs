@@ -72,7 +72,9 @@ fn a_warning_that_cannot_be_written_decides_nothing() {
     let stage = Stage::new();
     let config = stage.source().join("config.json");
     let text = fs::read_to_string(&config).unwrap();
-    let unknown = text.replace("\"llama\"", "\"no-such-family\"");
+    let unknown = text
+        .replace("\"llama\"", "\"no-such-family\"")
+        .replace("LlamaForCausalLM", "NoSuchModel");
     fs::write(config, unknown).unwrap();
     let said = stage.run(&["inspect", "source"]);
     assert!(said.status.success() && !said.stderr.is_empty(), "{said:?}");
