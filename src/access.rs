@@ -199,7 +199,7 @@ pub struct Readers {
     pub files: Vec<FileReaders>,
 }
 
-/// Who reads one file.
+/// The users who may read one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileReaders {
     /// Permission bits, readable ones only.

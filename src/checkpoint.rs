@@ -1,4 +1,4 @@
-//! What lies on disk: where each named tensor's bytes are, the side files, and which system wrote it.
+//! A checkpoint on disk: where each named tensor's bytes are, the side files, and which system wrote it.
 
 mod completion;
 pub mod folder;
@@ -64,7 +64,7 @@ pub struct Checkpoint {
     /// Numbers of config.json that Megatron-LM's arguments tell, under config.json's names.
     pub declared: Map<String, Value>,
     pub notes: Vec<String>,
-    /// What a user should know before this is relied on.
+    /// Warnings about the checkpoint.
     pub warnings: Vec<String>,
     /// What several ranks hold of one tensor, though one of them would do.
     pub copies: Vec<SourceTensor>,

@@ -25,7 +25,7 @@ use crate::error::Result;
 use crate::fs::{CheckpointFs, Inodes, Open, Read, RunTree, Tree};
 use crate::output::VirtualFile;
 
-/// How a view is mounted.
+/// Options of a mount.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The checkpoint or the run: shown as the mount's device, and kept apart from the mount point.

@@ -39,7 +39,7 @@ pub use table::check as check_table;
 use target::Model;
 pub use tied::Tied;
 
-/// What a mount shows, and where it comes from.
+/// The tensors and files that a mount shows, and their origin.
 #[derive(Debug)]
 pub struct View {
     /// The system that wrote the checkpoint, such as `torchtitan`.
@@ -54,7 +54,7 @@ pub struct View {
     pub tied: Vec<Tied>,
     /// The entries of the training state, where it has several.
     pub entries: Vec<Entry>,
-    /// What a user should know about this view.
+    /// Warnings and remarks about this view.
     pub notes: Vec<Note>,
     pub files: Vec<VirtualFile>,
 }

@@ -17,16 +17,16 @@ use crate::error::{Error, Result};
 use crate::source::Budget;
 use crate::statx::Source;
 
-/// What torch.distributed.checkpoint writes last, under another name first.
+/// The file that torch.distributed.checkpoint writes last, first under a temporary name.
 const METADATA: &str = ".metadata";
 
-/// What Lingua writes last, and looks for when it resumes.
+/// The file that Lingua writes last, and looks for when it resumes.
 const TRAIN_STATE: &str = "train_state_00000.json";
 
 /// How long files that nothing says are complete must have rested to count as complete.
 const REST: Duration = Duration::from_secs(10);
 
-/// After so long a rest nobody will make them complete.
+/// Age after which an incomplete save counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(600);
 
 /// A file or folder as it was found.
@@ -68,7 +68,7 @@ pub struct Judged {
     pub rewritten: Option<Rewritten>,
 }
 
-/// What the saves of a run were found to be, each as long as no file of it changes.
+/// The known state of each save of a run, valid as long as no file of it changes.
 #[derive(Debug, Default)]
 pub struct Completions(Mutex<HashMap<String, Known>>);
 
@@ -207,7 +207,7 @@ impl Trace {
         fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
     }
 
-    /// What only a write moves.
+    /// The part of the trace that only a write changes.
     fn of_bytes(self) -> Self {
         let changed = (0, 0);
         Self { changed, ..self }
@@ -215,7 +215,7 @@ impl Trace {
 }
 
 impl Weights {
-    /// What lies at `hit` in the run.
+    /// Returns the trace of the entry `hit` of the run.
     pub fn at(run: &Folder, hit: &str) -> Result<Self> {
         if run.metadata(hit).is_ok_and(|found| found.is_file()) {
             return Ok(Self {
@@ -248,7 +248,7 @@ impl Weights {
         self.layouts.iter().map(CheckpointFormat::word)
     }
 
-    /// What tells the save from a later one of its name.
+    /// Identifies the save among later ones of its name.
     pub fn traces(&self) -> Vec<Trace> {
         let Some(folder) = self.folder.as_ref().filter(|_| self.is_dcp()) else {
             return self.all_traces();
@@ -311,7 +311,7 @@ impl Weights {
         is_marked || rest >= REST
     }
 
-    /// What is missing of all that the files themselves promise: a copy may have begun with what a save ends with.
+    /// Returns what the files promise and lack: a copy may begin with the file that a save ends with.
     pub fn fault(&self) -> Option<Error> {
         let is_telling =
             |layout: &&CheckpointFormat| !self.is_dcp() || **layout == CheckpointFormat::Dcp;
@@ -341,7 +341,7 @@ fn single_file(name: &str) -> CheckpointFormat {
     }
 }
 
-/// What lies right in a folder, in no order that lasts.
+/// Lists a folder, in no stable order.
 fn entries(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

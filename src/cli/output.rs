@@ -13,7 +13,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Prints what somebody waits for. Nobody there is an error, too.
+/// Writes to stdout; a closed pipe is an error.
 pub fn announce(text: &str) -> Result<()> {
     written(text).map_err(refused)
 }

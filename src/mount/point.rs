@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::mountinfo;
 use crate::text::quoted;
 
-/// How long a mount may take to answer.
+/// Time that a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long all questions about a mount point or a source may take.
@@ -63,7 +63,7 @@ pub fn check_source(source: &Path) -> Result<()> {
         options.read(true).custom_flags(libc::O_NONBLOCK);
         options.open(path).map(drop)
     };
-    // What it cannot be opened for is told by those who read it.
+    // Ignores open errors; the first read reports them.
     let opened = answer(LONG_PATIENCE, open).map(drop);
     opened.map_err(|error| Error::io(source, error))
 }

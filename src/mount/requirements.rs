@@ -1,4 +1,4 @@
-//! What the system must provide: the FUSE device, and for users who are not root a helper and permissions.
+//! Requirements on the system: the FUSE device, and for users who are not root a helper and permissions.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -16,7 +16,7 @@ pub fn set_cache_size(bytes: u64) {
     cache().limit = bytes;
 }
 
-/// A block that nobody asked for so long was left by its reader, one of several readers was read by all of them.
+/// Idle time after which a block may be evicted: its reader has left it, or all of its readers have read it.
 const LEFT: Duration = Duration::from_secs(1);
 const LEFT_BY_ALL: Duration = Duration::from_millis(200);
 

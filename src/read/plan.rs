@@ -1,4 +1,4 @@
-//! What one request consists of, found before anything is read.
+//! The plan of one request: inline bytes, copies, casts and computed parts.
 
 use std::borrow::Cow;
 use std::ops::Range;

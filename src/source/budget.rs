@@ -1,6 +1,6 @@
 //! Memory for metadata: what indexes, headers, pickles and the tensors that they name take, all checkpoints of a mount together.
 //!
-//! Whoever reads metadata charges what it will take before the memory is asked for. Where that is more than is left, the
+//! A reader of metadata charges the memory that it needs before it allocates. Where that is more than is left, the
 //! checkpoint is refused, and all others are served on.
 
 use std::fs;

@@ -30,7 +30,7 @@ pub(super) fn open_regular(path: &Path, flags: OFlag) -> Result<File> {
     }
 }
 
-/// What opening anything at all does no harm with.
+/// Flags with which opening any file is harmless.
 const ALWAYS: OFlag = OFlag::O_CLOEXEC
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_NOCTTY);

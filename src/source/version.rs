@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::statx::{Attributes, Time};
 
-/// What identifies the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
+/// Identity of the bytes of a file. A source whose stamp differs is answered with an error, never with its new bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: (u32, u32),

@@ -95,7 +95,7 @@ impl<'a> ConfigFile<'a> {
         self.values.model_type().is_none() && !self.values.is_quantized()
     }
 
-    /// Who says which family this is.
+    /// The origin of the family's name.
     pub fn family_said(&self) -> String {
         let model_type = self.model_type();
         match &self.origin {

@@ -1,4 +1,4 @@
-//! What a user may choose about a view.
+//! Options of a view.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

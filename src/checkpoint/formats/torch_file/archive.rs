@@ -193,7 +193,7 @@ impl Member {
         }
     }
 
-    /// Looks at a small member on the way. What is wrong with one that nobody asks for hinders nobody.
+    /// Looks at a small member on the way. Errors in members that are never read are ignored.
     fn pass(&self, name: &str, window: &mut Window<'_>) {
         if self.entry.size <= SMALL
             && let Ok(Some(start)) = self.place(name, |at, count| window.read(at, count))

@@ -196,7 +196,7 @@ pub fn tiles(ranks: Vec<Value>) -> Result<(Shape, Vec<Tile>)> {
     Ok((shape, tiles))
 }
 
-/// What several ranks hold of one place.
+/// The copies that several ranks hold of one range.
 pub fn replicas(tiles: &[Tile]) -> Vec<Vec<Tensor>> {
     let mut places: BTreeMap<&[u64], Vec<Tensor>> = BTreeMap::new();
     for tile in tiles
