@@ -102,7 +102,7 @@ cases! {
         shown.check_refused();
     }
 
-    83 a_disk_that_fails, "an errno of its own each, in tests/faults.rs: EIO, ESTALE, short reads, delays" => {
+    83 a_disk_that_fails, "an errno of its own each, in tests/mounted/faults.rs: EIO, ESTALE, short reads, delays" => {
         need_fuse!();
         fn broken<'a>(file: &ckptfs::output::VirtualFile, _: u64, _: usize, _: bool, _: &'a mut ckptfs::read::Scratch) -> ckptfs::error::Result<&'a [u8]> {
             Err(ckptfs::error::Error::io(file.path().as_ref(), std::io::Error::from_raw_os_error(libc::EREMOTEIO)))
@@ -138,7 +138,7 @@ cases! {
         assert_eq!(program.wait().0, Some(0));
     }
 
-    86 more_shards_than_descriptors, "served through a pool of descriptors, in tests/life.rs with ten thousand" => {
+    86 more_shards_than_descriptors, "served through a pool of descriptors, in tests/mounted/limits.rs with ten thousand" => {
         need_fuse!();
         let stage = Stage::new();
         let source = stage.other("shards");

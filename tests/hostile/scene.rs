@@ -10,11 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-#[path = "../common/hint.rs"]
-mod hint;
-
-use self::hint::says_what_to_do;
 use super::watch::Watch;
+use crate::common::hint::says_what_to_do;
 
 /// Most processor time of an answer, more where the program is built for debugging; and most memory.
 const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });

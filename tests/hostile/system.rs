@@ -92,7 +92,7 @@ cases! {
         assert!(["nosuid", "nodev", "noexec", "ro,"].iter().all(|option| line.contains(option)), "{line}");
     }
 
-    95 anything_that_writes, "EROFS, or EACCES for a shared writable map; in tests/mount.rs call by call" => {
+    95 anything_that_writes, "EROFS, or EACCES for a shared writable map; in tests/mounted/mount.rs call by call" => {
         need_fuse!();
         let view = View::of(vec![inline("file", &[b"x"]), inline("folder/file", &[b"x"])]);
         let (file, new) = (view.path("file"), view.path("new"));

@@ -1,0 +1,18 @@
+//! The subcommands beside mount, as their users meet them: every test runs the program itself.
+
+mod exec;
+mod export;
+mod export_meanwhile;
+mod helper;
+mod inherited;
+mod inspect;
+mod log;
+mod newcomers;
+mod npy;
+mod reference;
+mod reflink;
+mod status;
+mod surroundings;
+mod troubleshooting;
+mod unwritable;
+mod verify;
