@@ -112,7 +112,13 @@ impl Config {
     }
 
     pub fn is_quantized(&self) -> bool {
-        self.get("quantization_config").is_some() || self.get("compression_config").is_some()
+        self.quantization().is_some()
+    }
+
+    /// The description of quantized weights.
+    pub fn quantization(&self) -> Option<&Value> {
+        let own = self.get("quantization_config");
+        own.or_else(|| self.get("compression_config"))
     }
 
     /// Whether the model ends in a classifier (`ForTokenClassification`, `ForSequenceClassification`) instead of a

@@ -1,0 +1,97 @@
+//! Formats that are not read, and parts that belong to no weight.
+
+use serde_json::Value;
+
+use super::last;
+use super::parts::described;
+use crate::checkpoint::SourceTensor;
+use crate::error::{Error, Result};
+use crate::mapping::Config;
+use crate::tensor::{Dtype, Tensor};
+
+/// Parts of formats that are not read.
+const PARTS: [(&str, &str); 10] = [
+    ("weight_g_idx", "activation order (weight_g_idx)"),
+    ("g_idx", "GPTQ"),
+    ("qweight", "GPTQ or AWQ"),
+    ("qzeros", "GPTQ or AWQ"),
+    ("absmax", "bitsandbytes"),
+    ("quant_map", "bitsandbytes"),
+    ("nested_absmax", "bitsandbytes"),
+    ("nested_quant_map", "bitsandbytes"),
+    ("SCB", "bitsandbytes"),
+    ("weight_format", "bitsandbytes"),
+];
+
+/// Values of `quant_method` in config.json whose weights are not read.
+const METHODS: [&str; 12] = [
+    "gptq",
+    "awq",
+    "bitsandbytes",
+    "aqlm",
+    "quip",
+    "quanto",
+    "eetq",
+    "higgs",
+    "hqq",
+    "vptq",
+    "spqr",
+    "torchao",
+];
+
+/// Refuses a method that config.json names and that is not read.
+pub fn check_method(config: &Config) -> Result<()> {
+    let method = config
+        .quantization()
+        .and_then(|quantization| quantization.get("quant_method"))
+        .and_then(Value::as_str);
+    match method.filter(|method| METHODS.contains(method)) {
+        None => Ok(()),
+        Some(method) => Err(Error::Mapping(format!(
+            "config.json: quant_method is {method}, whose weights are not read; dequantize them with the library that wrote them"
+        ))),
+    }
+}
+
+/// Refuses parts that are left of a format that is not read, and those that belong to no weight.
+pub fn check_plain(tensor: &SourceTensor) -> Result<()> {
+    let end = last(&tensor.name);
+    if let Some((_, format)) = PARTS.iter().find(|(part, _)| *part == end) {
+        return refuse(
+            tensor,
+            &format!("is a part of {format}, which is not read"),
+            "dequantize it with the library that wrote it",
+        );
+    }
+    let dtype = tensor.parts.first().map(Tensor::dtype);
+    let is_narrow = dtype.is_some_and(|dtype| dtype.bits() <= 8 && dtype != Dtype::Bool);
+    match (is_scale(end), is_narrow) {
+        (true, _) => refuse(
+            tensor,
+            "belongs to no quantized weight",
+            "take a complete save",
+        ),
+        (_, true) => refuse(
+            tensor,
+            &format!(
+                "is {}, and no scale for it is there",
+                dtype.map_or("", Dtype::name)
+            ),
+            "take a complete save",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn is_scale(end: &str) -> bool {
+    end.contains("_scale")
+        || ["scale", "weight_packed", "weight_shape"].contains(&end)
+        || end.ends_with("_zero_point")
+        || end.ends_with("_scales")
+        || end.ends_with("_blocks")
+}
+
+fn refuse<T>(tensor: &SourceTensor, found: &str, hint: &str) -> Result<T> {
+    let tensor = described(tensor);
+    Err(Error::Mapping(format!("{tensor}: {found}; {hint}")))
+}
