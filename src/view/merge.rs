@@ -2,7 +2,9 @@
 
 mod experts;
 mod settings;
+mod update;
 mod weights;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +15,12 @@ use crate::checkpoint::lora::PREFIX;
 use crate::checkpoint::{self, Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::MappedTensor;
-use crate::tensor::Tensor;
 
 use settings::Settings;
+use update::Factors;
 pub use weights::{Base, Weights};
 
-/// Where a message says that an adapter does not belong to the base.
+/// The words for an adapter that does not belong to the base.
 const OTHER: &str = "it is an adapter of another model";
 
 /// Merges every adapter that the options name, one after the other. `own` is the checkpoint of the base.
@@ -74,16 +76,16 @@ fn merge_from(
     )
 }
 
-/// What an adapter has for one module.
+/// The parts that an adapter has for one module.
 #[derive(Default)]
 struct Module {
-    left: Option<Tensor>,
-    right: Option<Tensor>,
-    bias: Option<Tensor>,
-    embedding_left: Option<Tensor>,
-    embedding_right: Option<Tensor>,
-    magnitude: Option<Tensor>,
-    tokens: Option<Tensor>,
+    left: Option<MappedTensor>,
+    right: Option<MappedTensor>,
+    bias: Option<MappedTensor>,
+    embedding_left: Option<MappedTensor>,
+    embedding_right: Option<MappedTensor>,
+    magnitude: Option<MappedTensor>,
+    tokens: Option<MappedTensor>,
     /// Whole tensors by the ends of their names, and where they come from.
     whole: Vec<MappedTensor>,
 }
@@ -98,7 +100,7 @@ fn merge_one(weights: &mut Weights<'_>, loaded: Loaded, weight: f64) -> Result<(
     let settings = Settings::of(&loaded.config, weight)?;
     let modules = modules(loaded.tensors)?;
     weights.begin_adapter();
-    // What replaces a weight is there before any update of it.
+    // Weights are replaced before they are updated.
     for (name, module) in &modules {
         for whole in &module.whole {
             weights.replace(whole, module.has_parts(), settings.saves(name))?;
@@ -150,7 +152,13 @@ fn merge_module(
                 experts.add(inner, name.matches(".base_layer").count(), left, right);
                 return Ok(());
             }
-            weights.update_linear(name, left, right, module.magnitude.as_ref(), settings)?;
+            let magnitude = module.magnitude.as_ref();
+            let factors = Factors {
+                left,
+                right,
+                magnitude,
+            };
+            weights.update_linear(name, factors, settings)?;
             if let Some(bias) = &module.bias {
                 weights.update_bias(name, bias, left, settings)?;
             }
@@ -161,7 +169,14 @@ fn merge_module(
         (Some(_), Some(_)) if module.magnitude.is_some() => Err(Error::Mapping(format!(
             "{name}: DoRA on an embedding is not merged; merge it with PEFT"
         ))),
-        (Some(left), Some(right)) => weights.update_embedding(name, left, right, settings),
+        (Some(left), Some(right)) => {
+            let factors = Factors {
+                left,
+                right,
+                magnitude: None,
+            };
+            weights.update_embedding(name, factors, settings)
+        }
         _ => lacks("lora_embedding_A and lora_embedding_B"),
     }
 }
@@ -198,12 +213,12 @@ fn modules(tensors: Vec<MappedTensor>) -> Result<BTreeMap<String, Module>> {
                 continue;
             }
         };
-        *place = Some(tensor.tensor);
+        *place = Some(tensor);
     }
     Ok(modules)
 }
 
-/// A module and its part: what begins with `lora_` or is a row of tokens, else the last component.
+/// Splits a name into a module and its part: from `lora_` on, trained tokens, or else the last component.
 fn split(name: &str) -> (&str, &str) {
     let name_of_tokens = ".token_adapter.trainable_tokens_delta";
     if let Some(module) = name.strip_suffix(name_of_tokens) {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::OTHER;
 use super::settings::Settings;
-use super::weights::{Update, Weights};
+use super::update::{Factors, Update};
+use super::weights::Weights;
 use crate::error::{Error, Result};
+use crate::mapping::MappedTensor;
 use crate::tensor::Tensor;
 
 /// The parameters that modules of transformers 5 have, in the order in which they have them.
@@ -37,11 +39,11 @@ const TRANSPOSED: [&str; 5] = [
 /// the module's own order, so that the first is innermost and its name has the most `base_layer`.
 #[derive(Default)]
 pub struct Nested {
-    modules: BTreeMap<String, BTreeMap<usize, (Tensor, Tensor)>>,
+    modules: BTreeMap<String, BTreeMap<usize, (MappedTensor, MappedTensor)>>,
 }
 
 impl Nested {
-    pub fn add(&mut self, module: String, depth: usize, left: &Tensor, right: &Tensor) {
+    pub fn add(&mut self, module: String, depth: usize, left: &MappedTensor, right: &MappedTensor) {
         let updates = self.modules.entry(module).or_default();
         updates.insert(depth, (left.clone(), right.clone()));
     }
@@ -60,7 +62,12 @@ impl Nested {
                 )));
             }
             for (name, (left, right)) in parameters.iter().zip(updates.values().rev()) {
-                merge_parameter(weights, name, left, right, settings)?;
+                let factors = Factors {
+                    left,
+                    right,
+                    magnitude: None,
+                };
+                merge_parameter(weights, name, factors, settings)?;
             }
         }
         Ok(())
@@ -80,10 +87,11 @@ fn sides(name: &str, tensor: &Tensor) -> Result<[u64; 2]> {
 fn merge_parameter(
     weights: &mut Weights<'_>,
     name: &str,
-    left: &Tensor,
-    right: &Tensor,
+    factors: Factors<'_>,
     settings: &Settings,
 ) -> Result<()> {
+    let (left, right) = (&factors.left.tensor, &factors.right.tensor);
+    let sources = factors.sources();
     let ([out, all], [all_of_right, columns]) = (sides(name, left)?, sides(name, right)?);
     let misfit = |found: &str| {
         Err(Error::Mapping(format!(
@@ -137,6 +145,7 @@ fn merge_parameter(
                 magnitude: None,
                 scale,
                 rounds_update: true,
+                sources: sources.clone(),
             })
         };
         match (left.shape().rank(), expert_of(&own)) {
@@ -157,7 +166,7 @@ fn merge_parameter(
                     .collect::<Result<Vec<_>>>()
                     .and_then(|all| Tensor::stack(&all));
                 match merged {
-                    Ok(merged) => weights.set(number, merged),
+                    Ok(merged) => weights.set(number, merged, &sources),
                     Err(_) => return misfit(&format!("do not fit a parameter of shape {dims:?}")),
                 }
             }
