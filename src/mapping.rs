@@ -34,7 +34,7 @@ pub use config::Config;
 pub use derive::Derivation;
 pub use family::Family;
 pub use infer::infer;
-pub use lint::lint;
+pub use lint::{lint, one_way_rules};
 pub use listing::expected;
 pub use pattern::Spelling;
 pub use promise::{Expected, check, is_tied, shortfall};

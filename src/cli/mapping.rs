@@ -10,7 +10,7 @@ use crate::output::Split;
 use crate::text::one_line;
 use crate::view::{MAX_SHARD_SIZE, Options, View, check_table};
 
-/// What a fault of a table ends with.
+/// Exit status where a table has faults.
 const FAULTY: u8 = 1;
 
 /// Work on a mapping table of your own
@@ -25,7 +25,8 @@ enum Command {
     Check(Check),
 }
 
-/// Say which tensors of a model no rule of the table makes, and which names of a checkpoint have no rule
+/// Say which tensors of a model no rule of the table makes, which rules --names cannot run backwards, and which names of a
+/// checkpoint have no rule
 #[derive(Debug, Args)]
 struct Check {
     /// The table, in TOML
@@ -58,6 +59,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             "{file}: family {family}: {count} tensors, each has a rule"
         ));
     }
+    let one_way = report.one_way.iter();
+    lines.extend(one_way.map(|rule| format!("{file}: {rule}")));
     for line in &lines {
         output::print(&format!("{}\n", one_line(line)))?;
     }

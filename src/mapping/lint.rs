@@ -2,10 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use super::backward::one_way;
 use super::family::Family;
 use super::table::{System, Tables};
 
-/// What is wrong with the rules of the user's own systems and families, one line each.
+/// Returns the rules of the user's own systems that `--names` cannot run backwards, one line each.
+pub fn one_way_rules(tables: &Tables) -> Vec<String> {
+    let own = tables.own_systems();
+    let lines = own.flat_map(|system| {
+        let rules = one_way(system).into_iter();
+        rules.map(|(rule, why)| format!("system {}: {rule} is one-way: {why}", system.name))
+    });
+    lines.collect()
+}
+
+/// Returns the faults of the user's own systems and families, one line each.
 pub fn lint(tables: &Tables) -> Vec<String> {
     let mut faults = Vec::new();
     for family in tables.own_families() {

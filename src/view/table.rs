@@ -1,4 +1,4 @@
-//! A user's own mapping table, looked at without a checkpoint.
+//! A user's own mapping table, checked without a checkpoint.
 
 use std::path::Path;
 
@@ -7,13 +7,15 @@ use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Tables};
 
-/// What a table says of the model of a config.json.
+/// The model of a config.json according to a table.
 pub struct TableReport {
     pub family: String,
     /// Tensors that the model has.
     pub tensors: usize,
-    /// What is wrong, one line each.
+    /// Faults of the table, one line each.
     pub faults: Vec<String>,
+    /// Rules that `--names` cannot run backwards, one line each.
+    pub one_way: Vec<String>,
 }
 
 /// Looks for faults of the table `file` with the config.json in `config_from`.
@@ -46,5 +48,6 @@ pub fn check(file: &Path, config_from: &Path) -> Result<TableReport> {
         family: family.name.clone(),
         tensors,
         faults,
+        one_way: mapping::one_way_rules(&tables),
     })
 }

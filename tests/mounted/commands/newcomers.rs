@@ -322,6 +322,18 @@ fn a_table_without_a_rule_is_told_from_a_wrong_config() {
         said.contains("a rule makes c.weight, which family nova has not"),
         "{said}"
     );
+    let one_way =
+        r#"{ from = ["x", "z"], to = "a.weight", concat = 0 }, { from = "y", to = "b.weight" }"#;
+    fs::write(stage.other("table.toml"), family(one_way)).unwrap();
+    let (code, said, _) = check(&[]);
+    assert!(
+        code == Some(0)
+            && said.contains(
+                "system own: x + z -> a.weight is one-way: it concatenates and has no parts"
+            )
+            && !said.contains("b.weight is one-way"),
+        "{said}"
+    );
 }
 
 #[test]
