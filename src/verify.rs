@@ -59,6 +59,9 @@ pub struct Finding {
     pub name: String,
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// The laws that the elements of a computed tensor follow, innermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub laws: Vec<&'static str>,
 }
 
 impl Finding {
@@ -69,6 +72,14 @@ impl Finding {
         Self {
             name: name.to_owned(),
             outcome: outcome.unwrap_or_else(failed),
+            laws: Vec::new(),
+        }
+    }
+
+    fn of(mapped: &MappedTensor, outcome: Result<Outcome>) -> Self {
+        Self {
+            laws: mapped.tensor.laws(),
+            ..Self::new(&mapped.name, outcome)
         }
     }
 
@@ -81,7 +92,7 @@ impl Finding {
 /// Reads every tensor.
 pub fn tensors(tensors: &[MappedTensor], reading: &Reading<'_>) -> Vec<Finding> {
     parallel::map(reading.threads, tensors, |mapped| {
-        Finding::new(&mapped.name, read(&mapped.tensor, reading))
+        Finding::of(mapped, read(&mapped.tensor, reading))
     })
 }
 
@@ -112,7 +123,7 @@ pub fn against(
             Some(other) => compare::compare(&mapped.tensor, other, reading.progress),
             None => Ok(Outcome::Extra),
         };
-        Finding::new(&mapped.name, outcome)
+        Finding::of(mapped, outcome)
     });
     let ours: HashSet<&str> = tensors.iter().map(|mapped| &*mapped.name).collect();
     let missing = others.iter().filter(|(name, _)| !ours.contains(name));

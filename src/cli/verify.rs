@@ -19,7 +19,7 @@ use crate::verify::{self, Finding, Reading};
 use crate::view::View;
 use report::Report;
 
-/// What a fault or a difference ends with.
+/// Exit status after a fault or a difference.
 const NOT_GOOD: u8 = 1;
 
 /// Read everything once and check what a mount cannot check up front, or compare with another directory

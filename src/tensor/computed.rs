@@ -8,7 +8,7 @@ use super::dtype::Dtype;
 use super::view::{Expression, Tensor, impossible};
 use crate::error::Result;
 
-/// The way from the inputs of a computed tensor to its elements.
+/// An operation that makes the elements of a tensor from those of its inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kernel {
     /// The elements of the one input, rounded.
@@ -119,6 +119,26 @@ impl Kernel {
         }
     }
 
+    /// The law that each element follows, in the words of docs/computed.md. `None` for a cast, which rounds alone.
+    pub fn law(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Cast => return None,
+            Self::Combine { .. } => {
+                "average: acc = fma(x_i, w_i, acc) over the members in order, out = round(acc / sum of w)"
+            }
+            Self::Deltas { .. } => {
+                "add-delta: out = round(base + ((x_1 - base) * w_1 + (x_2 - base) * w_2 + ...)), each step rounded to f32"
+            }
+            Self::Shift { .. } => "merge of a bias: out = round(b + delta * scale)",
+            Self::LowRank(low_rank) => low_rank.law(),
+            Self::Scaled(scaled) => scaled.law(),
+            Self::BlockFp8 => {
+                "quantize: code = e4m3(clamp(x / scale of its block, -448, 448)), to nearest even"
+            }
+            Self::BlockScales => "quantize: scale = max(amax of its block / 448, 1e-12)",
+        })
+    }
+
     /// Whether each element depends on those at the same place of the inputs alone.
     fn is_elementwise(&self) -> bool {
         matches!(
@@ -135,6 +155,20 @@ fn terms(weights: &[f32], term: impl Fn(usize, f32) -> String) -> String {
 }
 
 impl LowRank {
+    fn law(&self) -> &'static str {
+        match (self.has_magnitude, self.rounds_update) {
+            (true, _) => {
+                "merge (DoRA): dot = fma(B, A, dot) over the rank, V = W + dot * scale, out = round(m / |row of V| * V), the length summed in f64"
+            }
+            (false, true) => {
+                "merge: dot = fma(B, A, dot) over the rank, out = round(W + round(dot * scale))"
+            }
+            (false, false) => {
+                "merge: dot = fma(B, A, dot) over the rank, out = round(W + dot * scale)"
+            }
+        }
+    }
+
     fn formula(&self) -> String {
         let scale = self.scale;
         let update = match self.rounds_update {
@@ -149,6 +183,19 @@ impl LowRank {
 }
 
 impl Scaled {
+    fn law(&self) -> &'static str {
+        match (self.zero, self.global) {
+            (Some(_), _) => "dequantize: out = round((f32(code) - zero) * f32(scale of its block))",
+            (None, Global::None) => "dequantize: out = round(f32(code) * f32(scale of its block))",
+            (None, Global::Times) => {
+                "dequantize: out = round(f32(code) * (f32(scale of its block) * global))"
+            }
+            (None, Global::Over) => {
+                "dequantize: out = round(f32(code) * (f32(scale of its block) / global))"
+            }
+        }
+    }
+
     fn formula(&self) -> String {
         let Self { code, block, .. } = self;
         let value = match self.zero {

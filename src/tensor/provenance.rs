@@ -22,6 +22,34 @@ impl Tensor {
         }
     }
 
+    /// Calls `visit` for every computed tensor under this one, and for itself if it is one, innermost first.
+    pub fn each_computed<'a>(&'a self, visit: &mut dyn FnMut(&'a Self)) {
+        match self.expression() {
+            Expression::Stored(_) => {}
+            Expression::Tiled(tiling) => {
+                let tiles = tiling.tiles().iter();
+                tiles.for_each(|tile| tile.tensor.each_computed(visit));
+            }
+            Expression::Narrow { of, .. }
+            | Expression::Permute { of, .. }
+            | Expression::Reshape { of, .. } => of.each_computed(visit),
+            Expression::Computed { inputs, .. } => {
+                inputs.iter().for_each(|input| input.each_computed(visit));
+                visit(self);
+            }
+        }
+    }
+
+    /// The laws that the elements of this tensor follow, each once, innermost first.
+    pub fn laws(&self) -> Vec<&'static str> {
+        let mut laws = Vec::new();
+        self.each_computed(&mut |tensor| {
+            let law = tensor.as_computed().and_then(|(kernel, _)| kernel.law());
+            laws.extend(law.filter(|law| !laws.contains(law)));
+        });
+        laws
+    }
+
     /// The operations between the file and this tensor, innermost first, such as `reshape[2, 8]`.
     pub fn operations(&self) -> Vec<String> {
         let own = match self.expression() {

@@ -50,6 +50,25 @@ pub struct TensorReport {
     /// Names in the checkpoint.
     pub sources: Vec<String>,
     pub operations: Vec<String>,
+    /// The computations that its elements go through, innermost first; casts are operations alone.
+    pub computed: Vec<ComputedReport>,
+    pub stored: Vec<StoredReport>,
+}
+
+/// A formula, and the inputs that it calls `x0`, `x1` and so on.
+#[derive(Debug, Serialize)]
+pub struct ComputedReport {
+    pub formula: String,
+    pub law: &'static str,
+    pub inputs: Vec<InputReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct InputReport {
+    pub name: String,
+    pub dtype: &'static str,
+    pub shape: Vec<u64>,
+    pub operations: Vec<String>,
     pub stored: Vec<StoredReport>,
 }
 
@@ -168,6 +187,38 @@ impl TensorReport {
             file: place.map(|place| place.file.to_owned()),
             start: place.map(|place| place.start),
             sources: mapped.sources.iter().map(|name| name.to_string()).collect(),
+            operations: tensor.operations(),
+            computed: ComputedReport::all(tensor),
+            stored,
+        }
+    }
+}
+
+impl ComputedReport {
+    fn all(tensor: &Tensor) -> Vec<Self> {
+        let mut all = Vec::new();
+        tensor.each_computed(&mut |tensor| all.extend(Self::of(tensor)));
+        all
+    }
+
+    fn of(tensor: &Tensor) -> Option<Self> {
+        let (kernel, inputs) = tensor.as_computed()?;
+        Some(Self {
+            law: kernel.law()?,
+            formula: format!("{} {}", kernel.formula(), tensor.dtype()),
+            inputs: inputs.iter().enumerate().map(InputReport::of).collect(),
+        })
+    }
+}
+
+impl InputReport {
+    fn of((number, tensor): (usize, &Tensor)) -> Self {
+        let mut stored = Vec::new();
+        tensor.each_stored(&mut |array| stored.push(StoredReport::of(array)));
+        Self {
+            name: format!("x{number}"),
+            dtype: tensor.dtype().name(),
+            shape: tensor.shape().dims().to_vec(),
             operations: tensor.operations(),
             stored,
         }

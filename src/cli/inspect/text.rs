@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
 use super::pattern::pattern;
-use super::report::{Report, TensorDetail, TensorReport};
+use super::report::{InputReport, Report, StoredReport, TensorDetail, TensorReport};
 use super::tree::{Kind, Node, tree};
 use crate::cli::size;
 use crate::text::one_line;
@@ -186,6 +186,13 @@ impl Display for TensorDetail {
         for operation in &tensor.operations {
             line(f, "operation", operation)?;
         }
+        for computed in &tensor.computed {
+            line(f, "formula", &computed.formula)?;
+            line(f, "law", computed.law)?;
+            for input in &computed.inputs {
+                line(f, "input", &said_of_input(input))?;
+            }
+        }
         self.ranges.iter().try_for_each(|range| {
             let whole = range.bytes == range.end - range.start;
             let part = match whole {
@@ -198,7 +205,31 @@ impl Display for TensorDetail {
     }
 }
 
-/// Whatever comes out of a checkpoint stays in its line.
+/// An input of a formula: its name there, type, shape, operations and the files that hold it.
+fn said_of_input(input: &InputReport) -> String {
+    let InputReport {
+        name, dtype, shape, ..
+    } = input;
+    let operations = match input.operations.is_empty() {
+        true => String::new(),
+        false => format!(" {}", input.operations.join(", ")),
+    };
+    let mut arrays: Vec<String> = input.stored.iter().map(said_of_array).collect();
+    arrays.dedup();
+    format!(
+        "{name}: {dtype} {shape:?}{operations} of {}",
+        listed(arrays)
+    )
+}
+
+fn said_of_array(array: &StoredReport) -> String {
+    match array.offset {
+        Some(offset) => format!("{} from {offset}", array.file),
+        None => array.file.clone(),
+    }
+}
+
+/// Keeps text that comes out of a checkpoint in one line.
 fn line(f: &mut Formatter<'_>, label: &str, text: &str) -> fmt::Result {
     writeln!(f, "{label:<10} {}", one_line(text))
 }

@@ -1,5 +1,7 @@
-//! What `verify` says: a line for each fault or difference, and one that sums up.
+//! The text of `verify`: a line for each fault or difference, one for each law that computed tensors follow, and one that sums
+//! up.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
@@ -30,6 +32,15 @@ impl Report {
 
     fn count(&self, is: impl Fn(&Outcome) -> bool) -> usize {
         self.all().filter(|finding| is(&finding.outcome)).count()
+    }
+
+    /// The laws of computed tensors, each with the number of tensors that follow it.
+    fn laws(&self) -> BTreeMap<&'static str, usize> {
+        let mut laws = BTreeMap::new();
+        for law in self.tensors.iter().flat_map(|finding| &finding.laws) {
+            *laws.entry(*law).or_default() += 1;
+        }
+        laws
     }
 
     fn summary(&self) -> String {
@@ -63,11 +74,14 @@ impl Display for Report {
                 writeln!(f, "{}", one_line(&format!("{name}{said}")))?;
             }
         }
+        for (law, count) in self.laws() {
+            writeln!(f, "{count} tensors are computed, {law}")?;
+        }
         writeln!(f, "{}", self.summary())
     }
 }
 
-/// What is worth a line.
+/// The line of an outcome, where it is worth one.
 fn said(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Equal | Outcome::Read { values: None } => None,

@@ -266,9 +266,11 @@ fn every_documented_field_occurs() {
     fs::write(config, r#"{"model_type": "unknown"}"#).unwrap();
     let noted: Value =
         serde_json::from_str(&said(stage.run(&["inspect", "source", "--json"]))).unwrap();
+    let averaged = ["inspect", "source", "--average", "source", "--json"];
+    let averaged: Value = serde_json::from_str(&said(stage.run(&averaged))).unwrap();
     let (whole, tensor) = (json(&[]), json(&["--tensor", EMBEDDING]));
     for (name, _) in documented() {
-        let occurs = [&whole, &tensor, &noted]
+        let occurs = [&whole, &tensor, &noted, &averaged]
             .iter()
             .any(|of| !values(of, &name).is_empty());
         assert!(

@@ -260,6 +260,7 @@ fn the_fields_of_a_finding_are_those_that_are_documented() {
     let damaged = stage.run(&[&arguments, &["--json"][..]].concat());
     let outputs = [
         json(&stage, &["--nan"]),
+        json(&stage, &["--average", "source"]),
         json(&stage, &["--against", "other"]),
         json(&stage, &["--against", changed.to_str().unwrap()]),
         json(&stage, &["--against", "source", "--dtype", "f32"]),

@@ -253,6 +253,11 @@ function list(pairs) {
 }
 
 function provenance(tensor) {
+  const computed = tensor.computed.slice(0, LISTED).flatMap(({ formula, law, inputs }) => [
+    ["formula", formula],
+    ["law", law],
+    ...inputs.map((input) => ["input", inputText(input)]),
+  ]);
   const stored = tensor.stored.slice(0, LISTED).map(({ file, offset, item }) =>
     ["bytes in", offset === null ? `${file} in ${item.start}..${item.end}` : `${file} from ${offset}`]);
   const more = tensor.stored.length - stored.length;
@@ -263,9 +268,18 @@ function provenance(tensor) {
     ...(tensor.file === null ? [] : [["shown in", `${tensor.file} ${tensor.start}..${tensor.start + tensor.bytes}`]]),
     ...tensor.sources.map((name) => ["source", name]),
     ...tensor.operations.map((operation) => ["operation", operation]),
+    ...computed,
     ...stored,
     ...(more > 0 ? [["", `and ${more} more`]] : []),
   ]));
+}
+
+// An input of a formula: its name there, type, shape, operations and files.
+function inputText({ name, dtype, shape, operations, stored }) {
+  const files = [...new Set(stored.map(({ file, offset }) => (offset === null ? file : `${file} from ${offset}`)))];
+  const more = files.length > 3 ? ` and ${files.length - 3} more` : "";
+  const steps = operations.length ? ` ${operations.join(", ")}` : "";
+  return `${name}: ${dtype} [${shape.join(", ")}]${steps} of ${files.slice(0, 3).join(", ")}${more}`;
 }
 
 function about() {
