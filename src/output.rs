@@ -1,4 +1,4 @@
-//! The synthetic directory: which files it shows, their exact sizes, and what each is made of.
+//! The synthetic directory: its files, their exact sizes, and the segments that each is made of.
 
 mod dcp;
 mod file;
@@ -10,6 +10,7 @@ mod npy;
 mod pickle;
 mod shards;
 mod torch;
+mod torch_archive;
 mod zip;
 
 use std::path::Path;
@@ -22,7 +23,7 @@ use crate::source::SourceFile;
 use crate::tensor::Tensor;
 
 pub use dcp::{CHUNK_SIZE, Dcp, dcp_files};
-pub use file::{Attributes, Frame, Framed, Piece, Segment, VISIBLE_MODE, VirtualFile};
+pub use file::{Attributes, Frame, Framed, Piece, Pieces, Segment, VISIBLE_MODE, VirtualFile};
 pub use file_ranges::{FileRange, file_ranges};
 pub use header::lengthened;
 pub use index::python_json;

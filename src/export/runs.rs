@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::output::{Piece, Segment, VirtualFile};
+use crate::output::{Piece, Pieces, Segment, VirtualFile};
 use crate::source::SourceFile;
 use crate::tensor::{Dtype, Nest, Part, Tensor, pieces};
 

@@ -56,14 +56,10 @@ impl Framed {
             && self.start + self.count * self.piece == next.start
             && Arc::ptr_eq(&self.frame, &next.frame)
     }
+}
 
-    /// Calls `visit` with what bytes `from .. to` consist of, each at its offset.
-    fn each_piece<'a>(
-        &'a self,
-        from: u64,
-        to: u64,
-        visit: &mut dyn FnMut(u64, Piece<'a>) -> Result<()>,
-    ) -> Result<()> {
+impl Pieces for Framed {
+    fn each_piece<'a>(&'a self, from: u64, to: u64, visit: Visit<'_, 'a>) -> Result<()> {
         let length = self.frame.length(self.piece);
         let head = self.frame.head.len() as u64;
         for number in from / length..to.div_ceil(length) {
@@ -90,12 +86,21 @@ impl Framed {
     }
 }
 
-/// What bytes of a file consist of.
+/// A part of a file's bytes.
 #[derive(Debug)]
 pub enum Piece<'a> {
     Inline(&'a [u8]),
     Tensor(&'a Tensor, Range<u64>),
     Source(&'a Arc<SourceFile>, Range<u64>),
+}
+
+/// Takes pieces, each with the offset at which it lies.
+pub type Visit<'v, 'a> = &'v mut dyn FnMut(u64, Piece<'a>) -> Result<()>;
+
+/// Bytes that consist of pieces: a file, one of its segments, or framed pieces of a tensor.
+pub trait Pieces {
+    /// Calls `visit` with the pieces of bytes `start .. end`, in order.
+    fn each_piece<'a>(&'a self, start: u64, end: u64, visit: Visit<'_, 'a>) -> Result<()>;
 }
 
 /// The bytes `range` of `bytes` that lie at `at`.
@@ -122,14 +127,10 @@ impl Segment {
             Self::Inline(_) | Self::Source(_) => None,
         }
     }
+}
 
-    /// Calls `visit` with what bytes `from .. to` consist of, each at its offset.
-    fn each_piece<'a>(
-        &'a self,
-        from: u64,
-        to: u64,
-        visit: &mut dyn FnMut(u64, Piece<'a>) -> Result<()>,
-    ) -> Result<()> {
+impl Pieces for Segment {
+    fn each_piece<'a>(&'a self, from: u64, to: u64, visit: Visit<'_, 'a>) -> Result<()> {
         match self {
             Self::Inline(bytes) => visit(from, inline(bytes, 0, &(from..to))),
             Self::Tensor(tensor) => visit(from, Piece::Tensor(tensor, from..to)),
@@ -274,21 +275,6 @@ impl VirtualFile {
         &self.segments
     }
 
-    /// Calls `visit` with what bytes `start .. end` consist of, each at its offset in the file.
-    pub fn each_piece<'a>(
-        &'a self,
-        start: u64,
-        end: u64,
-        visit: &mut dyn FnMut(u64, Piece<'a>) -> Result<()>,
-    ) -> Result<()> {
-        for (segment_start, segment) in self.overlapping(start, end) {
-            let from = start.max(segment_start) - segment_start;
-            let to = end.min(segment_start + segment.size()) - segment_start;
-            segment.each_piece(from, to, &mut |at, piece| visit(segment_start + at, piece))?;
-        }
-        Ok(())
-    }
-
     /// The segments that hold bytes `start .. end`, each with the offset at which it starts.
     pub fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, &Segment)> {
         let first = self
@@ -298,5 +284,16 @@ impl VirtualFile {
         starts
             .zip(self.segments[first..].iter())
             .take_while(move |(segment_start, _)| *segment_start < end)
+    }
+}
+
+impl Pieces for VirtualFile {
+    fn each_piece<'a>(&'a self, start: u64, end: u64, visit: Visit<'_, 'a>) -> Result<()> {
+        for (segment_start, segment) in self.overlapping(start, end) {
+            let from = start.max(segment_start) - segment_start;
+            let to = end.min(segment_start + segment.size()) - segment_start;
+            segment.each_piece(from, to, &mut |at, piece| visit(segment_start + at, piece))?;
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::tensor::Dtype;
 /// Bytes after which a part of a long pickle is closed.
 const PART: usize = 1 << 20;
 
-/// Something that is written once and then referred to.
+/// A value that is written once and then referred to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Memo<'a> {
     Global(&'static str, &'static str),
@@ -21,7 +21,8 @@ enum Memo<'a> {
 pub struct Pickle<'a> {
     parts: Vec<Vec<u8>>,
     out: Vec<u8>,
-    memo: HashMap<Memo<'a>, u32>,
+    /// `None` where nothing is referred to again.
+    memo: Option<HashMap<Memo<'a>, u32>>,
 }
 
 impl<'a> Pickle<'a> {
@@ -29,7 +30,15 @@ impl<'a> Pickle<'a> {
         Self {
             parts: Vec::new(),
             out: b"\x80\x02".to_vec(),
-            memo: HashMap::default(),
+            memo: Some(HashMap::default()),
+        }
+    }
+
+    /// A short pickle, in which all is written where it stands.
+    pub fn without_memo() -> Self {
+        Self {
+            memo: None,
+            ..Self::new()
         }
     }
 
@@ -47,7 +56,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// A class or function that is not referred to again.
-    pub fn plain_global(&mut self, module: &str, name: &str) -> &mut Self {
+    fn plain_global(&mut self, module: &str, name: &str) -> &mut Self {
         self.raw(b"c").raw(module.as_bytes()).raw(b"\n");
         self.raw(name.as_bytes()).raw(b"\n")
     }
@@ -127,12 +136,16 @@ impl<'a> Pickle<'a> {
     }
 
     fn shared(&mut self, key: Memo<'a>, write: impl FnOnce(&mut Self)) -> &mut Self {
-        if let Some(number) = self.memo.get(&key).copied() {
+        let known = self.memo.as_ref().and_then(|memo| memo.get(&key)).copied();
+        if let Some(number) = known {
             return self.memo_code(*b"hj", number);
         }
         write(self);
-        let number = self.memo.len() as u32;
-        self.memo.insert(key, number);
+        let Some(memo) = &mut self.memo else {
+            return self;
+        };
+        let number = memo.len() as u32;
+        memo.insert(key, number);
         self.memo_code(*b"qr", number)
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::file::{Attributes, Segment, VirtualFile};
 use super::item::{Content, Item};
-use super::pickle::{Pickle, storage_class, strides};
+use super::pickle::Pickle;
 use super::shards::{self, Weight};
-use super::zip::Zip;
+use super::torch_archive::{self, write_tensor};
 use super::{index, inline_file, sources_of};
 
 /// One archive of all items, in the entry `root` of its dictionary where that is not empty.
@@ -85,19 +85,12 @@ fn archive(path: &str, items: &[Item], numbers: &[usize], root: &str) -> Virtual
     let storage = numbers
         .iter()
         .map(|number| keys.get(&owner(*number)).copied().unwrap_or(0));
-    let mut zip = Zip::new("archive");
-    zip.add(
-        "data.pkl",
-        &dictionary(members.iter().copied().zip(storage), root),
-    );
-    zip.add("byteorder", b"little");
-    for (key, number) in owners.iter().enumerate() {
-        zip.add_hole(&format!("data/{key}"), items[*number].bytes());
-    }
-    zip.add("version", b"3\n");
-    let archive = zip.close();
+    let pickle = dictionary(members.iter().copied().zip(storage), root);
+    let owners = owners.iter().filter_map(|number| items.get(*number));
+    let sizes = owners.clone().map(Item::bytes);
+    let archive = torch_archive::archive(&pickle, Some("little"), sizes);
     let mut segments = Vec::with_capacity(2 * archive.parts.len());
-    let mut data = owners.iter().map(|number| segment(&items[*number]));
+    let mut data = owners.map(segment);
     for part in archive.parts {
         segments.push(Segment::Inline(part.into()));
         segments.extend(data.next());
@@ -123,41 +116,11 @@ fn dictionary<'a>(items: impl Iterator<Item = (&'a Item, usize)>, root: &str) ->
     pickle.raw(b"}(");
     for (item, storage) in items {
         pickle.plain_text(&item.name);
-        tensor(&mut pickle, item, storage);
+        write_tensor(&mut pickle, item.dtype(), item.shape().dims(), storage);
     }
     pickle.raw(b"u");
     if !root.is_empty() {
         pickle.raw(b"s");
     }
     pickle.into_bytes()
-}
-
-fn tensor(pickle: &mut Pickle, item: &Item, storage: usize) {
-    let class = storage_class(item.dtype());
-    let rebuild = class.map_or("_rebuild_tensor_v3", |_| "_rebuild_tensor_v2");
-    pickle
-        .global("torch._utils", rebuild)
-        .raw(b"((")
-        .text("storage");
-    match class {
-        Some(class) => pickle.global("torch", class),
-        None => pickle.global("torch.storage", "UntypedStorage"),
-    };
-    let length = class.map_or(item.bytes(), |_| item.shape().elements());
-    pickle
-        .plain_text(&storage.to_string())
-        .text("cpu")
-        .number(length)
-        .raw(b"tQ");
-    let dims = item.shape().dims();
-    pickle
-        .number(0)
-        .tuple(dims)
-        .tuple(&strides(dims))
-        .raw(b"\x89");
-    pickle.global("collections", "OrderedDict").raw(b")R");
-    if class.is_none() {
-        pickle.global("torch", item.dtype().torch_name().unwrap_or_default());
-    }
-    pickle.raw(b"tR");
 }

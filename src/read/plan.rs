@@ -10,7 +10,7 @@ use super::span::Span;
 use super::tiles::Production;
 use super::{blocks, read_tensor_at, room};
 use crate::error::Result;
-use crate::output::{Piece, VirtualFile};
+use crate::output::{Piece, Pieces, VirtualFile};
 use crate::tensor::{Nest, Part, Tensor, pieces, pieces_of_box};
 
 /// A range of a tensor that is taken from blocks.
