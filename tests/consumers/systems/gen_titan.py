@@ -44,6 +44,10 @@ def llama_config(tied=False, fuse=True):
     return frame(llama3.Llama3Model.Config, layers, tied), llama3.Llama3StateDictAdapter
 
 
+def tied_llama_config():
+    return llama_config(tied=True)
+
+
 def qwen3_config(tied=False, fuse=True):
     layers = qwen3._build_qwen3_layers(n_layers=L, dim=H, n_heads=HEADS, n_kv_heads=KV, head_dim=32, hidden_dim=F, fuse_qkv=fuse,
                                        attn_backend="flex", rope=CosSinRoPE.Config(dim=32, max_seq_len=128, theta=1e6))
