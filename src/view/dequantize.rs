@@ -25,7 +25,8 @@ use parts::Parts;
 use weight::Weight;
 
 /// Parts that hold scales of activations and of the cache, which weights in floats do without.
-const DROPPED: [&str; 6] = [
+const DROPPED: [&str; 7] = [
+    "qscale_act",
     "input_scale",
     "input_scale_ub",
     "activation_scale",
@@ -71,7 +72,7 @@ pub fn dequantize(
     let rest = parts.into_tensors().enumerate();
     let whole = rest.filter_map(|(number, rest)| floats.remove(&number).or(rest));
     let whole: Vec<SourceTensor> = whole.filter(|tensor| !is_dropped(tensor)).collect();
-    whole.iter().try_for_each(refused::check_plain)?;
+    refused::check_plain(&whole)?;
     if count == 0 {
         return Err(Error::Mapping(
             "holds no quantized weights; leave --dequantize out".to_owned(),

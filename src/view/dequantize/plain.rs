@@ -1,5 +1,6 @@
 //! Weights with a code for each element under their own names: block fp8 (DeepSeek, Qwen: `weight_scale_inv`, or `scale`),
-//! fp8 and int8 with scales for tensors, rows or blocks (compressed-tensors, fbgemm_fp8, modelopt FP8: `weight_scale`).
+//! fp8 and int8 with scales for tensors, rows or blocks (compressed-tensors, fbgemm_fp8, modelopt FP8: `weight_scale`;
+//! Mistral: `qscale_weight`).
 
 use super::parts::Parts;
 use super::weight::{Block, Weight};
@@ -19,6 +20,7 @@ pub fn weight(parts: &Parts, name: &str, codes: &Tensor) -> Option<Weight> {
         format!("{name}_scale_inv"),
         format!("{name}_scale"),
         format!("{module}scale"),
+        format!("{module}qscale_weight"),
     ];
     let scale = scales.iter().find(|scale| parts.has(scale))?;
     let mut weight = Weight::new(parts, name, code, name, scale)?;

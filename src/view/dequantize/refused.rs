@@ -1,5 +1,7 @@
 //! Formats that are not read, and parts that belong to no weight.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::last;
@@ -54,7 +56,13 @@ pub fn check_method(config: &Config) -> Result<()> {
 }
 
 /// Refuses parts that are left of a format that is not read, and those that belong to no weight.
-pub fn check_plain(tensor: &SourceTensor) -> Result<()> {
+pub fn check_plain(tensors: &[SourceTensor]) -> Result<()> {
+    let names: HashSet<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
+    let mut tensors = tensors.iter();
+    tensors.try_for_each(|tensor| check_one(tensor, &|name| names.contains(name)))
+}
+
+fn check_one(tensor: &SourceTensor, has: &dyn Fn(&str) -> bool) -> Result<()> {
     let end = last(&tensor.name);
     if let Some((_, format)) = PARTS.iter().find(|(part, _)| *part == end) {
         return refuse(
@@ -65,7 +73,7 @@ pub fn check_plain(tensor: &SourceTensor) -> Result<()> {
     }
     let dtype = tensor.parts.first().map(Tensor::dtype);
     let is_narrow = dtype.is_some_and(|dtype| dtype.bits() <= 8 && dtype != Dtype::Bool);
-    match (is_scale(end), is_narrow) {
+    match (is_scale(&tensor.name, has), is_narrow) {
         (true, _) => refuse(
             tensor,
             "belongs to no quantized weight",
@@ -83,12 +91,23 @@ pub fn check_plain(tensor: &SourceTensor) -> Result<()> {
     }
 }
 
-fn is_scale(end: &str) -> bool {
-    end.contains("_scale")
-        || ["scale", "weight_packed", "weight_shape"].contains(&end)
-        || end.ends_with("_zero_point")
-        || end.ends_with("_scales")
-        || end.ends_with("_blocks")
+/// Whether a name is that of a part of a quantized weight. A model may have parameters called `scale` or `..._scale`
+/// (DeepSeek V4's `hc_attn_scale`): these are none, unless there is the weight that they would scale.
+fn is_scale(name: &str, has: &dyn Fn(&str) -> bool) -> bool {
+    let end = last(name);
+    let module = name.strip_suffix(end).unwrap_or_default();
+    let scaled = name
+        .find("_scale")
+        .and_then(|at| name.get(..at))
+        .filter(|_| end.contains("_scale"));
+    ["weight_packed", "weight_shape", "qscale_weight"].contains(&end)
+        || end.starts_with("weight_scale")
+        || end.starts_with("weight_global_scale")
+        || ["_zero_point", "_scale_inv", "_scales", "_blocks"]
+            .iter()
+            .any(|part| end.ends_with(part))
+        || end == "scale" && has(&format!("{module}weight"))
+        || scaled.is_some_and(has)
 }
 
 fn refuse<T>(tensor: &SourceTensor, found: &str, hint: &str) -> Result<T> {

@@ -1,4 +1,4 @@
-//! adapter_config.json: what scales an update, and what of it is not understood.
+//! adapter_config.json: the settings that scale an update, and those that are refused.
 
 use regex_lite::Regex;
 use serde_json::{Map, Value};
@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 const INITS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// Settings that change what an adapter computes, with the name of each.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 10] = [
+    ("enable_lora", "the merged linear layers of PEFT 0.2"),
     ("alora_invocation_tokens", "aLoRA"),
     ("use_qalora", "QALoRA"),
     ("velora_config", "VeLoRA"),
