@@ -19,7 +19,7 @@ use super::{output, view};
 use crate::checkpoint::Run;
 use crate::destination::create_new;
 use crate::error::Error;
-use crate::text::plain_json;
+use crate::text::{plain_json, quoted};
 use crate::view::View;
 use report::{Report, TensorDetail};
 use run::RunReport;
@@ -74,7 +74,8 @@ fn detail(source: &Path, view: &View, name: &str) -> Result<TensorDetail, Error>
 }
 
 fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
-    let page = page::page(&source.display().to_string(), &Report::of(view)?)?;
+    let source = source.display().to_string();
+    let page = page::page(&source, &command_line(), &Report::of(view)?)?;
     let write = || create_new(file)?.write_all(page.as_bytes());
     write().map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
@@ -85,6 +86,19 @@ fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {
         _ => Error::unwritable(file, &error),
     })?;
     Ok(output::print(&format!("{}\n", file.display()))?)
+}
+
+/// The command line of this process, as a shell reads it.
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|word| {
+        let is_option = word.as_encoded_bytes().starts_with(b"-");
+        match is_option {
+            true => word.to_string_lossy().into_owned(),
+            false => quoted(Path::new(&word)),
+        }
+    });
+    let words: Vec<String> = words.collect();
+    format!("ckptfs {}", words.join(" "))
 }
 
 pub fn print(report: &(impl Display + Serialize), json: bool) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ TILES = """() => {
 # Every name on the map as the browser drew it, and how far it reaches out of its box.
 LABELS = """() => {
     const map = document.getElementById("map").getBoundingClientRect();
-    return [...document.querySelectorAll("#map span")].map((span) => {
+    return [...document.querySelectorAll("#map .tile span, #map .frame a")].map((span) => {
         const [text, box] = [span, span.parentElement].map((item) => item.getBoundingClientRect());
         return {
             text: span.textContent, x: text.x - map.x, y: text.y - map.y, width: text.width, height: text.height,
@@ -32,6 +32,8 @@ LABELS = """() => {
 SIZE = """() => { const { width, height } = document.getElementById("map").getBoundingClientRect(); return { width, height }; }"""
 OVERFLOW = "() => document.documentElement.scrollWidth - innerWidth"
 DRAWN = "() => document.querySelectorAll('.tile').length > 0"
+# Widths of a phone, a tablet and a window.
+WIDTHS = (390, 800, 1440)
 READY = "() => performance.now()"
 
 
@@ -47,39 +49,78 @@ def look(browser, page_file, folder):
     page.wait_for_function(DRAWN)
     seen["milliseconds"] = page.evaluate(READY)
     seen |= {"title": page.title(), "summary": page.inner_text("#summary"), "map": page.evaluate(SIZE)}
-    seen |= {"tiles": page.evaluate(TILES), "labels": page.evaluate(LABELS), "overflow": page.evaluate(OVERFLOW), "about": page.inner_text("#details")}
+    seen |= {"tiles": page.evaluate(TILES), "labels": page.evaluate(LABELS), "overflow": page.evaluate(OVERFLOW), "about": page.inner_text("#about"), "modules": page.inner_text("#modules"), "footer": page.inner_text("footer")}
     page.screenshot(path=folder / "page.png")
     seen["legend"] = page.inner_text("#legend")
+    page.select_option("#colouring", "dtype")
+    seen["dtype_legend"] = page.inner_text("#legend")
+    seen["dtype_tiles"] = page.evaluate(TILES)
     page.select_option("#colouring", "file")
     seen["files_legend"] = page.inner_text("#legend")
     seen["files_tiles"] = page.evaluate(TILES)
     page.fill("#search", "layers.7. up_proj")
     seen["count"] = page.inner_text("#count")
     seen["searched_tiles"] = page.evaluate(TILES)
-    page.click("#found button")
+    page.click("#found a")
+    page.wait_for_function("() => document.querySelector('#details h2')")
     seen["found_details"] = page.inner_text("#details")
     page.screenshot(path=folder / "searched.png")
     page.fill("#search", "layers.7.input_layernorm")
-    page.click("#found button")
+    page.click("#found a")
+    page.wait_for_function("() => document.querySelector('#details h2')?.textContent.includes('layernorm')")
     seen["small_path"] = page.inner_text("#path")
     page.fill("#search", "")
-    page.click("#path button >> nth=0")
+    page.click("#path a >> nth=0")
+    page.wait_for_function("() => !document.querySelector('#details h2')")
     seen["home_path"] = page.inner_text("#path")
-    for label in page.query_selector_all(".frame span")[:1]:
+    for label in page.query_selector_all(".frame a")[:1]:
         seen["label"] = label.inner_text()
         label.click()
+        page.wait_for_function("() => document.querySelectorAll('#path a').length > 1")
         seen["label_path"] = page.inner_text("#path")
-        page.click("#path button >> nth=0")
+        page.click("#path a >> nth=0")
+        page.wait_for_function("() => document.querySelectorAll('#path a').length === 1")
     tile = max(page.query_selector_all(".tile"), key=lambda each: each.bounding_box()["width"])
     seen["clicked"] = tile.get_attribute("title")
     tile.click()
+    page.wait_for_function("() => document.querySelector('#details h2')")
     seen["clicked_details"] = page.inner_text("#details")
-    page.set_viewport_size({"width": 700, "height": 900})
-    page.wait_for_timeout(300)
-    seen |= {"narrow_overflow": page.evaluate(OVERFLOW), "narrow_map": page.evaluate(SIZE)}
-    seen |= {"narrow_tiles": page.evaluate(TILES), "narrow_labels": page.evaluate(LABELS)}
-    page.screenshot(path=folder / "narrow.png")
+    page.fill("#search", "no such tensor")
+    seen["nothing"] = page.inner_text("#count")
+    page.fill("#search", "")
+    seen |= walk(page)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("draw()")
+        seen[f"at_{width}"] = {
+            "overflow": page.evaluate(OVERFLOW), "map": page.evaluate(SIZE), "tiles": page.evaluate(TILES), "labels": page.evaluate(LABELS),
+        }
+        page.screenshot(path=folder / f"{width}.png")
+    page.emulate_media(color_scheme="dark")
+    page.screenshot(path=folder / "dark.png")
+    seen["dark"] = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     return seen
+
+
+def walk(page):
+    """The page by its addresses and by keys alone."""
+    page.goto(page.url.split("#")[0] + "#module=model.layers.7")
+    linked = page.inner_text("#path")
+    page.focus(".tile[tabindex='0']")
+    page.keyboard.press("ArrowRight")
+    focused = page.evaluate("() => document.activeElement.title")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#details h2')")
+    opened = page.inner_text("#details h2")
+    page.go_back()
+    page.wait_for_function("() => !document.querySelector('#details h2')")
+    back = page.inner_text("#path")
+    page.focus(".tile[tabindex='0']")
+    page.keyboard.press("Backspace")
+    page.wait_for_function("() => location.hash.endsWith('layers')")
+    up = page.inner_text("#path")
+    page.keyboard.press("/")
+    return {"linked": linked, "focused": focused, "opened": opened, "back": back, "up": up, "slash": page.evaluate("() => document.activeElement.id")}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The page of `ckptfs inspect --html` in a real browser: a model of 1,000 tensors, and names that want to be markup."""
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -101,17 +102,16 @@ def test_the_page_asks_no_network_and_makes_no_error(seen):
 
 def test_neither_tiles_nor_names_overlap_and_names_are_whole(seen):
     assert len(seen["tiles"]) > 700
-    for width in ("", "narrow_"):
-        area = seen[f"{width}map"]
-        assert_apart(seen[f"{width}tiles"], area)
-        assert_apart(seen[f"{width}labels"], area)
-        assert [label for label in seen[f"{width}labels"] if label["out"] > 0] == []
-    assert seen["overflow"] <= 0 and seen["narrow_overflow"] <= 0
+    for at in (seen, seen["at_390"], seen["at_800"], seen["at_1440"]):
+        assert_apart(at["tiles"], at["map"])
+        assert_apart(at["labels"], at["map"])
+        assert [label for label in at["labels"] if label["out"] > 0] == []
+        assert at["overflow"] <= 0
 
 
 def test_every_layer_is_named(seen):
-    names = {label["text"] for label in seen["labels"]}
-    assert {str(layer) for layer in range(LAYERS)} <= {name.rsplit(".", 1)[-1] for name in names}
+    parts = {part for label in seen["labels"] for part in re.split(r"[.\n]", label["text"])}
+    assert {str(layer) for layer in range(LAYERS)} <= parts
 
 
 def test_area_is_bytes(seen):
@@ -122,9 +122,13 @@ def test_area_is_bytes(seen):
     assert covered / (seen["map"]["width"] * seen["map"]["height"]) > 0.99
 
 
-def test_colour_is_dtype_or_source_file(seen):
-    assert set(seen["legend"].split("\n")) == {"BF16", "F16", "F32"}
-    colours = {tile["title"].split(" ")[0]: tile["color"] for tile in seen["tiles"]}
+def test_colour_is_role_dtype_or_source_file(seen):
+    assert set(seen["legend"].split("\n")) == {"attention", "embedding", "head", "mlp", "norm"}
+    roles = {tile["title"].split(" ")[0]: tile["color"] for tile in seen["tiles"]}
+    assert roles["model.layers.3.self_attn.q_proj.weight"] == roles["model.layers.9.self_attn.o_proj.weight"]
+    assert roles["model.layers.3.self_attn.q_proj.weight"] != roles["model.layers.3.mlp.up_proj.weight"]
+    assert set(seen["dtype_legend"].split("\n")) == {"BF16", "F16", "F32"}
+    colours = {tile["title"].split(" ")[0]: tile["color"] for tile in seen["dtype_tiles"]}
     assert colours["lm_head.weight"] != colours["model.embed_tokens.weight"]
     assert len(seen["files_legend"].split("\n")) == 4
     assert len({tile["color"] for tile in seen["files_tiles"]}) == 4
@@ -144,13 +148,36 @@ def test_a_click_shows_provenance(seen):
 
 
 def test_what_is_too_small_to_draw_is_looked_into(seen):
-    assert "layers" in seen["small_path"] and "7" in seen["small_path"].split(" › ")
+    assert "› layers › 7 " in seen["small_path"]
     assert seen["home_path"].startswith("model ") and " › " not in seen["home_path"]
 
 
 def test_the_name_of_a_module_opens_it(seen):
     path = seen["label_path"].rsplit(" ", 2)[0].split(" › ")
     assert seen["label"].split(".") == path[-len(seen["label"].split(".")):]
+
+
+def test_layers_lie_in_order_row_by_row(seen):
+    first = {}
+    for tile in seen["tiles"]:
+        parts = tile["title"].split(" ")[0].split(".")
+        if parts[:2] == ["model", "layers"]:
+            first.setdefault(int(parts[2]), (round(tile["y"]), tile["x"]))
+    places = [first[layer] for layer in sorted(first)]
+    assert places == sorted(places)
+
+
+def test_addresses_lead_in_and_back_and_keys_alone_are_enough(seen):
+    assert seen["linked"].startswith("model › model › layers › 7 ") and seen["back"] == seen["linked"]
+    assert seen["focused"].split(" ")[0] == seen["opened"]
+    assert seen["up"].startswith("model › model › layers ") and seen["slash"] == "search"
+
+
+def test_the_page_says_sums_what_is_not_found_and_what_made_it(seen):
+    assert "No tensor has “no such tensor”" in seen["nothing"]
+    assert seen["modules"].split("\n")[0] == "Modules" and "lm_head" in seen["modules"]
+    assert seen["footer"].startswith("ckptfs ") and "--html" in seen["footer"]
+    assert seen["dark"] == "rgb(22, 24, 27)"
 
 
 def test_a_name_is_never_markup(tmp_path):
