@@ -22,15 +22,12 @@ pub use counters::Counters;
 pub use inodes::Inodes;
 pub use run::{Open, RunTree};
 
-use crate::error::Result;
 use crate::output::VirtualFile;
-use crate::read::Scratch;
+use crate::read::{ReadFile, Reply};
+use crate::source::Caching;
 use errors::ErrorLog;
 use passthrough::{Backing, Passthrough};
 use waiting::Waiting;
-
-/// Produces the bytes of a file: [`crate::read::read`], or a replacement in tests.
-pub type Read = for<'a> fn(&VirtualFile, u64, usize, bool, &'a mut Scratch) -> Result<&'a [u8]>;
 
 /// The answer of a handler.
 type Answer<T> = std::result::Result<T, Errno>;
@@ -47,7 +44,7 @@ pub struct CheckpointFs {
 #[derive(Debug)]
 struct Shared {
     inodes: Box<dyn Inodes>,
-    read: Read,
+    reader: Arc<dyn ReadFile>,
     errors: ErrorLog,
     counters: Arc<Counters>,
     passthrough: Passthrough,
@@ -57,12 +54,12 @@ struct Shared {
 impl CheckpointFs {
     /// With `passthrough` the kernel may read files that equal one source file by itself. It then looks at no stamp: a source
     /// that changes while a file is open shows through.
-    pub fn new(inodes: Box<dyn Inodes>, read: Read, passthrough: bool) -> Self {
+    pub fn new(inodes: Box<dyn Inodes>, reader: Arc<dyn ReadFile>, passthrough: bool) -> Self {
         let shared = Shared {
             inodes,
-            read,
+            counters: Arc::new(Counters::new(reader.clone())),
+            reader,
             errors: ErrorLog::default(),
-            counters: Arc::default(),
             passthrough: Passthrough::new(passthrough),
             waiting: Waiting::default(),
         };
@@ -155,20 +152,13 @@ impl Shared {
 
     /// Exactly the bytes asked for, fewer only at the end of the file: the kernel takes a short answer for the end and
     /// shrinks the file.
-    fn bytes<'a>(
-        &self,
-        file: &VirtualFile,
-        offset: u64,
-        size: u32,
-        is_kept: bool,
-        scratch: &'a mut Scratch,
-    ) -> Answer<&'a [u8]> {
+    fn bytes(&self, file: &VirtualFile, offset: u64, size: u32, caching: Caching) -> Answer<Reply> {
         self.counters.request();
         let length = u64::from(size).min(file.size().saturating_sub(offset)) as usize;
         if length == 0 {
-            return Ok(&[]);
+            return Ok(Reply::default());
         }
-        match (self.read)(file, offset, length, is_kept, scratch) {
+        match self.reader.read(file, offset, length, caching) {
             Ok(bytes) if bytes.len() == length => {
                 self.counters.served(length);
                 Ok(bytes)

@@ -34,6 +34,20 @@ pub fn memory() -> Option<u64> {
         .min()
 }
 
+/// Memory that this process can have: the smallest limit, or all of the machine's.
+pub fn obtainable_memory() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let all = memory().into_iter().chain(total(&meminfo));
+    all.min().unwrap_or(u64::MAX)
+}
+
+/// `MemTotal` of /proc/meminfo, which counts in KiB.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 fn limit(resource: Resource) -> Option<u64> {
     let soft = getrlimit(resource).ok()?.0;
     (soft != RLIM_INFINITY).then_some(soft)
@@ -156,5 +170,11 @@ mod tests {
         let groups = "3:cpu,cpuacct:/a\n2:name=systemd:/a\n1:memory:/a\n0::/\n";
         assert_eq!(of_groups(groups, &mounts).into_iter().min(), Some(700));
         assert!(of_groups("3:cpu:/a\n", &mounts).is_empty());
+    }
+
+    #[test]
+    fn the_machine_bounds_what_can_be_had() {
+        assert_eq!(total("MemFree: 1 kB\nMemTotal:  16 kB\n"), Some(16 << 10));
+        assert!(obtainable_memory() > 1 << 20);
     }
 }

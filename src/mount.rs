@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
 mod others;
@@ -22,8 +23,9 @@ pub use unmount::{When, unmount};
 
 use crate::checkpoint::Run;
 use crate::error::Result;
-use crate::fs::{CheckpointFs, Inodes, Open, Read, RunTree, Tree};
+use crate::fs::{CheckpointFs, Inodes, Open, RunTree, Tree};
 use crate::output::VirtualFile;
+use crate::read::{ReadFile, Reader};
 
 /// Options of a mount.
 #[derive(Debug, Clone)]
@@ -36,8 +38,8 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
     /// Whether the kernel may read files that equal one source file by itself.
     pub passthrough: bool,
-    /// What produces the bytes.
-    pub read: Read,
+    /// Produces the bytes, and owns the caches of the mount.
+    pub reader: Arc<dyn ReadFile>,
 }
 
 impl Options {
@@ -47,7 +49,7 @@ impl Options {
             allow_other: false,
             threads: None,
             passthrough: false,
-            read: crate::read::read,
+            reader: Arc::new(Reader::default()),
         }
     }
 
@@ -102,6 +104,6 @@ fn serve(
     // Of two at the same moment, the second looks when the first is mounted.
     let _held = point::hold(mount_point);
     let point = check(mount_point, options)?;
-    let filesystem = CheckpointFs::new(inodes, options.read, options.passthrough);
+    let filesystem = CheckpointFs::new(inodes, options.reader.clone(), options.passthrough);
     Mounted::start(filesystem, gone, point, options)
 }

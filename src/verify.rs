@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::mapping::MappedTensor;
 use crate::output::VirtualFile;
 use crate::parallel;
-use crate::read::{self, read_tensor_at};
+use crate::read::Reader;
 use crate::tensor::Tensor;
 
 pub use compare::Difference;
@@ -25,6 +25,7 @@ const BLOCK: u64 = 4 << 20;
 
 /// Reads a range of a virtual file.
 pub struct Reading<'a> {
+    pub reader: Reader,
     pub threads: NonZeroUsize,
     /// Whether NaN and infinite values are counted.
     pub counts: bool,
@@ -98,7 +99,7 @@ pub fn tensors(tensors: &[MappedTensor], reading: &Reading<'_>) -> Vec<Finding> 
 
 /// Compares every byte of a tensor that the view leaves out with the one that it is tied to.
 pub fn tied(name: &str, copy: &Tensor, to: &MappedTensor, reading: &Reading<'_>) -> Finding {
-    let outcome = match compare::compare(copy, &to.tensor, reading.progress) {
+    let outcome = match compare::compare(copy, &to.tensor, reading) {
         Ok(Outcome::Equal) => Ok(Outcome::Read { values: None }),
         Ok(_) => Ok(Outcome::Failed {
             reason: format!(
@@ -120,7 +121,7 @@ pub fn against(
     let theirs: HashMap<&str, &Tensor> = others.iter().copied().collect();
     let mut findings = parallel::map(reading.threads, tensors, |mapped| {
         let outcome = match theirs.get(&*mapped.name) {
-            Some(other) => compare::compare(&mapped.tensor, other, reading.progress),
+            Some(other) => compare::compare(&mapped.tensor, other, reading),
             None => Ok(Outcome::Extra),
         };
         Finding::of(mapped, outcome)
@@ -141,7 +142,7 @@ pub fn side_files(files: &[VirtualFile], reading: &Reading<'_>) -> Vec<Finding> 
     let files: Vec<&VirtualFile> = files.iter().filter(|file| !has_tensors(file)).collect();
     parallel::map(reading.threads, &files, |file| {
         let outcome = each_block(file.size(), &mut |start, block| {
-            read::read_at(file, start, block)?;
+            reading.reader.read_at(file, start, block)?;
             (reading.progress)(block.len() as u64);
             Ok(())
         });
@@ -155,7 +156,7 @@ pub fn side_files(files: &[VirtualFile], reading: &Reading<'_>) -> Vec<Finding> 
 fn read(tensor: &Tensor, reading: &Reading<'_>) -> Result<Outcome> {
     let mut values = reading.counts.then(NonFinite::default);
     each_block(tensor.bytes(), &mut |start, block| {
-        read_tensor_at(tensor, start, block)?;
+        reading.reader.read_tensor_at(tensor, start, block)?;
         (reading.progress)(block.len() as u64);
         if let Some(values) = &mut values {
             values.count(tensor.dtype(), block);

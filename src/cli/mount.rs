@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::{allocator, daemon, options, output, size, systemd, view};
 use crate::checkpoint::Run;
 use crate::error::{Error, Result};
-use crate::mount::{Mounted, Options, StopSignals};
+use crate::mount::{Mounted, Options, StopSignals, affordable_cache};
+use crate::read::Reader;
 use crate::text::{one_line, quoted};
 use crate::view::{Options as ViewOptions, View};
 
@@ -64,7 +66,6 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     crate::mount::check(&arguments.mountpoint, &options)?;
     let shown = Shown::at(&arguments)?;
     let ready = arguments.readiness(&shown);
-    crate::read::set_cache_size(crate::mount::affordable_cache(arguments.cache_size));
     let signals = StopSignals::take()?;
     let mounted = shown.mount(&arguments, &options)?;
     output::announce(&format!("{}\n", one_line(&ready)))?;
@@ -97,6 +98,7 @@ impl Arguments {
             allow_other: self.allow_other,
             passthrough: self.passthrough,
             threads: self.threads,
+            reader: Arc::new(Reader::new(affordable_cache(self.cache_size))),
             ..Options::new(&self.source)
         }
     }

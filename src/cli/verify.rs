@@ -14,6 +14,7 @@ use super::{options, view};
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::parallel;
+use crate::read::Reader;
 use crate::tensor::Tensor;
 use crate::verify::{self, Finding, Reading};
 use crate::view::View;
@@ -49,6 +50,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let view = view::open(&view::single(&arguments.source)?, &arguments.view)?;
     let bar = Bar::default();
     let reading = Reading {
+        reader: Reader::default(),
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
         counts: arguments.nan,
         progress: &|bytes| bar.advance(bytes),

@@ -89,7 +89,7 @@ pub fn of(files: &[VirtualFile]) -> Result<Fingerprint> {
 #[derive(Default)]
 struct Sources {
     hash: Sha256,
-    seen: HashSet<u64>,
+    seen: HashSet<usize>,
 }
 
 impl Sources {

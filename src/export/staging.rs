@@ -17,7 +17,7 @@ use super::{Progress, parallel};
 use crate::destination::Directory;
 use crate::error::{Error, Result};
 use crate::output::VirtualFile;
-use crate::read;
+use crate::read::Reader;
 
 /// Bytes read and written at a time.
 const BLOCK: usize = 4 << 20;
@@ -39,6 +39,7 @@ pub struct Staging {
     root: Directory,
     journal: Flock<File>,
     done: HashSet<Piece>,
+    reader: Reader,
 }
 
 impl Staging {
@@ -70,6 +71,7 @@ impl Staging {
             path,
             root,
             done: HashSet::new(),
+            reader: Reader::default(),
         })
     }
 
@@ -161,7 +163,7 @@ impl Staging {
         let mut block = vec![0; BLOCK.min(piece.length() as usize)];
         for start in (piece.start..piece.end).step_by(BLOCK) {
             let block = &mut block[..BLOCK.min((piece.end - start) as usize)];
-            read::read_at(file, start, block)?;
+            self.reader.read_at(file, start, block)?;
             target.write_all_at(block, start).map_err(failed)?;
             progress.advance(block.len() as u64);
         }

@@ -1,6 +1,5 @@
 //! The FUSE requests: conversions between fuser's types and ours.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -11,7 +10,7 @@ use fuser::*;
 use super::inodes::FOREVER;
 use super::waiting::Waiting;
 use super::{CheckpointFs, Entry, Shared, attributes};
-use crate::read::Scratch;
+use crate::source::Caching;
 use crate::tree;
 
 const GENERATION: Generation = Generation(0);
@@ -31,10 +30,6 @@ const BACKGROUND: u16 = 256;
 
 /// Unit in which `statfs` counts.
 const PAGE: u32 = 4096;
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 impl Shared {
     /// Adds an entry and what is known of it, and returns whether the buffer is full. Entries that have gone are skipped.
@@ -176,29 +171,26 @@ impl Filesystem for CheckpointFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        // A direct read leaves nothing in the kernel.
-        let is_kept = flags.0 & libc::O_DIRECT == 0;
+        let caching = match flags.0 & libc::O_DIRECT {
+            0 => Caching::Kernel,
+            _ => Caching::Bypass,
+        };
         let shared = &self.shared;
         let file = match shared.guarded(|| shared.file(inode)) {
             Ok(file) => file,
             Err(errno) => return reply.error(errno),
         };
-        SCRATCH.with_borrow_mut(|scratch| {
-            match shared.guarded(|| shared.bytes(&file, offset, size, is_kept, scratch)) {
-                Ok(bytes) => {
-                    reply.data(bytes);
-                    let follow_up = || {
-                        scratch.follow_up(&file);
-                        Ok(())
-                    };
-                    shared.guarded(follow_up).ok();
-                }
-                Err(errno) => {
-                    scratch.clear();
-                    reply.error(errno);
-                }
+        match shared.guarded(|| shared.bytes(&file, offset, size, caching)) {
+            Ok(bytes) => {
+                reply.data(&bytes);
+                let settle = || {
+                    bytes.settle(&file);
+                    Ok(())
+                };
+                shared.guarded(settle).ok();
             }
-        });
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {

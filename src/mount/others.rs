@@ -90,7 +90,7 @@ fn tell_closed(files: &[VirtualFile], readers: &[FileReaders]) {
 /// The guards of source files, and of the directories above them, each asked once.
 #[derive(Default)]
 struct Sources {
-    files: HashMap<u64, Guards>,
+    files: HashMap<usize, Guards>,
     folders: HashMap<PathBuf, Guards>,
 }
 

@@ -1,10 +1,10 @@
 //! A block: rows of a transposed tensor, produced in slabs, each of which comes from one stretch of the source.
 
+use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::{read_tensor_at, room};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{Identity, Tensor};
 
 /// Small matrices come several to a block.
@@ -22,7 +22,11 @@ const ROWS: u64 = 64;
 /// About what it takes to keep track of a block.
 const OVERHEAD: u64 = 1024;
 
+/// Fills memory with all bytes of a tensor.
+pub(super) type Produce<'p> = &'p dyn Fn(&Tensor, &mut [u8]) -> Result<()>;
+
 /// Some matrices of a tensor, or some rows of one.
+#[derive(Debug)]
 pub(super) struct Block {
     /// Of the whole tensor.
     pub identity: Identity,
@@ -39,7 +43,7 @@ pub(super) struct Block {
 }
 
 /// Some columns of all rows, one row's after the other's.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Slab {
     bytes: OnceLock<Vec<u8>>,
     /// Held by who produces it.
@@ -110,8 +114,8 @@ impl Block {
     }
 
     /// Fills `target` from `offset` of the whole tensor.
-    pub fn read(&self, offset: u64, target: &mut [u8]) -> Result<()> {
-        self.produce()?;
+    pub fn read(&self, offset: u64, target: &mut [u8], produce: Produce<'_>) -> Result<()> {
+        self.produce(produce)?;
         let (row, part) = (self.row as usize, self.part as usize);
         let slabs: Vec<&[u8]> = self.slabs.iter().map(Slab::bytes).collect();
         let mut at = (offset - self.range.start) as usize;
@@ -129,16 +133,16 @@ impl Block {
         Ok(())
     }
 
-    /// Produces what nobody else is producing, then waits for the others.
-    pub fn produce(&self) -> Result<()> {
+    /// Produces the slabs that no other thread is producing, then waits for the others.
+    pub fn produce(&self, produce: Produce<'_>) -> Result<()> {
         for (number, slab) in self.missing() {
             if let Ok(_producer) = slab.producer.try_lock() {
-                self.produce_slab(number, slab)?;
+                self.produce_slab(number, slab, produce)?;
             }
         }
         for (number, slab) in self.missing() {
             let _producer = lock(&slab.producer);
-            self.produce_slab(number, slab)?;
+            self.produce_slab(number, slab, produce)?;
         }
         *lock(&self.tensor) = None;
         Ok(())
@@ -150,7 +154,7 @@ impl Block {
             .filter(|(_, slab)| slab.bytes.get().is_none())
     }
 
-    fn produce_slab(&self, number: u64, slab: &Slab) -> Result<()> {
+    fn produce_slab(&self, number: u64, slab: &Slab, produce: Produce<'_>) -> Result<()> {
         let Some(tensor) = lock(&self.tensor).clone() else {
             return Ok(());
         };
@@ -166,8 +170,16 @@ impl Block {
             false => None,
         };
         let mut bytes = spare.unwrap_or_default();
-        read_tensor_at(&tensor, 0, room(&mut bytes, tensor.bytes() as usize)?)?;
-        bytes.truncate(tensor.bytes() as usize);
+        let length = tensor.bytes() as usize;
+        let out_of_memory = |_| {
+            let error = io::Error::from_raw_os_error(libc::ENOMEM);
+            Error::io("memory".as_ref(), error)
+        };
+        bytes
+            .try_reserve_exact(length.saturating_sub(bytes.len()))
+            .map_err(out_of_memory)?;
+        bytes.resize(length, 0);
+        produce(&tensor, &mut bytes)?;
         slab.bytes.set(bytes).ok();
         Ok(())
     }

@@ -2,19 +2,13 @@
 //! blocks are produced whole, once, and kept while there is room.
 
 use std::mem::take;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::block::Block;
-use super::factors::Factors;
+use super::block::{Block, Produce};
 use crate::error::Result;
 use crate::tensor::Tensor;
-
-/// How many bytes of produced blocks are kept; with 0 every request is produced by itself.
-pub fn set_cache_size(bytes: u64) {
-    cache().limit = bytes;
-}
 
 /// Idle time after which a block may be evicted: its reader has left it, or all of its readers have read it.
 const LEFT: Duration = Duration::from_secs(1);
@@ -26,51 +20,65 @@ const BEHIND: u64 = 16 << 20;
 /// A reader that has come beyond this part of a block will go on to the next. A rank that reads its half does not.
 const BEGUN: u64 = 2;
 
-/// Fills `target` with the bytes of `tensor` from `offset` on. `false`, where blocks of it do not fit the cache.
-pub(super) fn read(tensor: &Tensor, mut offset: u64, target: &mut [u8]) -> Result<bool> {
-    let mut rest = target;
-    while !rest.is_empty() {
-        let Some(block) = cache().wanted(tensor, offset, rest.len() as u64)? else {
-            return Ok(false);
+/// The blocks that a mount keeps.
+#[derive(Debug)]
+pub(super) struct Blocks(Mutex<Cache>);
+
+impl Blocks {
+    /// Of at most `limit` bytes together with what else is `taken` of it.
+    pub fn new(limit: u64, taken: Arc<AtomicU64>) -> Self {
+        Self(Mutex::new(Cache {
+            limit,
+            entries: Vec::new(),
+            taken,
+        }))
+    }
+
+    /// Fills `target` with the bytes of `tensor` from `offset` on. `false`, where blocks of it do not fit the cache.
+    pub fn read(
+        &self,
+        tensor: &Tensor,
+        mut offset: u64,
+        target: &mut [u8],
+        produce: Produce<'_>,
+    ) -> Result<bool> {
+        let mut rest = target;
+        while !rest.is_empty() {
+            let wanted = self.cache().wanted(tensor, offset, rest.len() as u64)?;
+            let Some(block) = wanted else {
+                return Ok(false);
+            };
+            let length = (block.range.end - offset).min(rest.len() as u64);
+            let (part, behind) = take(&mut rest).split_at_mut(length as usize);
+            block.read(offset, part, produce)?;
+            (rest, offset) = (behind, offset + length);
+        }
+        Ok(true)
+    }
+
+    /// After a tensor was read up to `end`: the block to produce next, where a single reader goes through the file from front
+    /// to back. `following` is the transposed tensor behind this one.
+    pub fn ahead(
+        &self,
+        tensor: &Tensor,
+        end: u64,
+        following: impl FnOnce() -> Option<Tensor>,
+    ) -> Option<Arc<Block>> {
+        let next = self.cache().end_of_begun(tensor, end)?;
+        let (tensor, offset) = match next < tensor.bytes() {
+            true => (tensor.clone(), next),
+            false => (following()?, 0),
         };
-        let length = (block.range.end - offset).min(rest.len() as u64);
-        let (part, behind) = take(&mut rest).split_at_mut(length as usize);
-        block.read(offset, part)?;
-        (rest, offset) = (behind, offset + length);
+        self.cache().ahead(&tensor, offset)
     }
-    Ok(true)
-}
 
-/// After a tensor was read up to `end`: starts on the next block where a lone reader goes through the file from front to back.
-/// `following` is the transposed tensor behind this one.
-pub(super) fn produce_ahead(tensor: &Tensor, end: u64, following: impl FnOnce() -> Option<Tensor>) {
-    let Some(next) = cache().end_of_begun(tensor, end) else {
-        return;
-    };
-    let next = match next < tensor.bytes() {
-        true => Some((tensor.clone(), next)),
-        false => following().map(|tensor| (tensor, 0)),
-    };
-    let block = next.and_then(|(tensor, offset)| cache().ahead(&tensor, offset));
-    if let Some(block) = block {
-        // Without a thread the reader produces it when it gets there.
-        thread::Builder::new().spawn(move || block.produce()).ok();
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How many bytes of inputs that many replies share are kept.
-pub(super) fn limit_of_factors() -> u64 {
-    cache().limit / 2
-}
-
-/// Calls `f` with the inputs that are kept, and how many bytes of them may be.
-pub(super) fn with_factors<T>(f: impl FnOnce(&mut Factors, u64) -> T) -> T {
-    let mut cache = cache();
-    let limit = cache.limit / 2;
-    f(cache.factors.get_or_insert_default(), limit)
 }
 
 /// A block, and how far its readers are.
+#[derive(Debug)]
 struct Entry {
     block: Arc<Block>,
     /// Where the furthest request ended.
@@ -114,13 +122,14 @@ impl Entry {
     }
 }
 
+#[derive(Debug)]
 struct Cache {
     /// Bytes of all blocks together.
     limit: u64,
     /// Least recently used first.
     entries: Vec<Entry>,
-    /// Inputs of kernels; of each limit they take at most half.
-    factors: Option<Factors>,
+    /// Bytes of the limit that inputs of kernels take.
+    taken: Arc<AtomicU64>,
 }
 
 impl Cache {
@@ -189,7 +198,8 @@ impl Cache {
     /// What blocks that are in use leave.
     fn room(&self) -> u64 {
         let taken: u64 = self.in_use().map(|entry| entry.block.cost()).sum();
-        self.limit.saturating_sub(taken + self.bytes_of_factors())
+        let taken = taken + self.taken.load(Ordering::Relaxed);
+        self.limit.saturating_sub(taken)
     }
 
     fn in_use(&self) -> impl Iterator<Item = &Entry> {
@@ -211,32 +221,16 @@ impl Cache {
             .collect()
     }
 
-    fn bytes_of_factors(&self) -> u64 {
-        self.factors.as_ref().map_or(0, Factors::bytes)
-    }
-
     fn held(&self) -> u64 {
-        let factors = self.bytes_of_factors();
-        factors + self.blocks_held()
+        let blocks: u64 = self.entries.iter().map(|entry| entry.block.cost()).sum();
+        blocks + self.taken.load(Ordering::Relaxed)
     }
-
-    fn blocks_held(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.block.cost()).sum()
-    }
-}
-
-fn cache() -> MutexGuard<'static, Cache> {
-    static CACHE: Mutex<Cache> = Mutex::new(Cache {
-        limit: 128 << 20,
-        entries: Vec::new(),
-        factors: None,
-    });
-    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::Reader;
     use crate::source::SourceFile;
     use crate::tensor::{Dtype, Shape, contiguous};
 
@@ -258,8 +252,12 @@ mod tests {
         Cache {
             limit,
             entries: Vec::new(),
-            factors: None,
+            taken: Arc::default(),
         }
+    }
+
+    fn produce(tensor: &Tensor, slab: &mut [u8]) -> Result<()> {
+        Reader::default().read_tensor_at(tensor, 0, slab)
     }
 
     #[test]
@@ -301,7 +299,7 @@ mod tests {
     fn a_block_that_was_produced_keeps_no_source_open() {
         let (tensors, mut cache) = (transposed(1), cache(5 * MIB));
         let block = cache.wanted(&tensors[0], 0, 10).unwrap().unwrap();
-        block.read(0, &mut [0; 10]).unwrap();
+        block.read(0, &mut [0; 10], &produce).unwrap();
         drop(tensors);
         assert!(block.identity.is_gone());
         drop(block);
@@ -312,10 +310,16 @@ mod tests {
     fn the_transposed_tensor_behind_the_last_block_is_begun_too() {
         let tensors = transposed(2);
         let (tensor, following) = (&tensors[0], &tensors[1]);
-        assert!(read(tensor, 0, &mut vec![0; MIB as usize]).unwrap());
-        produce_ahead(tensor, MIB, || Some(following.clone()));
+        let blocks = Blocks::new(5 * MIB, Arc::default());
+        let mut bytes = vec![0; MIB as usize];
+        assert!(blocks.read(tensor, 0, &mut bytes, &produce).unwrap());
+        assert!(
+            blocks
+                .ahead(tensor, MIB, || Some(following.clone()))
+                .is_some()
+        );
         let is_there = |entry: &Entry| entry.is_of(following, 0);
-        assert!(super::cache().entries.iter().any(is_there));
+        assert!(blocks.cache().entries.iter().any(is_there));
     }
 
     #[test]

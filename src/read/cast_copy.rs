@@ -3,17 +3,12 @@
 use std::mem::take;
 
 use super::cast::cast;
-use super::scatter::{self, Copy};
-use super::span::Span;
-use super::{GATHERED, room};
+use super::copies::{self, Copy};
+use super::request::Request;
 use crate::error::Result;
-use crate::source::DirectBuffer;
 use crate::tensor::{Dtype, Nest};
 
-/// Elements that follow each other are read so many bytes at a time, and cast in the processor's cache.
-const PIECE: usize = 256 << 10;
-
-/// Most that is gathered at a time.
+/// Most that is gathered at a time: it is cast in the processor's cache.
 const MOST: usize = 512 << 10;
 
 /// A tensor's elements of one type that a reply wants as another.
@@ -29,7 +24,7 @@ pub(super) struct CastCopy<'a> {
 impl<'a> CastCopy<'a> {
     pub fn of(nest: &Nest<'a>, to: Dtype, destination: usize) -> Self {
         let mut copies = Vec::new();
-        scatter::expand(nest, 0, &mut copies);
+        copies::expand(nest, 0, &mut copies);
         Self {
             from: nest.dtype,
             to,
@@ -48,19 +43,14 @@ impl<'a> CastCopy<'a> {
     }
 
     pub fn join(&mut self) {
-        scatter::join(&mut self.copies);
+        copies::join(&mut self.copies);
     }
 
-    pub fn spans(&mut self) -> impl Iterator<Item = Span> {
-        scatter::spans(&mut self.copies)
-    }
-
-    pub fn execute(mut self, reply: &mut [u8]) -> Result<()> {
+    pub fn execute(mut self, request: &Request<'_>, reply: &mut [u8]) -> Result<()> {
         let mut copies = take(&mut self.copies);
         copies.sort_unstable_by_key(|copy| copy.destination);
-        let mut gathered = GATHERED.take();
         let mut length = 0;
-        let parts = copies.chunk_by(|copy, next| {
+        let mut parts = copies.chunk_by(|copy, next| {
             length += copy.length;
             let fits = length + next.length <= MOST;
             if !fits {
@@ -68,41 +58,22 @@ impl<'a> CastCopy<'a> {
             }
             fits
         });
-        let mut parts = parts.map(|part| match part {
-            [copy] => self.copy(copy, &mut gathered, reply),
-            _ => self.gather(part, &mut gathered, reply),
-        });
-        let result = parts.try_for_each(|result| result);
-        GATHERED.set(gathered);
-        result
+        parts.try_for_each(|part| match part {
+            [copy] => self.copy(copy, request, reply),
+            _ => self.gather(part, request, reply),
+        })
     }
 
-    fn copy(&self, copy: &Copy<'_>, gathered: &mut Vec<u8>, reply: &mut [u8]) -> Result<()> {
-        for part in copy.pieces(DirectBuffer::MAX_LENGTH as usize) {
-            match part.file.read_direct(part.range())? {
-                Some(landed) => self.cast(&landed, part.destination, reply),
-                None => self.copy_from_page_cache(&part, gathered, reply)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_from_page_cache(
-        &self,
-        copy: &Copy<'_>,
-        gathered: &mut Vec<u8>,
-        reply: &mut [u8],
-    ) -> Result<()> {
-        for part in copy.pieces(PIECE) {
-            let elements = room(gathered, part.length)?;
-            part.file.read_exact_at(elements, part.source)?;
-            self.cast(elements, part.destination, reply);
-        }
-        Ok(())
+    fn copy(&self, copy: &Copy<'_>, request: &Request<'_>, reply: &mut [u8]) -> Result<()> {
+        let unit = width(self.from) as u64;
+        request.lend(copy.file, copy.range(), unit, &mut |start, elements| {
+            self.cast(elements, copy.destination + start as usize, reply);
+            Ok(())
+        })
     }
 
     /// Copies that follow each other in the range, with gaps perhaps.
-    fn gather(&self, part: &[Copy<'_>], gathered: &mut Vec<u8>, reply: &mut [u8]) -> Result<()> {
+    fn gather(&self, part: &[Copy<'_>], request: &Request<'_>, reply: &mut [u8]) -> Result<()> {
         let mut end = 0;
         let dense = part.iter().map(|copy| {
             let destination = end;
@@ -113,10 +84,11 @@ impl<'a> CastCopy<'a> {
             }
         });
         let dense: Vec<Copy> = dense.collect();
-        let mut rest = room(gathered, end)?;
-        scatter::execute(dense, rest)?;
+        let mut gathered = request.memory(end)?;
+        copies::execute(dense, request, &mut gathered)?;
+        let mut rest = &*gathered;
         for copy in part {
-            let (elements, behind) = rest.split_at_mut(copy.length);
+            let (elements, behind) = rest.split_at(copy.length);
             self.cast(elements, copy.destination, reply);
             rest = behind;
         }
@@ -126,8 +98,8 @@ impl<'a> CastCopy<'a> {
     /// Casts elements that go to `destination` of the range.
     fn cast(&self, elements: &[u8], destination: usize, reply: &mut [u8]) {
         let place = |at| self.destination + at / width(self.from) * width(self.to);
-        let target = &mut reply[place(destination)..place(destination + elements.len())];
-        cast(self.from, elements, self.to, target);
+        let target = reply.get_mut(place(destination)..place(destination + elements.len()));
+        cast(self.from, elements, self.to, target.unwrap_or_default());
     }
 }
 

@@ -10,8 +10,9 @@ use std::ops::Range;
 pub(super) use scaled::{e4m3, e8m0};
 
 use super::cast::{narrow, widen};
-use super::fetch::{fetch, fetch_floats};
+use super::inputs::Inputs;
 use crate::error::{Error, Result};
+use crate::source::Bytes;
 use crate::tensor::{Dtype, Kernel, Tensor};
 
 /// Elements that are computed at a time, so that all sides stay in the first-level cache.
@@ -19,6 +20,7 @@ const CHUNK: usize = 1024;
 
 /// Fills `target` with a box of a computed matrix, row after row.
 pub(super) fn compute(
+    from: &dyn Inputs,
     tensor: &Tensor,
     rows: Range<u64>,
     columns: Range<u64>,
@@ -28,6 +30,7 @@ pub(super) fn compute(
         return Err(Error::Mapping("a stored array has no kernel".to_owned()));
     };
     let wanted = Wanted {
+        from,
         inputs,
         dtype: tensor.dtype(),
         rows,
@@ -54,6 +57,7 @@ pub(super) fn compute(
 
 /// A box of a computed matrix, and the matrices that it is computed from.
 struct Wanted<'a> {
+    from: &'a dyn Inputs,
     inputs: &'a [Tensor],
     dtype: Dtype,
     rows: Range<u64>,
@@ -64,6 +68,10 @@ impl Wanted<'_> {
     fn input(&self, number: usize) -> Result<&Tensor> {
         let lacks = || Error::Mapping(format!("a kernel lacks its input {number}"));
         self.inputs.get(number).ok_or_else(lacks)
+    }
+
+    fn fetch(&self, input: &Tensor, rows: Range<u64>, columns: Range<u64>) -> Result<Bytes> {
+        self.from.fetch(input, rows, columns)
     }
 
     fn width(&self) -> usize {
@@ -81,7 +89,7 @@ impl Wanted<'_> {
         target: &mut [u8],
         kernel: impl Fn(&[&mut [f32]], &mut [f32]),
     ) -> Result<()> {
-        let fetch = |input| fetch(input, self.rows.clone(), self.columns.clone());
+        let fetch = |input| self.fetch(input, self.rows.clone(), self.columns.clone());
         let inputs: Vec<_> = self.inputs.iter().map(fetch).collect::<Result<_>>()?;
         let mut floats = vec![0.0; CHUNK * inputs.len()];
         let mut result = [0.0; CHUNK];
@@ -105,7 +113,7 @@ impl Wanted<'_> {
     }
 
     fn floats(&self, number: usize, rows: Range<u64>, columns: Range<u64>) -> Result<Vec<f32>> {
-        fetch_floats(self.input(number)?, rows, columns)
+        self.from.floats(self.input(number)?, rows, columns)
     }
 }
 

@@ -4,28 +4,20 @@
 //! the inputs of a band are read as any tensor is, the kernel fills the band, and its elements go to their places in the
 //! reply: at once where they follow each other there, transposed where they do not.
 
-use std::cell::Cell;
 use std::ops::Range;
 
 use super::cast::cast;
 use super::compute::compute;
-use super::fetch::spans_of_box;
-use super::room;
+use super::inputs::Inputs;
 use super::scatter_tile::{Grid, place};
-use super::span::Span;
 use crate::error::Result;
-use crate::tensor::{ComputedBox, Dtype, Kernel, Tensor};
+use crate::tensor::{ComputedBox, Dtype, Tensor};
 
 /// Bytes of all inputs of a band together: a longest direct read.
 const BAND_BYTES: u64 = 1 << 20;
 
 /// Most elements of a band.
 const BAND: u64 = 512 << 10;
-
-thread_local! {
-    static COMPUTED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static ROUNDED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// A box of a computed matrix that a reply wants.
 pub(super) struct ComputedCopy<'a> {
@@ -43,24 +35,9 @@ impl ComputedCopy<'_> {
         columns > 1 && self.part.column_target != 1
     }
 
-    /// The ranges of the sources that the box is computed from.
-    pub fn spans(&self) -> Result<Vec<Span>> {
-        spans_of_computed(
-            self.part.tensor,
-            self.part.rows.clone(),
-            self.part.columns.clone(),
-        )
-    }
-
-    pub fn execute(&self, reply: &mut [u8]) -> Result<()> {
-        let (mut computed, mut rounded) = (COMPUTED.take(), ROUNDED.take());
+    pub fn execute(&self, from: &dyn Inputs, reply: &mut [u8]) -> Result<()> {
         let mut bands = self.bands();
-        let result = bands.try_for_each(|(rows, columns)| {
-            self.execute_band(rows, columns, (&mut computed, &mut rounded), reply)
-        });
-        COMPUTED.set(computed);
-        ROUNDED.set(rounded);
-        result
+        bands.try_for_each(|(rows, columns)| self.execute_band(from, rows, columns, reply))
     }
 
     fn bands(&self) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + use<> {
@@ -83,9 +60,9 @@ impl ComputedCopy<'_> {
 
     fn execute_band(
         &self,
+        from: &dyn Inputs,
         rows: Range<u64>,
         columns: Range<u64>,
-        (computed, rounded): (&mut Vec<u8>, &mut Vec<u8>),
         reply: &mut [u8],
     ) -> Result<()> {
         let part = &self.part;
@@ -100,18 +77,15 @@ impl ComputedCopy<'_> {
             (width == 1 || part.column_target == 1) && (height == 1 || part.row_target == width);
         if is_dense && part.tensor.dtype() == self.dtype {
             let target = reply.get_mut(..(height * width * unit) as usize);
-            return compute(part.tensor, rows, columns, target.unwrap_or_default());
+            return compute(from, part.tensor, rows, columns, target.unwrap_or_default());
         }
-        let elements = room(computed, (height * width * own) as usize)?;
-        compute(part.tensor, rows, columns, elements)?;
-        let elements = match part.tensor.dtype() == self.dtype {
-            true => elements,
-            false => {
-                let target = room(rounded, (height * width * unit) as usize)?;
-                cast(part.tensor.dtype(), elements, self.dtype, target);
-                target
-            }
-        };
+        let mut elements = from.memory((height * width * own) as usize)?;
+        compute(from, part.tensor, rows, columns, &mut elements)?;
+        if part.tensor.dtype() != self.dtype {
+            let mut target = from.memory((height * width * unit) as usize)?;
+            cast(part.tensor.dtype(), &elements, self.dtype, &mut target);
+            elements = target;
+        }
         let grid = Grid {
             rows: height as usize,
             columns: width as usize,
@@ -119,42 +93,7 @@ impl ComputedCopy<'_> {
             row_target: part.row_target as usize,
             column_target: part.column_target as usize,
         };
-        place(unit, &grid, elements, reply);
+        place(unit, &grid, &elements, reply);
         Ok(())
     }
-}
-
-/// The ranges of the sources that a box of a computed matrix needs, but for those that are read once and kept.
-pub(super) fn spans_of_computed(
-    tensor: &Tensor,
-    rows: Range<u64>,
-    columns: Range<u64>,
-) -> Result<Vec<Span>> {
-    let Some((kernel, inputs)) = tensor.as_computed() else {
-        return Ok(Vec::new());
-    };
-    let mut spans = Vec::new();
-    for (number, input) in inputs.iter().enumerate() {
-        let (height, width) = input.sides();
-        let (rows, columns) = match (kernel, number) {
-            (Kernel::LowRank(low_rank), 0) if low_rank.has_magnitude => (rows.clone(), 0..width),
-            (Kernel::LowRank(_), 1 | 3) => (rows.clone(), 0..width),
-            (Kernel::LowRank(_), _) if number > 0 => continue,
-            (Kernel::Scaled(scaled), 0) => {
-                let per_element = scaled.code.per_element(input.dtype());
-                let end = columns.end.div_ceil(per_element);
-                (rows.clone(), columns.start / per_element..end)
-            }
-            (Kernel::Scaled(_), _) => continue,
-            (Kernel::BlockFp8, 1) | (Kernel::BlockScales, _) => continue,
-            _ => (rows.clone(), columns.clone()),
-        };
-        let columns = columns.start.min(width)..columns.end.min(width);
-        spans.extend(spans_of_box(
-            input,
-            rows.start.min(height)..rows.end.min(height),
-            columns,
-        )?);
-    }
-    Ok(spans)
 }

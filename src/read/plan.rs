@@ -1,26 +1,44 @@
-//! The plan of one request: inline bytes, copies, casts and computed parts.
+//! The plan of one request: inline bytes, copies, casts and computed parts. It is complete before anything is read, but for
+//! arrays whose place only their own file tells.
 
-use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
 
 use super::cast_copy::CastCopy;
 use super::computed::ComputedCopy;
-use super::scatter::{self, Copy};
-use super::span::Span;
-use super::tiles::Production;
-use super::{blocks, read_tensor_at, room};
+use super::copies::{self, Copy};
+use super::factors::Factors;
+use super::inputs::Inputs;
+use super::request::{Request, State};
+use super::transpose_copy::TransposeCopy;
 use crate::error::Result;
 use crate::output::{Piece, Pieces, VirtualFile};
+use crate::source::{Bytes, Caching, Memory};
 use crate::tensor::{Nest, Part, Tensor, pieces, pieces_of_box};
 
-/// A range of a tensor that is taken from blocks.
-struct Transposed<'a> {
+/// A range of a tensor, and where it goes in the reply.
+struct TensorRange<'a> {
     destination: usize,
     tensor: &'a Tensor,
     range: Range<u64>,
 }
 
+impl<'a> TensorRange<'a> {
+    fn target<'r>(&self, reply: &'r mut [u8]) -> &'r mut [u8] {
+        let length = (self.range.end - self.range.start) as usize;
+        let target = reply.get_mut(self.destination..self.destination + length);
+        target.unwrap_or_default()
+    }
+
+    fn is_whole_elements(&self) -> bool {
+        let unit = self.tensor.unit();
+        self.range.start.is_multiple_of(unit) && self.range.end.is_multiple_of(unit)
+    }
+}
+
 /// How far a transposed tensor and its file were read.
+#[derive(Debug)]
 pub(super) struct Progress {
     tensor: Tensor,
     end: u64,
@@ -31,9 +49,24 @@ pub(super) struct Progress {
 const REACH: usize = 16;
 
 impl Progress {
-    /// Has what comes next produced where the reader goes on to it.
-    pub fn produce_ahead(&self, file: &VirtualFile) {
-        blocks::produce_ahead(&self.tensor, self.end, || self.following(file));
+    /// Has the next block produced where the reader goes on to it.
+    pub fn produce_ahead(&self, file: &VirtualFile, state: &Arc<State>, caching: Caching) {
+        let following = || self.following(file);
+        let Some(block) = state.blocks.ahead(&self.tensor, self.end, following) else {
+            return;
+        };
+        let state = state.clone();
+        let produce = move || {
+            let request = Request::new(&state, caching);
+            if block
+                .produce(&|tensor, reply| fill(tensor, 0, reply, &request))
+                .is_ok()
+            {
+                request.touched().settle();
+            }
+        };
+        // Without a thread the reader produces it when it gets there.
+        thread::Builder::new().spawn(produce).ok();
     }
 
     /// The next transposed tensor of the file.
@@ -48,49 +81,72 @@ impl Progress {
 
 /// Whether the first row of a tensor would be taken from a block.
 fn is_transposed(tensor: &Tensor) -> bool {
-    let mut plan = Plan {
-        uses_blocks: true,
-        ..Plan::default()
-    };
     let columns = tensor.shape().dims().last().unwrap_or(&1);
-    let row = plan.add_tensor(tensor, 0, columns * tensor.unit(), 0);
-    row.is_ok() && !plan.transposed.is_empty()
+    let plan = Plan::of_tensor(tensor, 0, columns * tensor.unit());
+    plan.is_ok_and(|plan| plan.is_transposed())
+}
+
+/// Fills `reply` with the bytes of a tensor from `start` on, without blocks.
+pub(super) fn fill(
+    tensor: &Tensor,
+    start: u64,
+    reply: &mut [u8],
+    request: &Request<'_>,
+) -> Result<()> {
+    Plan::of_tensor(tensor, start, start + reply.len() as u64)?.execute(request, reply)
+}
+
+impl Inputs for Request<'_> {
+    fn fetch(&self, tensor: &Tensor, rows: Range<u64>, columns: Range<u64>) -> Result<Bytes> {
+        let elements = (rows.end - rows.start) * (columns.end - columns.start);
+        let length = (elements * tensor.unit()) as usize;
+        Plan::of_box(tensor, rows, columns)?.into_bytes(length, self)
+    }
+
+    fn memory(&self, length: usize) -> Result<Memory> {
+        self.state.fetcher.memory(length)
+    }
+
+    fn factors(&self) -> &Factors {
+        &self.state.factors
+    }
 }
 
 /// Destinations are byte offsets into the reply, and together cover it exactly once.
 #[derive(Default)]
 pub(super) struct Plan<'a> {
-    ready: Vec<(usize, Cow<'a, [u8]>)>,
+    inline: Vec<(usize, &'a [u8])>,
     copies: Vec<Copy<'a>>,
-    stages: Vec<CastCopy<'a>>,
-    productions: Vec<Production<'a>>,
+    casts: Vec<CastCopy<'a>>,
+    transposes: Vec<TransposeCopy<'a>>,
     computed: Vec<ComputedCopy<'a>>,
-    transposed: Vec<Transposed<'a>>,
-    /// What those are produced from.
-    behind_blocks: Vec<Span>,
-    /// Whether transposed ranges are taken from blocks.
-    uses_blocks: bool,
+    /// Taken from blocks.
+    blocks: Vec<TensorRange<'a>>,
+    /// Ranges that cut through an element: they are served by way of whole ones.
+    cut: Vec<TensorRange<'a>>,
 }
 
 impl<'a> Plan<'a> {
     pub fn new(file: &'a VirtualFile, start: u64, end: u64) -> Result<Self> {
-        let mut plan = Self {
-            uses_blocks: true,
-            ..Self::default()
-        };
+        let mut plan = Self::default();
         file.each_piece(start, end, &mut |at, piece| {
             let destination = (at - start) as usize;
             match piece {
-                Piece::Inline(bytes) => plan.ready.push((destination, bytes.into())),
+                Piece::Inline(bytes) => plan.inline.push((destination, bytes)),
                 Piece::Source(file, range) => plan.copies.push(Copy {
                     file,
                     source: range.start,
                     destination,
                     length: (range.end - range.start) as usize,
                 }),
-                Piece::Tensor(tensor, range) => {
-                    plan.add_tensor(tensor, range.start, range.end, destination)?;
-                }
+                Piece::Tensor(tensor, range) => plan.add_tensor(
+                    TensorRange {
+                        destination,
+                        tensor,
+                        range,
+                    },
+                    true,
+                )?,
             }
             Ok(())
         })?;
@@ -101,7 +157,12 @@ impl<'a> Plan<'a> {
     /// Bytes `start .. end` of a tensor, without blocks.
     pub fn of_tensor(tensor: &'a Tensor, start: u64, end: u64) -> Result<Self> {
         let mut plan = Self::default();
-        plan.add_tensor(tensor, start, end, 0)?;
+        let whole = TensorRange {
+            destination: 0,
+            tensor,
+            range: start..end,
+        };
+        plan.add_tensor(whole, false)?;
         plan.join();
         Ok(plan)
     }
@@ -118,54 +179,40 @@ impl<'a> Plan<'a> {
     }
 
     fn join(&mut self) {
-        scatter::join(&mut self.copies);
-        self.stages.dedup_by(|next, last| last.takes(next));
-        self.stages.iter_mut().for_each(CastCopy::join);
+        copies::join(&mut self.copies);
+        self.casts.dedup_by(|next, last| last.takes(next));
+        self.casts.iter_mut().for_each(CastCopy::join);
     }
 
-    /// Bytes `from .. to` of a tensor. The few requests that cut through an element are served by way of whole ones.
-    fn add_tensor(
-        &mut self,
-        tensor: &'a Tensor,
-        from: u64,
-        to: u64,
-        destination: usize,
-    ) -> Result<()> {
-        let unit = tensor.unit();
-        if from.is_multiple_of(unit) && to.is_multiple_of(unit) {
-            let mut part = Self::default();
-            pieces(tensor, from / unit..to / unit, &mut |piece| {
-                part.add_piece(tensor, piece, destination);
-                Ok(())
-            })?;
-            let is_part = to - from < tensor.bytes();
-            if self.uses_blocks && is_part && part.is_transposed() {
-                self.behind_blocks.extend(part.spans()?);
-                self.transposed.push(Transposed {
-                    destination,
-                    tensor,
-                    range: from..to,
-                });
-            } else {
-                self.copies.append(&mut part.copies);
-                self.stages.append(&mut part.stages);
-                self.productions.append(&mut part.productions);
-                self.computed.append(&mut part.computed);
-            }
+    fn add_tensor(&mut self, part: TensorRange<'a>, uses_blocks: bool) -> Result<()> {
+        if !part.is_whole_elements() {
+            self.cut.push(part);
             return Ok(());
         }
-        let (first, last) = (from / unit * unit, to.next_multiple_of(unit));
-        let mut whole = Vec::new();
-        read_tensor_at(tensor, first, room(&mut whole, (last - first) as usize)?)?;
-        whole.truncate((to - first) as usize);
-        whole.drain(..(from - first) as usize);
-        self.ready.push((destination, whole.into()));
+        let TensorRange {
+            tensor, ref range, ..
+        } = part;
+        let unit = tensor.unit();
+        let mut plan = Self::default();
+        pieces(tensor, range.start / unit..range.end / unit, &mut |piece| {
+            plan.add_piece(tensor, piece, part.destination);
+            Ok(())
+        })?;
+        let is_part = range.end - range.start < tensor.bytes();
+        if uses_blocks && is_part && plan.is_transposed() {
+            self.blocks.push(part);
+            return Ok(());
+        }
+        self.copies.append(&mut plan.copies);
+        self.casts.append(&mut plan.casts);
+        self.transposes.append(&mut plan.transposes);
+        self.computed.append(&mut plan.computed);
         Ok(())
     }
 
-    /// Whether neighbours of the reply are no neighbours of what it is read from or computed as.
+    /// Returns whether neighbours of the reply are no neighbours of what it is read from or computed as.
     fn is_transposed(&self) -> bool {
-        !self.productions.is_empty() || self.computed.iter().any(ComputedCopy::is_transposed)
+        !self.transposes.is_empty() || self.computed.iter().any(ComputedCopy::is_transposed)
     }
 
     fn add_piece(&mut self, tensor: &'a Tensor, part: Part<'a>, destination: usize) {
@@ -180,73 +227,83 @@ impl<'a> Plan<'a> {
     }
 
     fn add_nest(&mut self, tensor: &'a Tensor, nest: Nest<'a>, destination: usize) {
-        let (from, to) = (nest.dtype, tensor.dtype());
+        let dtype = tensor.dtype();
         if !nest.is_contiguous_inside() {
-            self.productions.push(Production {
+            self.transposes.push(TransposeCopy {
                 nest,
-                dtype: to,
+                dtype,
                 destination,
             });
-        } else if from == to {
-            scatter::expand(&nest, destination, &mut self.copies);
+        } else if nest.dtype == dtype {
+            copies::expand(&nest, destination, &mut self.copies);
         } else {
-            self.stages.push(CastCopy::of(&nest, to, destination));
+            self.casts.push(CastCopy::of(&nest, dtype, destination));
         }
-    }
-
-    /// What the files are read in.
-    pub fn spans(&mut self) -> Result<impl Iterator<Item = Span>> {
-        let computed = self.computed.iter().map(ComputedCopy::spans);
-        let computed: Vec<Vec<Span>> = computed.collect::<Result<_>>()?;
-        let stages = self.stages.iter_mut().flat_map(CastCopy::spans);
-        let productions = self.productions.iter().map(Production::span);
-        let behind_blocks = self.behind_blocks.drain(..);
-        Ok(scatter::spans(&mut self.copies)
-            .chain(stages)
-            .chain(productions)
-            .chain(behind_blocks)
-            .chain(computed.into_iter().flatten()))
     }
 
     /// How far the last transposed tensor is read by a request that goes up to `end` of the file.
     pub fn progress(&self, end: u64) -> Option<Progress> {
-        self.transposed.last().map(|last| Progress {
+        self.blocks.last().map(|last| Progress {
             tensor: last.tensor.clone(),
             end: last.range.end,
             file_end: end,
         })
     }
 
-    /// The copy that makes a whole reply of `length` bytes, if one does.
-    pub fn single_copy(&self, length: usize) -> Option<&Copy<'a>> {
-        match &*self.copies {
-            [copy] if copy.length == length => Some(copy),
-            _ => None,
+    /// The `length` bytes of the whole reply: where they lie in the source as they are, without a copy.
+    pub fn into_bytes(self, length: usize, request: &Request<'_>) -> Result<Bytes> {
+        if let [copy] = &*self.copies
+            && copy.length == length
+        {
+            return request.fetch(copy.file, copy.range());
         }
+        let mut reply = request.memory(length)?;
+        self.execute(request, &mut reply)?;
+        Ok(reply.into())
     }
 
-    pub fn execute(self, reply: &mut [u8]) -> Result<()> {
-        for (destination, bytes) in &self.ready {
-            reply[*destination..destination + bytes.len()].copy_from_slice(bytes);
+    pub fn execute(self, request: &Request<'_>, reply: &mut [u8]) -> Result<()> {
+        for (destination, bytes) in &self.inline {
+            let target = reply.get_mut(*destination..destination + bytes.len());
+            target.unwrap_or_default().copy_from_slice(bytes);
         }
-        for stage in self.stages {
-            stage.execute(reply)?;
+        for cast in self.casts {
+            cast.execute(request, reply)?;
         }
-        for production in &self.productions {
-            production.execute(reply)?;
+        for transpose in &self.transposes {
+            transpose.execute(request, reply)?;
         }
         for computed in &self.computed {
-            computed.execute(reply)?;
+            computed.execute(request, reply)?;
         }
-        for part in self.transposed {
-            let length = (part.range.end - part.range.start) as usize;
-            let target = &mut reply[part.destination..part.destination + length];
-            if !blocks::read(part.tensor, part.range.start, target)? {
-                read_tensor_at(part.tensor, part.range.start, target)?;
-            }
+        for part in &self.blocks {
+            read_block(part, request, part.target(reply))?;
         }
-        scatter::execute(self.copies, reply)
+        for part in &self.cut {
+            read_cut(part, request, part.target(reply))?;
+        }
+        copies::execute(self.copies, request, reply)
     }
+}
+
+fn read_block(part: &TensorRange<'_>, request: &Request<'_>, target: &mut [u8]) -> Result<()> {
+    let (tensor, start) = (part.tensor, part.range.start);
+    let produce = |tensor: &Tensor, slab: &mut [u8]| fill(tensor, 0, slab, request);
+    match request.state.blocks.read(tensor, start, target, &produce)? {
+        true => Ok(()),
+        false => fill(tensor, start, target, request),
+    }
+}
+
+fn read_cut(part: &TensorRange<'_>, request: &Request<'_>, target: &mut [u8]) -> Result<()> {
+    let TensorRange { tensor, range, .. } = part;
+    let unit = tensor.unit();
+    let (first, last) = (range.start / unit * unit, range.end.next_multiple_of(unit));
+    let mut whole = request.memory((last - first) as usize)?;
+    fill(tensor, first, &mut whole, request)?;
+    let inside = (range.start - first) as usize..(range.end - first) as usize;
+    target.copy_from_slice(whole.get(inside).unwrap_or_default());
+    Ok(())
 }
 
 #[cfg(test)]

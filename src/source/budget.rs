@@ -1,16 +1,16 @@
-//! Memory for metadata: what indexes, headers, pickles and the tensors that they name take, all checkpoints of a mount together.
+//! The budget of the source files of a mount, all of its checkpoints together: memory for metadata (indexes, headers,
+//! pickles and the tensors that they name), and open descriptors.
 //!
 //! A reader of metadata charges the memory that it needs before it allocates. Where that is more than is left, the
 //! checkpoint is refused, and all others are served on.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-
+use super::descriptors::Descriptors;
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// The part of the memory of this process that metadata may take: threads, replies and caches need the rest.
 const SHARE: u64 = 4;
@@ -18,7 +18,7 @@ const SHARE: u64 = 4;
 /// The metadata of a hundred billion parameters on a thousand ranks takes half of it.
 const MOST: u64 = 1 << 30;
 
-/// What may be charged, and what is. Clones share both.
+/// Limits, and how far they are used. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Account>);
 
@@ -26,6 +26,7 @@ pub struct Budget(Arc<Account>);
 struct Account {
     limit: u64,
     taken: AtomicU64,
+    descriptors: Descriptors,
 }
 
 /// Memory that is charged until this is dropped.
@@ -37,8 +38,11 @@ pub struct Charge {
 
 impl Budget {
     pub fn of(limit: u64) -> Self {
-        let taken = AtomicU64::new(0);
-        Self(Arc::new(Account { limit, taken }))
+        Self(Arc::new(Account {
+            limit,
+            taken: AtomicU64::new(0),
+            descriptors: Descriptors::new(),
+        }))
     }
 
     /// Bounded by what the process can have alone.
@@ -59,6 +63,10 @@ impl Budget {
         Ok(charge)
     }
 
+    pub(super) fn descriptors(&self) -> &Descriptors {
+        &self.0.descriptors
+    }
+
     /// Bytes that are charged now.
     pub fn taken(&self) -> u64 {
         self.0.taken.load(Ordering::Relaxed)
@@ -68,7 +76,7 @@ impl Budget {
 impl Default for Budget {
     /// A quarter of the memory that this process may have, and no more than a large training's metadata takes.
     fn default() -> Self {
-        Self::of((memory_limit() / SHARE).min(MOST))
+        Self::of((limits::obtainable_memory() / SHARE).min(MOST))
     }
 }
 
@@ -99,7 +107,7 @@ impl Charge {
         if more == 0 {
             return Ok(());
         }
-        let Account { limit, taken } = &*self.budget.0;
+        let Account { limit, taken, .. } = &*self.budget.0;
         let add = |taken: u64| taken.checked_add(more).filter(|sum| sum <= limit);
         let added = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if let Err(taken) = added {
@@ -149,50 +157,6 @@ const PROBED: u64 = 256 << 10;
 
 const REMEDY: &str = "pass a larger --metadata-memory, or take a save with less metadata";
 
-/// Memory that this process may have: the least of the machine's, its limits and those of its control groups.
-pub fn memory_limit() -> u64 {
-    let limits = [Resource::RLIMIT_AS, Resource::RLIMIT_DATA]
-        .map(|resource| getrlimit(resource).map_or(RLIM_INFINITY, |(soft, _)| soft));
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let all = limits.into_iter().chain(total(&meminfo));
-    let all = all.chain(group_limits(&groups, Path::new("/sys/fs/cgroup")));
-    all.min().unwrap_or(u64::MAX)
-}
-
-/// `MemTotal` of /proc/meminfo, which counts in KiB.
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    kib.checked_mul(1024)
-}
-
-/// The limits of the groups that /proc/self/cgroup names and of all above them, in both versions of control groups.
-fn group_limits(groups: &str, root: &Path) -> Vec<u64> {
-    let mut limits = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let (root, file) = match controllers {
-            "" => (root.to_owned(), "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                (root.join("memory"), "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        // In a namespace of its own a group may lie above the root that is seen: then only that one can be asked.
-        let place = root.join(group.trim_start_matches('/'));
-        let above = place
-            .ancestors()
-            .take_while(|place| place.starts_with(&root));
-        let texts = above.filter_map(|place| fs::read_to_string(place.join(file)).ok());
-        limits.extend(texts.filter_map(|text| text.trim().parse::<u64>().ok()));
-    }
-    limits
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,24 +188,5 @@ mod tests {
         let line = budget.charge(Path::new("x"), 1 << 62).unwrap_err();
         assert_eq!(line.errno(), libc::ENOMEM);
         assert_eq!(budget.taken(), 0);
-    }
-
-    #[test]
-    fn the_least_of_all_groups_counts() {
-        let root = tempfile::tempdir().unwrap();
-        let put = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        put("a/memory.max", "5000\n");
-        put("a/b/memory.max", "max\n");
-        put("memory/c/memory.limit_in_bytes", "7000\n");
-        let limits = |groups| group_limits(groups, root.path());
-        assert_eq!(limits("0::/a/b\n"), [5000]);
-        assert_eq!(limits("12:cpu,cpuacct:/x\n4:memory:/c/d\n0::/\n"), [7000]);
-        assert_eq!(limits("0::/\n"), [0; 0]);
-        assert_eq!(total("MemFree: 1 kB\nMemTotal:  16 kB\n"), Some(16 << 10));
-        assert!(memory_limit() > 1 << 20);
     }
 }

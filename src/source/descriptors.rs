@@ -2,59 +2,58 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// A file of the pool: its number, and whether the descriptor is for direct I/O.
+type Key = (usize, bool);
 
 /// Open descriptors; the least recently used is closed first.
-pub(super) struct Pool(Mutex<LruCache<u64, Arc<File>>>);
+#[derive(Debug)]
+pub(super) struct Descriptors(Mutex<LruCache<Key, Arc<File>>>);
 
-impl Pool {
-    pub fn get(&self, id: u64) -> Option<Arc<File>> {
-        self.files().get(&id).cloned()
+impl Descriptors {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(LruCache::new(capacity())))
     }
 
-    pub fn put(&self, id: u64, file: Arc<File>) {
-        self.files().put(id, file);
+    pub(super) fn get(&self, key: Key) -> Option<Arc<File>> {
+        self.files().get(&key).cloned()
     }
 
-    pub fn remove(&self, id: u64) {
-        self.files().pop(&id);
+    pub(super) fn put(&self, key: Key, file: Arc<File>) {
+        self.files().put(key, file);
     }
 
-    fn files(&self) -> MutexGuard<'_, LruCache<u64, Arc<File>>> {
+    /// Closes both descriptors of a file.
+    pub(super) fn remove(&self, number: usize) {
+        let mut files = self.files();
+        files.pop(&(number, false));
+        files.pop(&(number, true));
+    }
+
+    fn files(&self) -> MutexGuard<'_, LruCache<Key, Arc<File>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(super) fn pool() -> &'static Pool {
-    static POOL: LazyLock<Pool> =
-        LazyLock::new(|| Pool(Mutex::new(LruCache::new(descriptor_limit()))));
-    &POOL
 }
 
 /// Descriptors reserved for the FUSE session (one for each of at most 16 threads) and the rest of the process.
 const RESERVED: usize = 32;
 
+/// The soft limit is raised to at most this.
+const HIGHEST: u64 = 1 << 16;
+
 /// Returns the capacity of the pool: three quarters of `RLIMIT_NOFILE` after raising the soft limit to the hard one, and at
 /// least [`RESERVED`] below it.
-fn descriptor_limit() -> NonZeroUsize {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: both calls only read or write the struct that they are given.
-    let allowed = unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
-            256
-        } else {
-            limit.rlim_cur = limit.rlim_max.min(1 << 16);
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-            limit.rlim_cur
-        }
-    };
-    let allowed = allowed as usize;
+fn capacity() -> NonZeroUsize {
+    let resource = Resource::RLIMIT_NOFILE;
+    let allowed = getrlimit(resource).map_or(256, |(soft, hard)| {
+        let raised = hard.min(HIGHEST);
+        setrlimit(resource, raised, hard).map_or(soft, |()| raised)
+    });
+    let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
     let kept = (allowed / 4 * 3).min(allowed.saturating_sub(RESERVED));
     NonZeroUsize::new(kept).unwrap_or(NonZeroUsize::MIN)
 }

@@ -1,30 +1,26 @@
 //! A source file: opened once, and read only by calls that fail when its version has changed.
 
-mod reads;
-
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ptr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 
 use super::budget::{Budget, Charge};
-use super::descriptors::pool;
-use super::direct_io::{self, DirectBuffer};
+use super::direct_io;
 use super::open::open_regular;
-use super::page_cache::PageCache;
+use super::page_cache::{Caching, PageCache, is_cached};
 use super::version::{Baseline, Stamp};
 use crate::error::{Error, Result};
-
-pub use reads::{Rows, Stretch, source_reads};
 
 /// One regular file of the source.
 #[derive(Debug)]
 pub struct SourceFile {
-    id: u64,
     path: PathBuf,
     stamp: Stamp,
     baseline: Baseline,
@@ -36,38 +32,32 @@ pub struct SourceFile {
     charges: Mutex<Vec<Charge>>,
 }
 
-/// Descriptors of a file in the pool, and the offset of the one for direct I/O.
-const KINDS: u64 = 2;
-const DIRECT: u64 = 1;
-
 impl SourceFile {
     /// Opens a regular file by a path without links. FIFOs, devices, sockets and directories are refused without being opened for reading.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
         Self::open_within(path, &Budget::unlimited())
     }
 
-    /// As [`SourceFile::open`]; its metadata is charged to `budget`.
+    /// As [`SourceFile::open`]; its metadata and its descriptors are charged to `budget`.
     pub fn open_within(path: &Path, budget: &Budget) -> Result<Arc<Self>> {
         let file = open_regular(path, OFlag::empty())?;
         let stamp = Stamp::of(&file).map_err(|error| Error::io(path, error))?;
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let this = Arc::new(Self {
-            id: NEXT.fetch_add(KINDS, Ordering::Relaxed),
             path: path.to_owned(),
             stamp,
             baseline: Baseline::new(stamp),
-            page_cache: PageCache::default(),
+            page_cache: PageCache::new(stamp.size),
             is_direct: OnceLock::new(),
             budget: budget.clone(),
             charges: Mutex::default(),
         });
-        pool().put(this.id, Arc::new(file));
+        budget.descriptors().put((this.id(), false), Arc::new(file));
         Ok(this)
     }
 
-    /// Returns a number that no other file of this process has.
-    pub fn id(&self) -> u64 {
-        self.id
+    /// Returns a number that no other file has as long as this one is open.
+    pub fn id(&self) -> usize {
+        ptr::from_ref(self).addr()
     }
 
     pub fn path(&self) -> &Path {
@@ -122,80 +112,81 @@ impl SourceFile {
 
     /// Records, before a range is read, what is resident in the page cache, and keeps the range there unless the kernel keeps
     /// the reply itself. Best effort.
-    pub fn record_resident(&self, range: Range<u64>, is_kept: bool) {
-        let Ok(file) = self.handle() else {
-            return;
-        };
-        if !is_kept {
-            self.page_cache.keep(self.size(), range.clone());
+    pub(super) fn record_resident(&self, range: Range<u64>, caching: Caching) {
+        if caching == Caching::Bypass {
+            self.page_cache.keep(range.clone());
         }
-        self.page_cache.record_resident(&file, self.size(), range);
+        self.page_cache.record_resident(range, &self.probe());
     }
 
     /// Starts readahead of a range that will be read in small pieces. Best effort.
     pub fn read_ahead(&self, range: Range<u64>) {
-        if let Ok(file) = self.handle() {
-            self.page_cache
-                .record_resident(&file, self.size(), range.clone());
-            advise(&file, range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
-        }
+        self.page_cache
+            .record_resident(range.clone(), &self.probe());
+        self.advise(range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
 
     /// Starts readahead behind `range`, which was just read, where the file is slow and its reader sequential. Fast files are
     /// left to the kernel's own readahead. Best effort.
-    pub fn read_ahead_after(&self, range: &Range<u64>) {
-        if let Some(next) = self.page_cache.readahead(range.start, range.end) {
+    pub(super) fn read_ahead_after(&self, range: &Range<u64>) {
+        if let Some(next) = self.page_cache.readahead(range) {
             self.read_ahead(next);
         }
     }
 
     /// Releases from the page cache what `bytes` delivered out of a range complete: the kernel keeps the reply under the
     /// mount's own name. Best effort.
-    pub fn release(&self, range: Range<u64>, bytes: u64) {
-        let Ok(file) = self.handle() else {
-            return;
-        };
-        for window in self
-            .page_cache
-            .record_delivered(&file, self.size(), range, bytes)
-        {
-            advise(&file, window, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    pub(super) fn release(&self, range: Range<u64>, bytes: u64) {
+        let probe = self.probe();
+        for window in self.page_cache.record_delivered(range, bytes, &probe) {
+            self.advise(window, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
+    }
+
+    fn probe(&self) -> impl Fn(&Range<u64>) -> bool {
+        |range| self.handle().map_or(true, |file| is_cached(&file, range))
+    }
+
+    fn advise(&self, range: Range<u64>, advice: PosixFadviseAdvice) {
+        let numbers = i64::try_from(range.start)
+            .ok()
+            .zip(i64::try_from(range.end).ok());
+        if let (Some((start, end)), Ok(file)) = (numbers, self.handle()) {
+            posix_fadvise(file, start, end - start, advice).ok();
+        }
+    }
+
+    /// Returns whether the file can be read by direct I/O: the filesystem supports it, and the file is not slow.
+    pub fn supports_direct_io(&self) -> bool {
+        let is_supported = || {
+            self.handle()
+                .is_ok_and(|file| direct_io::is_supported(&file))
+        };
+        !self.page_cache.is_buffered_only() && *self.is_direct.get_or_init(is_supported)
+    }
+
+    /// Returns whether some of a range was in the page cache when it was first read.
+    pub(super) fn is_resident(&self, range: Range<u64>) -> bool {
+        self.page_cache.is_resident(range, &self.probe())
     }
 
     /// Returns a descriptor of the file that was opened first.
     pub fn handle(&self) -> Result<Arc<File>> {
-        self.opened(self.id, OFlag::empty())
+        self.opened(false)
     }
 
-    /// Returns a descriptor for direct I/O, if the range is to be read so.
-    fn direct_handle(&self, range: &Range<u64>) -> Option<Arc<File>> {
-        let length = range.end.checked_sub(range.start)?;
-        if length > DirectBuffer::MAX_LENGTH || !self.uses_direct_io(range.clone()) {
-            return None;
-        }
-        self.opened(self.id + DIRECT, OFlag::O_DIRECT).ok()
-    }
-
-    /// Returns whether a range that is not too long is read by direct I/O: the filesystem supports it, the file is not slow,
-    /// and the range is not in the page cache already.
-    pub fn uses_direct_io(&self, range: Range<u64>) -> bool {
-        let Ok(file) = self.handle() else {
-            return false;
-        };
-        let is_supported = || direct_io::is_supported(&file);
-        *self.is_direct.get_or_init(is_supported)
-            && !self.page_cache.is_buffered_only()
-            && !self.page_cache.is_resident(&file, self.size(), range)
-    }
-
-    fn opened(&self, id: u64, flags: OFlag) -> Result<Arc<File>> {
-        if let Some(file) = pool().get(id) {
+    fn opened(&self, is_direct: bool) -> Result<Arc<File>> {
+        let (descriptors, key) = (self.budget.descriptors(), (self.id(), is_direct));
+        if let Some(file) = descriptors.get(key) {
             return Ok(file);
         }
+        let flags = match is_direct {
+            true => OFlag::O_DIRECT,
+            false => OFlag::empty(),
+        };
         let file = Arc::new(open_regular(&self.path, flags)?);
         self.check(&file)?;
-        pool().put(id, file.clone());
+        descriptors.put(key, file.clone());
         Ok(file)
     }
 
@@ -204,6 +195,49 @@ impl SourceFile {
         let file = self.handle()?;
         self.check(&file)?;
         Ok(file)
+    }
+
+    /// Fills `buffer` from `offset`, or fails: a short file and a changed file are errors.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let length = buffer.len() as u64;
+        self.read(length, |file| file.read_exact_at(buffer, offset))
+    }
+
+    /// Runs a read of so many bytes, and fails where the file has changed since it was opened.
+    pub(super) fn read<T>(
+        &self,
+        bytes: u64,
+        read: impl FnOnce(&File) -> io::Result<T>,
+    ) -> Result<T> {
+        let file = self.handle()?;
+        let value = self.timed(bytes, || read(&file));
+        let value = value.map_err(|error| self.failed(error))?;
+        self.check(&file)?;
+        Ok(value)
+    }
+
+    /// Runs a read by direct I/O. Returns `None` where it fails: buffered reads, which follow, report the error.
+    pub(super) fn read_directly<T>(
+        &self,
+        bytes: u64,
+        read: impl FnOnce(&File) -> io::Result<T>,
+    ) -> Result<Option<T>> {
+        let Ok(file) = self.opened(true) else {
+            return Ok(None);
+        };
+        let Ok(value) = self.timed(bytes, || read(&file)) else {
+            self.page_cache.disable_direct_io();
+            return Ok(None);
+        };
+        self.check(&file)?;
+        Ok(Some(value))
+    }
+
+    fn timed<T>(&self, bytes: u64, read: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let value = read();
+        self.page_cache.record_pace(bytes, start.elapsed());
+        value
     }
 
     fn check(&self, file: &File) -> Result<()> {
@@ -233,15 +267,8 @@ impl SourceFile {
     }
 }
 
-fn advise(file: &File, range: Range<u64>, advice: PosixFadviseAdvice) {
-    let (offset, length) = (range.start as i64, (range.end - range.start) as i64);
-    posix_fadvise(file, offset, length, advice).ok();
-}
-
 impl Drop for SourceFile {
     fn drop(&mut self) {
-        for kind in 0..KINDS {
-            pool().remove(self.id + kind);
-        }
+        self.budget.descriptors().remove(self.id());
     }
 }

@@ -20,6 +20,13 @@ use std::time::Duration;
 
 use super::pace::Pace;
 
+/// Whether the kernel keeps a reply under the mount's own name (a reader with O_DIRECT bypasses its page cache).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    Kernel,
+    Bypass,
+}
+
 /// Granularity of release, in bytes. Folios never cross the end of a window.
 const WINDOW: u64 = 4 << 20;
 
@@ -45,21 +52,36 @@ const PENDING: u64 = 1 << 60;
 const COUNT: u64 = PENDING - 1;
 
 /// The state of one file: delivered bytes of each window, pace, and the end of the readahead.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PageCache {
+    size: u64,
     counts: OnceLock<Box<[AtomicU64]>>,
     is_slow: AtomicBool,
     pace: Mutex<Pace>,
     ahead: AtomicU64,
 }
 
+/// Returns whether most of a range is in the page cache. A window is asked about once, when it is first read.
+type Probe<'a> = &'a dyn Fn(&Range<u64>) -> bool;
+
 impl PageCache {
-    /// Returns the range to read ahead after `offset..end` was read: none unless the file is slow and its reads are roughly
+    pub(super) fn new(size: u64) -> Self {
+        Self {
+            size,
+            counts: OnceLock::new(),
+            is_slow: AtomicBool::new(false),
+            pace: Mutex::default(),
+            ahead: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the range to read ahead after `range` was read: none unless the file is slow and its reads are roughly
     /// sequential.
-    pub fn readahead(&self, offset: u64, end: u64) -> Option<Range<u64>> {
+    pub(super) fn readahead(&self, range: &Range<u64>) -> Option<Range<u64>> {
         if !self.is_buffered_only() {
             return None;
         }
+        let (offset, end) = (range.start, range.end);
         let asked = self.ahead.load(Ordering::Relaxed);
         let is_next = asked
             .checked_sub(offset)
@@ -73,7 +95,7 @@ impl PageCache {
     }
 
     /// Records the duration of a read, and disables direct I/O on a file that proves slow.
-    pub fn record_pace(&self, bytes: u64, took: Duration) {
+    pub(super) fn record_pace(&self, bytes: u64, took: Duration) {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         if pace.record(bytes, took) {
             self.disable_direct_io();
@@ -81,68 +103,61 @@ impl PageCache {
     }
 
     /// Returns whether all reads go through the page cache: the file is slow, or a direct read failed.
-    pub fn is_buffered_only(&self) -> bool {
+    pub(super) fn is_buffered_only(&self) -> bool {
         self.is_slow.load(Ordering::Relaxed)
     }
 
-    pub fn disable_direct_io(&self) {
+    pub(super) fn disable_direct_io(&self) {
         self.is_slow.store(true, Ordering::Relaxed);
     }
 
     /// Records which windows are resident before a range, and what the kernel reads ahead of it, is read.
-    pub fn record_resident(&self, file: &File, size: u64, range: Range<u64>) {
-        for window in self.windows(
-            size,
-            range.start..range.end.saturating_add(KERNEL_READAHEAD),
-        ) {
-            window.probe(file);
-        }
+    pub(super) fn record_resident(&self, range: Range<u64>, probe: Probe<'_>) {
+        let reach = range.start..range.end.saturating_add(KERNEL_READAHEAD);
+        self.windows(reach).for_each(|window| window.probe(probe));
     }
 
     /// Keeps a range in the page cache, as if it had been resident.
-    pub fn keep(&self, size: u64, range: Range<u64>) {
-        for window in self.windows(size, range) {
+    pub(super) fn keep(&self, range: Range<u64>) {
+        for window in self.windows(range) {
             window.count.fetch_or(PROBED | RESIDENT, Ordering::Relaxed);
         }
     }
 
     /// Returns whether some of a range was resident when it was first read.
-    pub fn is_resident(&self, file: &File, size: u64, range: Range<u64>) -> bool {
-        self.windows(size, range).any(|window| {
-            window.probe(file);
-            window.is_resident()
+    pub(super) fn is_resident(&self, range: Range<u64>, probe: Probe<'_>) -> bool {
+        self.windows(range).any(|window| {
+            window.probe(probe);
+            window.has(RESIDENT)
         })
     }
 
     /// Records `bytes` delivered, evenly spread over `range`. Returns the windows to release: delivered, not resident before,
     /// and none before them that is yet to be read.
-    pub fn record_delivered(
+    pub(super) fn record_delivered(
         &self,
-        file: &File,
-        size: u64,
         range: Range<u64>,
         bytes: u64,
+        probe: Probe<'_>,
     ) -> impl Iterator<Item = Range<u64>> {
         let span = u128::from(range.end - range.start).max(1);
-        for window in self.windows(size, range.clone()) {
-            window.probe(file);
+        for window in self.windows(range.clone()) {
+            window.probe(probe);
             let inside = range.end.min(window.range.end) - range.start.max(window.range.start);
             let share = u128::from(inside) * u128::from(bytes) / span;
             window.add(share as u64);
         }
         let reach = range.start..range.end.saturating_add(AHEAD);
-        let pending = self.windows(size, reach).filter(Window::is_pending);
+        let pending = self.windows(reach).filter(|window| window.has(PENDING));
         pending.filter_map(move |window| {
             let before = window.range.start.saturating_sub(AHEAD)..window.range.start;
-            let is_last = self
-                .windows(size, before)
-                .all(|window| window.is_delivered());
+            let is_last = self.windows(before).all(|window| window.has(DELIVERED));
             (is_last && window.take_pending()).then_some(window.range)
         })
     }
 
-    fn windows(&self, size: u64, range: Range<u64>) -> impl Iterator<Item = Window<'_>> {
-        let zero = |_| AtomicU64::new(0);
+    fn windows(&self, range: Range<u64>) -> impl Iterator<Item = Window<'_>> {
+        let (zero, size) = (|_| AtomicU64::new(0), self.size);
         let counted = size.div_ceil(WINDOW).min(MAX_WINDOWS);
         let counts = self.counts.get_or_init(|| (0..counted).map(zero).collect());
         let numbers = range.start / WINDOW..range.end.min(size).div_ceil(WINDOW);
@@ -161,13 +176,9 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    fn probe(&self, file: &File) {
-        if self.count.load(Ordering::Relaxed) & PROBED == 0 {
-            let resident = if is_cached(file, &self.range) {
-                RESIDENT
-            } else {
-                0
-            };
+    fn probe(&self, probe: Probe<'_>) {
+        if !self.has(PROBED) {
+            let resident = if probe(&self.range) { RESIDENT } else { 0 };
             self.count.fetch_or(PROBED | resident, Ordering::Relaxed);
         }
     }
@@ -183,16 +194,8 @@ impl Window<'_> {
         }
     }
 
-    fn is_resident(&self) -> bool {
-        self.count.load(Ordering::Relaxed) & RESIDENT != 0
-    }
-
-    fn is_delivered(&self) -> bool {
-        self.count.load(Ordering::Relaxed) & DELIVERED != 0
-    }
-
-    fn is_pending(&self) -> bool {
-        self.count.load(Ordering::Relaxed) & PENDING != 0
+    fn has(&self, flag: u64) -> bool {
+        self.count.load(Ordering::Relaxed) & flag != 0
     }
 
     /// Takes the window off the pending ones, and returns whether it was one. Later reads probe it again.
@@ -217,7 +220,7 @@ const CACHESTAT: libc::c_long = 451;
 
 /// Returns whether at least 7/8 of the range is in the page cache, more than the first requests for it bring there. Where
 /// the kernel does not tell (before 6.5, or for a file of another user), it counts as cached.
-fn is_cached(file: &File, range: &Range<u64>) -> bool {
+pub(super) fn is_cached(file: &File, range: &Range<u64>) -> bool {
     let length = range.end - range.start;
     let (range, mut cached) = ([range.start, length], Cached::default());
     // SAFETY: the call reads the range, two u64, and fills the struct; both outlive it.
@@ -231,12 +234,10 @@ mod tests {
 
     #[test]
     fn a_window_is_released_once_all_before_it_were_delivered() {
-        let (file, size) = (tempfile::tempfile().unwrap(), 3 * WINDOW);
-        file.set_len(size).unwrap();
-        let page_cache = PageCache::default();
+        let page_cache = PageCache::new(3 * WINDOW);
         let deliver = |number: u64| -> Vec<u64> {
             let range = number * WINDOW..(number + 1) * WINDOW;
-            let released = page_cache.record_delivered(&file, size, range, WINDOW);
+            let released = page_cache.record_delivered(range, WINDOW, &|_| false);
             released.map(|window| window.start / WINDOW).collect()
         };
         assert!(deliver(1).is_empty());
@@ -247,14 +248,13 @@ mod tests {
 
     #[test]
     fn the_counts_of_a_file_are_bounded_whatever_its_size() {
-        let (file, size) = (tempfile::tempfile().unwrap(), 1 << 57);
-        let page_cache = PageCache::default();
+        let size = 1 << 57;
+        let page_cache = PageCache::new(size);
         for start in [0, size / 2, size - WINDOW] {
             let range = start..start + WINDOW;
-            page_cache.record_resident(&file, size, range.clone());
-            page_cache
-                .record_delivered(&file, size, range, WINDOW)
-                .for_each(drop);
+            page_cache.record_resident(range.clone(), &|_| true);
+            let released = page_cache.record_delivered(range, WINDOW, &|_| true);
+            assert_eq!(released.count(), 0);
         }
         let counts = page_cache.counts.get().unwrap();
         assert!(size_of_val(&**counts) <= 2 << 20);

@@ -3,9 +3,8 @@
 use serde::Serialize;
 
 use super::values::{Number, number};
-use super::{BLOCK, Outcome, each_block};
+use super::{BLOCK, Outcome, Reading, each_block};
 use crate::error::Result;
-use crate::read::read_tensor_at;
 use crate::tensor::{Dtype, Tensor};
 
 /// A difference between the view's tensor and the other one.
@@ -37,7 +36,7 @@ struct Elements {
     nan: u64,
 }
 
-pub fn compare(here: &Tensor, there: &Tensor, progress: &dyn Fn(u64)) -> Result<Outcome> {
+pub fn compare(here: &Tensor, there: &Tensor, reading: &Reading<'_>) -> Result<Outcome> {
     if (here.dtype(), here.shape()) != (there.dtype(), there.shape()) {
         let kind = |tensor: &Tensor| format!("{} {}", tensor.dtype(), tensor.shape());
         let (here, there) = (kind(here), kind(there));
@@ -47,9 +46,9 @@ pub fn compare(here: &Tensor, there: &Tensor, progress: &dyn Fn(u64)) -> Result<
     let mut other = vec![0; BLOCK.min(here.bytes()) as usize];
     each_block(here.bytes(), &mut |start, block| {
         let other = &mut other[..block.len()];
-        read_tensor_at(here, start, block)?;
-        read_tensor_at(there, start, other)?;
-        progress(block.len() as u64);
+        reading.reader.read_tensor_at(here, start, block)?;
+        reading.reader.read_tensor_at(there, start, other)?;
+        (reading.progress)(block.len() as u64);
         if block != other {
             elements.add(start / here.unit(), block, other);
         }

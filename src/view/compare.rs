@@ -1,7 +1,7 @@
 //! Looks into weights at mount time: are two tensors one, is one zero.
 
 use crate::error::{Error, Result};
-use crate::read::read_tensor_at;
+use crate::read::Reader;
 use crate::tensor::{Dtype, Tensor};
 
 /// Tensors up to this many bytes are compared whole.
@@ -29,12 +29,12 @@ pub fn compare(a: &Tensor, b: &Tensor) -> Result<Equality> {
         return Ok(Equality::Equal);
     }
     let (mut left, mut right) = (vec![0; BLOCK as usize], vec![0; BLOCK as usize]);
-    let step = step(a.bytes());
+    let (step, reader) = (step(a.bytes()), Reader::default());
     for start in (0..a.bytes()).step_by((BLOCK * step) as usize) {
         let length = BLOCK.min(a.bytes() - start) as usize;
         let (left, right) = (&mut left[..length], &mut right[..length]);
-        read_tensor_at(a, start, left)?;
-        read_tensor_at(b, start, right)?;
+        reader.read_tensor_at(a, start, left)?;
+        reader.read_tensor_at(b, start, right)?;
         if left != right {
             return Ok(Equality::Different);
         }
@@ -48,7 +48,7 @@ pub fn compare(a: &Tensor, b: &Tensor) -> Result<Equality> {
 /// Whether every byte of a small tensor is zero.
 pub fn is_zero(tensor: &Tensor) -> Result<bool> {
     let mut bytes = vec![0; tensor.bytes().min(WHOLE) as usize];
-    read_tensor_at(tensor, 0, &mut bytes)?;
+    Reader::default().read_tensor_at(tensor, 0, &mut bytes)?;
     Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
@@ -75,7 +75,7 @@ pub fn integers(tensor: &Tensor) -> Result<Vec<u64>> {
         )));
     }
     let mut bytes = vec![0; tensor.bytes() as usize];
-    read_tensor_at(tensor, 0, &mut bytes)?;
+    Reader::default().read_tensor_at(tensor, 0, &mut bytes)?;
     let number = |bytes: &[u8]| {
         bytes
             .iter()

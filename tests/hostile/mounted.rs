@@ -4,7 +4,12 @@ use std::fs::{self, File};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, symlink};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::thread;
+
+use ckptfs::output::VirtualFile;
+use ckptfs::read::{ReadFile, Reply};
+use ckptfs::source::Caching;
 
 use super::make::tensors::named;
 use crate::common::mounts::*;
@@ -104,10 +109,14 @@ cases! {
 
     83 a_disk_that_fails, "an errno of its own each, in tests/mounted/faults.rs: EIO, ESTALE, short reads, delays" => {
         need_fuse!();
-        fn broken<'a>(file: &ckptfs::output::VirtualFile, _: u64, _: usize, _: bool, _: &'a mut ckptfs::read::Scratch) -> ckptfs::error::Result<&'a [u8]> {
-            Err(ckptfs::error::Error::io(file.path().as_ref(), std::io::Error::from_raw_os_error(libc::EREMOTEIO)))
+        #[derive(Debug)]
+        struct Broken;
+        impl ReadFile for Broken {
+            fn read(&self, file: &VirtualFile, _: u64, _: usize, _: Caching) -> ckptfs::error::Result<Reply> {
+                Err(ckptfs::error::Error::io(file.path().as_ref(), std::io::Error::from_raw_os_error(libc::EREMOTEIO)))
+            }
         }
-        let view = View::with(vec![inline("file", &[&[1; 10_000]])], |options| options.read = broken);
+        let view = View::with(vec![inline("file", &[&[1; 10_000]])], |options| options.reader = Arc::new(Broken));
         let error = fs::read(view.path("file")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }

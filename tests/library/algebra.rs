@@ -3,13 +3,13 @@
 mod large;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::common::naive;
 use crate::common::naive::program::{apply, step, stored};
 use ckptfs::output::{Attributes, Segment, VirtualFile};
-use ckptfs::read::{Scratch, read, read_at, set_cache_size};
-use ckptfs::source::SourceFile;
+use ckptfs::read::{ReadFile, Reader, read_at};
+use ckptfs::source::{Caching, SourceFile};
 use ckptfs::tensor::{Dtype, Shape, Tensor, Tile};
 use proptest::prelude::*;
 
@@ -36,9 +36,6 @@ fn file_of(tensor: &Tensor, header: &[u8]) -> VirtualFile {
     VirtualFile::new("x", attributes, segments)
 }
 
-/// The size of the cache is the whole program's.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("CKPTFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000),
@@ -56,23 +53,21 @@ proptest! {
         header in prop::collection::vec(any::<u8>(), 0..20),
         cache_size in prop::sample::select(vec![0, 100, 3000, 128 << 20]),
     ) {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        set_cache_size(cache_size);
+        let reader = Reader::new(cache_size);
         let pair = steps.iter().fold(stored(source(dtype, 256), &dims, order, dtype), apply);
         prop_assert_eq!(pair.lazy.shape().dims(), &*pair.naive.dims);
         let file = file_of(&pair.lazy, &header);
         let want = [header, pair.bytes()].concat();
         prop_assert_eq!(file.size(), want.len() as u64);
         let mut whole = vec![0xA5; want.len()];
-        read_at(&file, 0, &mut whole).unwrap();
+        reader.read_at(&file, 0, &mut whole).unwrap();
         prop_assert_eq!(&whole, &want);
         for (start, size) in ranges {
             let start = start % (want.len() as u64 + 1);
             let size = (size % (want.len() as u64 + 9)) as usize;
             let end = want.len().min(start as usize + size);
-            let mut scratch = Scratch::default();
-            let got = read(&file, start, size, true, &mut scratch).unwrap();
-            prop_assert_eq!(got, &want[start as usize..end]);
+            let got = reader.read(&file, start, size, Caching::Kernel).unwrap();
+            prop_assert_eq!(&*got, &want[start as usize..end]);
         }
     }
 }
@@ -82,16 +77,9 @@ fn reading_past_the_end_is_an_error_and_not_zeros() {
     let pair = stored(source(Dtype::F32, 16), &[4, 4], 0, Dtype::F32);
     let file = file_of(&pair.lazy, b"");
     assert!(read_at(&file, 60, &mut [0; 8]).is_err());
-    assert!(
-        read(&file, 64, 8, true, &mut Scratch::default())
-            .unwrap()
-            .is_empty()
-    );
-    assert!(
-        read(&file, u64::MAX, usize::MAX, true, &mut Scratch::default())
-            .unwrap()
-            .is_empty()
-    );
+    let read = |offset, size| Reader::default().read(&file, offset, size, Caching::Kernel);
+    assert!(read(64, 8).unwrap().is_empty());
+    assert!(read(u64::MAX, usize::MAX).unwrap().is_empty());
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use ckptfs::output::{Attributes, Segment, VirtualFile};
-use ckptfs::read::{Scratch, read};
-use ckptfs::source::SourceFile;
+use ckptfs::read::{ReadFile, Reader};
+use ckptfs::source::{Caching, SourceFile};
 use ckptfs::tensor::{Dtype, Shape, Tensor, contiguous};
 use tempfile::NamedTempFile;
 
@@ -69,18 +69,17 @@ fn shown(tensor: Tensor) -> VirtualFile {
 
 /// The tensor's bytes as the kernel asks for them, requests of 512 KiB, in order, by four threads; and how many bytes those
 /// had the disk read.
-fn read_through(file: &VirtualFile, is_kept: bool) -> (Vec<u8>, u64) {
+fn read_through(file: &VirtualFile, caching: Caching) -> (Vec<u8>, u64) {
     const REQUEST: usize = 512 << 10;
     let mut bytes = vec![0; file.size() as usize];
     let requests = bytes.chunks_mut(REQUEST).enumerate().collect::<Vec<_>>();
     let requests = std::sync::Mutex::new(requests.into_iter());
-    let read_bytes = AtomicU64::new(0);
+    let (read_bytes, reader) = (AtomicU64::new(0), Reader::default());
     let serve = || {
-        let mut scratch = Scratch::default();
         while let Some((number, target)) = { requests.lock().unwrap().next() } {
             let offset = (number * REQUEST) as u64;
-            let got = read(file, offset, REQUEST, is_kept, &mut scratch).unwrap();
-            target.copy_from_slice(got);
+            let got = reader.read(file, offset, REQUEST, caching).unwrap();
+            target.copy_from_slice(&got);
         }
         read_bytes.fetch_add(read_by_thread(), Ordering::Relaxed);
     };
@@ -102,7 +101,7 @@ fn read_by_thread() -> u64 {
 
 /// Whether the test can tell anything here.
 fn is_possible(source: &SourceFile) -> bool {
-    let is_possible = source.uses_direct_io(0..1);
+    let is_possible = source.supports_direct_io();
     if !is_possible {
         eprintln!(
             "NOT TESTED: {} cannot be read past the page cache; build on ext4 or XFS, Linux 6.1 or newer",
@@ -121,7 +120,7 @@ fn a_cold_source_is_not_in_the_page_cache_after_it_was_read() {
         return;
     }
     let tensor = stored(source, Dtype::BF16, &[5 << 9, 1 << 10]);
-    let (got, read) = read_through(&shown(tensor), true);
+    let (got, read) = read_through(&shown(tensor), Caching::Kernel);
     assert!(got == bytes[FRONT..]);
     assert_eq!(cached(file.path()), 0);
     // Both ends of a request share a block with its neighbours.
@@ -178,7 +177,7 @@ fn rows_in_rotary_order_are_read_once_past_the_page_cache() {
     if !is_possible(&heads.source) {
         return;
     }
-    let (got, read) = read_through(&heads.rotary(), true);
+    let (got, read) = read_through(&heads.rotary(), Caching::Kernel);
     let half = Heads::HALF;
     let places = (0..Heads::COUNT * 2 * half).map(|at| (at / half / 2, at / half % 2, at % half));
     let want: Vec<u8> = places
@@ -204,8 +203,8 @@ fn read_cast(dims: [u64; 2], make: impl Fn(Tensor) -> Tensor) -> Option<u64> {
         let made = make(stored(source, Dtype::F32, &dims));
         shown(made.cast(Dtype::BF16).unwrap())
     };
-    let (got, read) = read_through(&cast(source), true);
-    assert!(got == read_through(&cast(open(&warm)), true).0);
+    let (got, read) = read_through(&cast(source), Caching::Kernel);
+    assert!(got == read_through(&cast(open(&warm)), Caching::Kernel).0);
     assert_eq!(cached(file.path()), 0, "{dims:?}");
     assert!(cached(warm.path()) > 0);
     Some(read)
@@ -242,7 +241,10 @@ fn read_columns(ranks: usize) -> Option<(u64, Vec<NamedTempFile>)> {
         .into_iter()
         .map(|source| stored(source, Dtype::U8, &dims))
         .collect();
-    let (got, read) = read_through(&shown(Tensor::concat(&tensors, 1).unwrap()), true);
+    let (got, read) = read_through(
+        &shown(Tensor::concat(&tensors, 1).unwrap()),
+        Caching::Kernel,
+    );
     let row = |row: usize| {
         bytes
             .iter()
@@ -277,10 +279,12 @@ fn short_reads_of_rows_in_rotary_order_read_little_more() {
         return;
     }
     let (shown, before) = (heads.rotary(), read_by_thread());
-    let (count, length) = (40, 32 << 10);
+    let (count, length, reader) = (40, 32 << 10, Reader::default());
     for number in 0..count {
         let offset = (number * 7 % count * Heads::SIZE / count) as u64;
-        read(&shown, offset, length, true, &mut Scratch::default()).unwrap();
+        reader
+            .read(&shown, offset, length, Caching::Kernel)
+            .unwrap();
     }
     let read = read_by_thread() - before;
     assert!(read < 3 * (count * length) as u64, "{read} bytes");
@@ -296,7 +300,7 @@ fn what_the_kernel_does_not_keep_stays_in_the_page_cache() {
     let bytes = noise(FRONT + (5 << 20));
     let file = cold(&bytes);
     let tensor = stored(open(&file), Dtype::BF16, &[5 << 9, 1 << 10]);
-    let (got, _) = read_through(&shown(tensor), false);
+    let (got, _) = read_through(&shown(tensor), Caching::Bypass);
     assert!(got == bytes[FRONT..]);
     assert_eq!(cached(file.path()), bytes.len().div_ceil(4096));
 }
@@ -310,8 +314,7 @@ fn a_source_that_shrank_is_an_error_past_the_page_cache_too() {
     let options = OpenOptions::new().write(true).open(file.path()).unwrap();
     options.set_len(2 << 20).unwrap();
     for offset in [0, 1 << 20, 3 << 20] {
-        let mut scratch = Scratch::default();
-        let result = read(&shown, offset, 512 << 10, true, &mut scratch);
+        let result = Reader::default().read(&shown, offset, 512 << 10, Caching::Kernel);
         assert_eq!(result.unwrap_err().errno(), libc::EIO);
     }
 }

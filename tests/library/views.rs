@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ckptfs::output::{Split, VirtualFile};
-use ckptfs::read::{Scratch, read, read_at};
+use ckptfs::read::{ReadFile, Reader, read_at};
+use ckptfs::source::Caching;
 use ckptfs::tensor::Dtype;
 use ckptfs::view::{DtypeChoice, Options, View};
 use safetensors::SafeTensors;
@@ -221,11 +222,12 @@ fn pieces_of_any_size_add_up_to_the_file() {
     let view = View::open(&source, &options).unwrap();
     let whole = file(&view, "model.safetensors");
     let want = bytes(whole);
-    let mut scratch = Scratch::default();
+    let reader = Reader::default();
     for size in [1usize << 20, 131_072, 65_537, 4_096, 4_093] {
         let mut got = Vec::new();
         while got.len() < want.len() {
-            got.extend_from_slice(read(whole, got.len() as u64, size, true, &mut scratch).unwrap());
+            let part = reader.read(whole, got.len() as u64, size, Caching::Kernel);
+            got.extend_from_slice(&part.unwrap());
         }
         assert!(got == want, "pieces of {size}");
     }

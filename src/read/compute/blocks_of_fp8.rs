@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Wanted, fetch};
+use super::Wanted;
 use crate::error::Result;
 use crate::read::cast::widen;
-use crate::read::factors::{self, Factor};
-use crate::read::fetch::fetch_floats;
+use crate::read::factors::Factor;
+use crate::read::inputs::Inputs;
 use crate::tensor::{BLOCK, Tensor};
 
 /// The largest number of F8_E4M3, and the smallest scale.
@@ -22,7 +22,7 @@ pub(super) fn fill_scales(wanted: &Wanted<'_>, target: &mut [u8]) -> Result<()> 
     let of = wanted.input(0)?;
     let rows = target.chunks_mut(4 * wanted.width().max(1));
     for (row, target) in wanted.rows.clone().zip(rows) {
-        let scales = scales_of_row(of, row)?;
+        let scales = scales_of_row(wanted.from, of, row)?;
         let columns = wanted.columns.start as usize..wanted.columns.end as usize;
         let scales = scales.values().get(columns).unwrap_or_default();
         for (bytes, scale) in target.as_chunks_mut().0.iter_mut().zip(scales) {
@@ -33,14 +33,14 @@ pub(super) fn fill_scales(wanted: &Wanted<'_>, target: &mut [u8]) -> Result<()> 
 }
 
 /// The scales of one row of blocks of a matrix.
-fn scales_of_row(of: &Tensor, row: u64) -> Result<Arc<Factor>> {
-    factors::kept(of, row, || {
+fn scales_of_row(from: &dyn Inputs, of: &Tensor, row: u64) -> Result<Arc<Factor>> {
+    from.factors().kept(of, row, || {
         let (height, width) = of.sides();
         let rows = row * BLOCK..height.min((row + 1) * BLOCK);
         let mut largest = vec![0f32; width.div_ceil(BLOCK) as usize];
         for row in rows.clone().step_by(ROWS) {
             let some = row..rows.end.min(row + ROWS as u64);
-            let floats = fetch_floats(of, some, 0..width)?;
+            let floats = from.floats(of, some, 0..width)?;
             for row in floats.chunks(width.max(1) as usize) {
                 for (block, most) in row.chunks(BLOCK as usize).zip(&mut largest) {
                     *most = block.iter().fold(*most, |most, x| larger(most, x.abs()));
@@ -62,7 +62,7 @@ fn scale(largest: f32) -> f32 {
 
 pub(super) fn fill(wanted: &Wanted<'_>, target: &mut [u8]) -> Result<()> {
     let of = wanted.input(0)?;
-    let bytes = fetch(of, wanted.rows.clone(), wanted.columns.clone())?;
+    let bytes = wanted.fetch(of, wanted.rows.clone(), wanted.columns.clone())?;
     let width = wanted.width().max(1);
     let mut floats = vec![0.0; width];
     let mut kept: Option<(u64, Arc<Factor>)> = None;
@@ -74,7 +74,7 @@ pub(super) fn fill(wanted: &Wanted<'_>, target: &mut [u8]) -> Result<()> {
         let block = row / BLOCK;
         let scales = match kept.take() {
             Some((number, scales)) if number == block => scales,
-            _ => scales_of_row(of, block)?,
+            _ => scales_of_row(wanted.from, of, block)?,
         };
         quantize(&floats, scales.values(), wanted.columns.clone(), target);
         kept = Some((block, scales));

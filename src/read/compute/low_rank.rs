@@ -8,12 +8,18 @@ use multiversion::multiversion;
 use super::{CHUNK, Wanted, finish};
 use crate::error::Result;
 use crate::read::cast::{narrow, widen};
-use crate::read::factors::{self, Factor, PANEL};
-use crate::read::fetch::fetch;
+use crate::read::factors::Factor;
+use crate::read::inputs::Inputs;
 use crate::tensor::{Dtype, LowRank, Tensor};
 
 /// Elements of the product that are held at a time: with the factors they fit the second-level cache.
 const BAND: usize = 64 << 10;
+
+/// Columns of a panel.
+const PANEL: usize = 64;
+
+/// Larger factors, in bytes, are read as far as a reply needs them.
+const LARGEST: u64 = 16 << 20;
 
 /// Steps of the product that are taken in one pass over the sums.
 const STEPS: usize = 8;
@@ -27,12 +33,12 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> 
     let width = (columns.end - columns.start) as usize;
     let (_, rank) = wanted.input(1)?.sides();
     let left = wanted.floats(1, wanted.rows.clone(), 0..rank)?;
-    let right = factors::right(wanted.input(2)?, columns.clone())?;
+    let right = Right::read(wanted.from, wanted.input(2)?, columns.clone())?;
     let lengths = match kernel.has_magnitude {
         true => wanted.floats(3, wanted.rows.clone(), 0..1)?,
         false => Vec::new(),
     };
-    let bytes = fetch(base, wanted.rows.clone(), columns.clone())?;
+    let bytes = wanted.fetch(base, wanted.rows.clone(), columns.clone())?;
     let band = (BAND / width.max(1)).max(1);
     let mut sums = vec![0.0; band * width];
     let lefts = left.chunks(band * rank.max(1) as usize);
@@ -59,8 +65,54 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> 
     Ok(())
 }
 
+/// Columns of a right factor in panels: 64 columns of all rows each, the last one filled up with zeros.
+struct Right {
+    factor: Arc<Factor>,
+    /// The first column that it has.
+    start: u64,
+}
+
+impl Right {
+    /// Reads all columns where that is not too much, else those asked for.
+    fn read(from: &dyn Inputs, tensor: &Tensor, columns: Range<u64>) -> Result<Self> {
+        let (rank, width) = tensor.sides();
+        let limit = from.factors().limit().min(LARGEST);
+        let read = |columns: Range<u64>| {
+            let width = (columns.end - columns.start) as usize;
+            Ok(packed(&from.floats(tensor, 0..rank, columns)?, width))
+        };
+        if 4 * rank.saturating_mul(width) > limit {
+            return Ok(Self {
+                start: columns.start,
+                factor: Factor::unshared(read(columns)?),
+            });
+        }
+        let factor = from.factors().kept(tensor, 0, || read(0..width))?;
+        Ok(Self { factor, start: 0 })
+    }
+
+    fn panels(&self, rank: usize) -> impl Iterator<Item = &[[f32; PANEL]]> {
+        let (rows, _) = self.factor.values().as_chunks();
+        rows.chunks_exact(rank.max(1))
+    }
+}
+
+/// A matrix panel by panel.
+fn packed(matrix: &[f32], width: usize) -> Vec<f32> {
+    let width = width.max(1);
+    let mut packed = Vec::with_capacity(matrix.len().next_multiple_of(PANEL));
+    for start in (0..width).step_by(PANEL) {
+        for row in matrix.chunks(width) {
+            let part = row.get(start..width.min(start + PANEL)).unwrap_or_default();
+            packed.extend_from_slice(part);
+            packed.resize(packed.len() + PANEL - part.len(), 0.0);
+        }
+    }
+    packed
+}
+
 /// `left @ right` for the columns asked for, whose sums lie row after row.
-fn multiply(left: &[f32], rank: usize, right: &Arc<Factor>, columns: Range<u64>, sums: &mut [f32]) {
+fn multiply(left: &[f32], rank: usize, right: &Right, columns: Range<u64>, sums: &mut [f32]) {
     let width = (columns.end - columns.start) as usize;
     let first = (columns.start - right.start) as usize;
     for (number, panel) in right.panels(rank).enumerate() {

@@ -6,7 +6,6 @@ use multiversion::multiversion;
 
 use super::{CHUNK, Wanted, finish};
 use crate::error::Result;
-use crate::read::fetch::fetch;
 use crate::tensor::{Code, Global, Scaled, Zero};
 
 /// The numbers of FP4 (E2M1) codes; the upper eight are their negatives.
@@ -128,7 +127,7 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &Scaled, target: &mut [u8]) -> R
     let per_element = kernel.code.per_element(codes.dtype());
     let first = wanted.columns.start / per_element;
     let last = wanted.columns.end.div_ceil(per_element);
-    let bytes = fetch(codes, wanted.rows.clone(), first..last)?;
+    let bytes = wanted.fetch(codes, wanted.rows.clone(), first..last)?;
     let scales = Scales::read(wanted, kernel)?;
     let table = Table::of(kernel.code);
     let skip = (wanted.columns.start - first * per_element) as usize;
@@ -190,7 +189,7 @@ impl Scales {
                 let per_element = zero.per_element();
                 let stored = rows.start / per_element..rows.end.div_ceil(per_element);
                 let input = wanted.input(next)?;
-                let bytes = fetch(input, stored.clone(), columns.clone())?;
+                let bytes = wanted.fetch(input, stored.clone(), columns.clone())?;
                 let width = (columns.end - columns.start) as usize;
                 let skip = rows.start - stored.start * per_element;
                 unpacked(zero, &bytes, width, skip, rows.end - rows.start)

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::scaled::{e4m3, e8m0};
-use crate::read::read_tensor_at;
+use crate::read::Reader;
 use crate::source::SourceFile;
 use crate::tensor::{
     BLOCK, Code, Dtype, Global, Kernel, LowRank, Scaled, Shape, Tensor, Zero, contiguous,
@@ -81,7 +81,9 @@ fn matrix(seed: u64, dtype: Dtype, dims: [u64; 2]) -> (Tensor, Vec<f32>) {
 /// Holds that every part of the tensor, and of the transposed one, is that of `expected`.
 fn check(tensor: &Tensor, expected: &[u8], seed: u64) {
     let mut whole = vec![0; expected.len()];
-    read_tensor_at(tensor, 0, &mut whole).unwrap();
+    Reader::default()
+        .read_tensor_at(tensor, 0, &mut whole)
+        .unwrap();
     assert!(whole == expected, "{:?}", tensor.operations());
     let spots = random(seed, 60);
     for spot in spots.chunks(6) {
@@ -91,13 +93,17 @@ fn check(tensor: &Tensor, expected: &[u8], seed: u64) {
         let start = number(&spot[..3]) % expected.len();
         let end = start + 1 + number(&spot[3..]) % (expected.len() - start);
         let mut part = vec![0; end - start];
-        read_tensor_at(tensor, start as u64, &mut part).unwrap();
+        Reader::default()
+            .read_tensor_at(tensor, start as u64, &mut part)
+            .unwrap();
         assert!(part == expected[start..end], "{start}..{end}");
     }
     let (rows, columns) = tensor.sides();
     let (rows, columns, unit) = (rows as usize, columns as usize, tensor.unit() as usize);
     let mut turned = vec![0; expected.len()];
-    read_tensor_at(&tensor.transpose().unwrap(), 0, &mut turned).unwrap();
+    Reader::default()
+        .read_tensor_at(&tensor.transpose().unwrap(), 0, &mut turned)
+        .unwrap();
     for (at, element) in turned.chunks(unit).enumerate() {
         let from = (at % rows * columns + at / rows) * unit;
         assert_eq!(element, &expected[from..from + unit]);
@@ -263,13 +269,13 @@ proptest! {
             false => (most / 448.0).max(1e-12),
         }).collect();
         let mut found = vec![0; 4 * expected.len()];
-        read_tensor_at(&scales, 0, &mut found).unwrap();
+        Reader::default().read_tensor_at(&scales, 0, &mut found).unwrap();
         let found: Vec<f32> = decoded(Dtype::F32, &found);
         for (found, expected) in found.iter().zip(&expected) {
             prop_assert!(found == expected || found.is_nan() && expected.is_nan());
         }
         let mut bytes = vec![0; x.len()];
-        read_tensor_at(&codes, 0, &mut bytes).unwrap();
+        Reader::default().read_tensor_at(&codes, 0, &mut bytes).unwrap();
         for (at, (byte, x)) in bytes.iter().zip(&x).enumerate() {
             let wanted = x / expected[number(at)];
             let found = e4m3(*byte);
@@ -308,9 +314,13 @@ fn a_source_that_changed_is_not_served_from_a_kept_factor() {
     });
     let tensor = Tensor::computed(kernel, Dtype::F32, &[2, 64], &[base, left, right]).unwrap();
     let mut bytes = vec![0; 512];
-    read_tensor_at(&tensor, 0, &mut bytes).unwrap();
+    Reader::default()
+        .read_tensor_at(&tensor, 0, &mut bytes)
+        .unwrap();
     fs::write(&path, [0; 300]).unwrap();
-    let error = read_tensor_at(&tensor, 0, &mut bytes).unwrap_err();
+    let error = Reader::default()
+        .read_tensor_at(&tensor, 0, &mut bytes)
+        .unwrap_err();
     assert_eq!(error.errno(), libc::EIO);
 }
 

@@ -3,19 +3,18 @@
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::sync::PoisonError;
 use std::thread;
 
 use ckptfs::output::VirtualFile;
-use ckptfs::read::{Scratch, read, read_at, set_cache_size};
-use ckptfs::source::SourceFile;
+use ckptfs::read::{ReadFile, Reader};
+use ckptfs::source::{Caching, SourceFile};
 use ckptfs::tensor::{Dtype, Shape, Strides, Tensor};
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
-use super::{ONE_AT_A_TIME, file_of};
-use crate::common::naive::program::Pair;
-use crate::common::naive::{self, Naive};
+use super::file_of;
+use super::naive::program::Pair;
+use super::naive::{self, Naive};
 
 /// Elements before the first of a file: no block of a disk begins there.
 const SKIP: u64 = 77;
@@ -74,23 +73,22 @@ fn bytes(naive: &Naive, dtype: Dtype) -> Vec<u8> {
 }
 
 /// Whole in one request, and in many by several readers at the same time, of which some keep what they are given.
-fn read_in_all_ways(file: &VirtualFile, want: &[u8], request: usize) {
-    let read_through = |is_kept| {
-        let mut scratch = Scratch::default();
+fn read_in_all_ways(reader: &Reader, file: &VirtualFile, want: &[u8], request: usize) {
+    let read_through = |caching| {
         for (number, want) in want.chunks(request).enumerate() {
             let offset = (number * request) as u64;
-            let got = read(file, offset, request, is_kept, &mut scratch).unwrap();
-            assert!(got == want, "{request} bytes at {offset}");
-            scratch.follow_up(file);
+            let got = reader.read(file, offset, request, caching).unwrap();
+            assert!(*got == *want, "{request} bytes at {offset}");
+            got.settle(file);
         }
     };
     thread::scope(|scope| {
-        for is_kept in [true, true, false] {
-            scope.spawn(move || read_through(is_kept));
+        for caching in [Caching::Kernel, Caching::Kernel, Caching::Bypass] {
+            scope.spawn(move || read_through(caching));
         }
     });
     let mut got = vec![0; want.len()];
-    read_at(file, 0, &mut got).unwrap();
+    reader.read_at(file, 0, &mut got).unwrap();
     assert!(got == want);
 }
 
@@ -146,8 +144,7 @@ proptest! {
         cache_size in prop::sample::select(vec![0, 5000, 300 << 10, 3 << 20, 128 << 20]),
         request in prop::sample::select(vec![4096usize, 100_001, 512 << 10, 1 << 20]),
     ) {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        set_cache_size(cache_size);
+        let reader = Reader::new(cache_size);
         let elements = 700_000 / ranks;
         let rows = (elements / columns).max(1).next_multiple_of(2 * heads);
         let shares: Vec<Share> = (0..ranks).map(|rank| Share::new(dtype, [rows, columns + rank % 2], rank * elements)).collect();
@@ -164,6 +161,6 @@ proptest! {
             pair.lazy = lazy;
         }
         let want = pair.bytes();
-        read_in_all_ways(&file_of(&pair.lazy, b""), &want, request);
+        read_in_all_ways(&reader, &file_of(&pair.lazy, b""), &want, request);
     }
 }

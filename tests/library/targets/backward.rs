@@ -13,7 +13,7 @@ use ckptfs::mapping::{
     Config, Family, MappedTensor, Spelling, System, Tables, TargetNames, Written, apply, backward,
     expected, one_way,
 };
-use ckptfs::read::read_tensor_at;
+use ckptfs::read::Reader;
 use ckptfs::source::SourceFile;
 use ckptfs::tensor::{Dtype, Shape, SourceTensor, Tensor, contiguous};
 
@@ -141,7 +141,9 @@ type Contents = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 fn contents(tensors: &[MappedTensor]) -> Contents {
     let content = |mapped: &MappedTensor| {
         let mut bytes = vec![0; mapped.tensor.bytes() as usize];
-        read_tensor_at(&mapped.tensor, 0, &mut bytes).unwrap();
+        Reader::default()
+            .read_tensor_at(&mapped.tensor, 0, &mut bytes)
+            .unwrap();
         let dims = mapped.tensor.shape().dims().to_vec();
         (mapped.name.to_string(), (dims, bytes))
     };

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use ckptfs::checkpoint;
 use ckptfs::output::{Content, Dcp, Item, VirtualFile, dcp_files, torch_file, torch_shards};
-use ckptfs::read::{Scratch, read, read_at, read_tensor_at};
-use ckptfs::source::SourceFile;
+use ckptfs::read::{ReadFile, Reader, read_at};
+use ckptfs::source::{Caching, SourceFile};
 use ckptfs::tensor::{Dtype, Shape, Tensor, contiguous};
 
 /// Items with these types and shapes, each with bytes of its own; the last shares the first one's tensor.
@@ -99,7 +99,9 @@ fn check(files: &[VirtualFile], items: &[Item], open: &str) {
         assert_eq!((found.dtype(), found.shape()), (item.dtype(), item.shape()));
         let bytes = |tensor: &Tensor| {
             let mut bytes = vec![0; tensor.bytes() as usize];
-            read_tensor_at(tensor, 0, &mut bytes).unwrap();
+            Reader::default()
+                .read_tensor_at(tensor, 0, &mut bytes)
+                .unwrap();
             bytes
         };
         match item.tensor() {
@@ -168,12 +170,12 @@ proptest! {
             let mut cuts: Vec<u64> = cuts.iter().map(|cut| cut % (file.size() + 1)).collect();
             cuts.extend([0, file.size()]);
             cuts.sort_unstable();
-            let mut scratch = Scratch::default();
+            let reader = Reader::default();
             for range in cuts.windows(2) {
                 let (start, end) = (range[0], range[1]);
                 let length = (end - start) as usize;
-                let part = read(file, start, length, true, &mut scratch).unwrap();
-                prop_assert_eq!(part, &bytes[start as usize..end as usize]);
+                let part = reader.read(file, start, length, Caching::Kernel).unwrap();
+                prop_assert_eq!(&*part, &bytes[start as usize..end as usize]);
             }
         }
     }

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use ckptfs::read::{ReadFile, Reader};
+use ckptfs::source::Caching;
+
 use crate::common::mounts::*;
 use crate::common::programs::*;
 use crate::need_fuse;
@@ -222,9 +225,9 @@ fn a_read_that_a_write_overtakes_is_old_or_an_error() {
                     rewritten.write_all_at(&new, 0).unwrap();
                     rewritten.sync_data().unwrap();
                 });
-                let mut scratch = ckptfs::read::Scratch::default();
-                while let Ok(bytes) = ckptfs::read::read(&file, 0, PART, true, &mut scratch) {
-                    assert!(bytes == &old[..PART], "a mixture in round {round}");
+                let reader = Reader::default();
+                while let Ok(bytes) = reader.read(&file, 0, PART, Caching::Kernel) {
+                    assert!(*bytes == old[..PART], "a mixture in round {round}");
                     whole += 1;
                 }
             });

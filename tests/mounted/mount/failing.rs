@@ -3,38 +3,38 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ckptfs::error::{Error, Result};
 use ckptfs::output::VirtualFile;
-use ckptfs::read::Scratch;
+use ckptfs::read::{ReadFile, Reader, Reply};
+use ckptfs::source::Caching;
 
 use crate::common::mounts::*;
 use crate::need_fuse;
 
 /// Fails in a way that the path of the file names, else reads.
-fn faulty<'a>(
-    file: &VirtualFile,
-    offset: u64,
-    size: usize,
-    is_kept: bool,
-    scratch: &'a mut Scratch,
-) -> Result<&'a [u8]> {
-    let system = |errno| {
-        Err(Error::io(
-            file.path().as_ref(),
-            io::Error::from_raw_os_error(errno),
-        ))
-    };
-    let bytes = ckptfs::read::read(file, offset, size, is_kept, scratch);
-    match file.path() {
-        "panics" => panic!("on purpose"),
-        "short" => bytes.map(|bytes| &bytes[..bytes.len() / 2]),
-        "stale" => system(libc::ESTALE),
-        "descriptors" => system(libc::EMFILE),
-        "memory" => system(libc::ENOMEM),
-        _ => bytes,
+#[derive(Debug, Default)]
+struct Faulty(Reader);
+
+impl ReadFile for Faulty {
+    fn read(&self, file: &VirtualFile, at: u64, size: usize, caching: Caching) -> Result<Reply> {
+        let system = |errno| {
+            Err(Error::io(
+                file.path().as_ref(),
+                io::Error::from_raw_os_error(errno),
+            ))
+        };
+        match file.path() {
+            "panics" => panic!("on purpose"),
+            "short" => self.0.read(file, at, size / 2, caching),
+            "stale" => system(libc::ESTALE),
+            "descriptors" => system(libc::EMFILE),
+            "memory" => system(libc::ENOMEM),
+            _ => self.0.read(file, at, size, caching),
+        }
     }
 }
 
@@ -51,7 +51,9 @@ fn errors_panics_and_short_reads_answer_an_errno() {
     ];
     let names = faults.iter().map(|(name, _)| *name).chain(["good"]);
     let files = names.map(|name| inline(name, &[&bytes])).collect();
-    let view = View::with(files, |options| options.read = faulty);
+    let view = View::with(files, |options| {
+        options.reader = Arc::new(Faulty::default())
+    });
     for (name, errno) in faults {
         for _ in 0..20 {
             let error = fs::read(view.path(name)).unwrap_err();
@@ -119,33 +121,33 @@ fn a_replaced_or_deleted_source_goes_on() {
     assert!(fs::read(view.path("replaced")).unwrap() == bytes);
 }
 
-static SLOW: AtomicBool = AtomicBool::new(true);
+/// Waits with files of one name until it is told not to.
+#[derive(Debug)]
+struct Slow(Reader, Arc<AtomicBool>);
 
-fn slow<'a>(
-    file: &VirtualFile,
-    offset: u64,
-    size: usize,
-    is_kept: bool,
-    scratch: &'a mut Scratch,
-) -> Result<&'a [u8]> {
-    while SLOW.load(Ordering::Relaxed) && file.path() == "slow" {
-        std::thread::sleep(Duration::from_millis(1));
+impl ReadFile for Slow {
+    fn read(&self, file: &VirtualFile, at: u64, size: usize, caching: Caching) -> Result<Reply> {
+        while self.1.load(Ordering::Relaxed) && file.path() == "slow" {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.read(file, at, size, caching)
     }
-    ckptfs::read::read(file, offset, size, is_kept, scratch)
 }
 
 #[test]
 fn a_read_that_waits_holds_up_no_other_and_ends_before_the_mount_does() {
     need_fuse!();
     let files = vec![inline("slow", &[b"slow"]), inline("quick", &[b"quick"])];
-    let view = View::with(files, |options| options.read = slow);
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let reader = Arc::new(Slow(Reader::default(), is_slow.clone()));
+    let view = View::with(files, |options| options.reader = reader);
     let path = view.path("slow");
     let reader = std::thread::spawn(move || fs::read(path).unwrap());
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(fs::read(view.path("quick")).unwrap(), b"quick");
     let unmounting = std::thread::spawn(move || view.unmount());
     std::thread::sleep(Duration::from_millis(50));
-    SLOW.store(false, Ordering::Relaxed);
+    is_slow.store(false, Ordering::Relaxed);
     assert_eq!(reader.join().unwrap(), b"slow");
     unmounting.join().unwrap().unwrap();
 }
