@@ -8,7 +8,8 @@ use super::family::Family;
 use super::operation::Operation;
 use super::pattern::Names;
 use super::promise::Expected;
-use super::table::{OneOrMany, Rule, System, Tables};
+use super::table::{OneOrMany, Rule, System};
+use super::tables::Tables;
 use crate::checkpoint::lora::PREFIX;
 use crate::error::{Error, Result};
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::backward::one_way;
 use super::family::Family;
-use super::table::{System, Tables};
+use super::table::System;
+use super::tables::Tables;
 
 /// Returns the rules of the user's own systems that `--names` cannot run backwards, one line each.
 pub fn one_way_rules(tables: &Tables) -> Vec<String> {

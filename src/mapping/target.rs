@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::family::Family;
 use super::pattern::Spelling;
-use super::table::{System, Tables};
+use super::table::System;
+use super::tables::Tables;
 
 /// One value of `--names`.
 #[derive(Debug, Deserialize)]
