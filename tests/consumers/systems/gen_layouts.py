@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from transformers import AutoModelForImageTextToText
 
+import case
 import hf
 import ranks
 from case import Case
@@ -52,7 +53,7 @@ SPARSE = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=44, sh
 
 
 def titan_qwen3_5(out, family, text, special):
-    Adapter = titan_adapter()
+    Adapter = titan_adapter("qwen3_5", "Qwen35")
     text = {**hf.SHAPE, **LINEAR, **text}
     cfg = hf.AutoConfig.for_model(family, text_config=text, vision_config=VISION, tie_word_embeddings=False)
     made = hf.model(cfg, cls=AutoModelForImageTextToText)
@@ -64,17 +65,17 @@ def titan_qwen3_5(out, family, text, special):
     dcp_case(out, f"titan030-{family}", "torchtitan", family, "checkpoint/step-10", state, tensors, config, special)
 
 
-def titan_adapter():
-    """The adapter's class. The model beside it needs kernels of a GPU library, which the adapter does not."""
+def titan_adapter(package, name):
+    """The adapter's class. The models beside it need kernels of a GPU library, which the adapter does not."""
     import importlib
     import types
     import torchtitan.models
-    package = types.ModuleType("torchtitan.models.qwen3_5")
-    package.__path__ = [f"{path}/qwen3_5" for path in torchtitan.models.__path__]
-    model = types.ModuleType("torchtitan.models.qwen3_5.model")
-    model.Qwen35Model = SimpleNamespace(Config=object)
-    sys.modules.update({package.__name__: package, model.__name__: model})
-    return importlib.import_module("torchtitan.models.qwen3_5.state_dict_adapter").Qwen35StateDictAdapter
+    shell = types.ModuleType(f"torchtitan.models.{package}")
+    shell.__path__ = [f"{path}/{package}" for path in torchtitan.models.__path__]
+    model = types.ModuleType(f"{shell.__name__}.model")
+    setattr(model, f"{name}Model", SimpleNamespace(Config=object))
+    sys.modules.update({shell.__name__: shell, model.__name__: model})
+    return getattr(importlib.import_module(f"{shell.__name__}.state_dict_adapter"), f"{name}StateDictAdapter")
 
 
 def grouped(tensors):
@@ -86,6 +87,52 @@ def grouped(tensors):
         if f"{at}0.up_proj.weight" in tensors:
             out[at + "gate_up_proj"] = torch.cat([stack("gate_proj"), stack("up_proj")], dim=2).contiguous()
             out[at + "down_proj"] = stack("down_proj").contiguous()
+    return out
+
+
+def titan_muse(out):
+    cfg = hf.AutoConfig.for_model("muse_glimmer", projector_hidden_size=32, text_config={**hf.SHAPE, "head_dim": 16},
+                                  vision_config=dict(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_hidden_layers=2, pos_emb_height=4, pos_emb_width=4, patch_size=4,
+                                                     layer_types=["window_attention", "full_attention"]))
+    tensors, config = hf.saved(hf.model(cfg, cls=AutoModelForImageTextToText))
+    attention = SimpleNamespace(n_heads=hf.SHAPE["num_attention_heads"], n_kv_heads=hf.SHAPE["num_key_value_heads"], head_dim=16)
+    shell = SimpleNamespace(layers=[SimpleNamespace(attention=attention)], dim=hf.SHAPE["hidden_size"], vision_encoder=SimpleNamespace(num_heads=4))
+    adapter = titan_adapter("muse_glimmer", "MuseGlimmer")(shell, None)
+    adapter._validate_hf_rope_config = lambda *_: None
+    dcp_case(out, "titan030-muse_glimmer", "torchtitan", "muse_glimmer", "checkpoint/step-10", adapter.from_hf(tensors), tensors, config, "Meta's rotary order in text and vision")
+
+
+KIMI = {**hf.MLA, "num_hidden_layers": 3, "q_lora_rank": 24}
+
+
+def titan_kimi(out):
+    """The language model is DeepSeek-V3's; the names of the vision tower are those of the released files."""
+    made = hf.model(hf.config("deepseek_v3", **KIMI, num_nextn_predict_layers=0))
+    tensors, text = hf.saved(made)
+    tensors = {f"language_model.{name}": value for name, value in tensors.items()}
+    tensors.update(kimi_vision(32, 2, 4))
+    config = {"model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"], "text_config": {**text, "model_type": "kimi_k2"},
+              "vision_config": {"hidden_size": 32, "patch_size": 4, "num_hidden_layers": 2}, "tie_word_embeddings": False}
+    adapter = titan_adapter("kimi_k2_7", "KimiK25")(kimi_shell(), None)
+    adapter._validate_hf_rope_config = lambda *_: None
+    state = adapter.from_hf(dict(tensors))
+    case.same(adapter.to_hf(state), tensors)
+    dcp_case(out, "titan030-kimi_k25", "torchtitan", "kimi_k25", "checkpoint/step-10", state, tensors, config, "vision tower, MLA, a dense layer")
+
+
+def kimi_shell():
+    return SimpleNamespace(vision_encoder=SimpleNamespace(patch_size=4, in_channels=3), layers=[SimpleNamespace(attention=SimpleNamespace(q_lora_rank=24), moe=None)] * 3)
+
+
+def kimi_vision(width, layers, patch):
+    made = lambda *shape: torch.randn(*shape) * 0.05  # noqa: E731
+    out = {"vision_tower.patch_embed.proj.weight": made(width, 3, patch, patch), "vision_tower.patch_embed.proj.bias": made(width), "vision_tower.patch_embed.pos_emb.weight": made(4, 4, width)}
+    linear = {"vision_tower.encoder.final_layernorm": (width,), "mm_projector.pre_norm": (width,), "mm_projector.proj.0": (4 * width, 4 * width), "mm_projector.proj.2": (96, 4 * width)}
+    for i in range(layers):
+        at = f"vision_tower.encoder.blocks.{i}."
+        linear.update({at + "norm0": (width,), at + "norm1": (width,), at + "wqkv": (3 * width, width), at + "wo": (width, width), at + "mlp.fc0": (40, width), at + "mlp.fc1": (width, 40)})
+    for name, shape in linear.items():
+        out[f"{name}.weight"], out[f"{name}.bias"] = made(*shape), made(shape[0])
     return out
 
 
@@ -247,6 +294,8 @@ def parameter(model, tp, pp, module, stage, name, parts, dim):
 def main(out):
     titan_qwen3_5(out, "qwen3_5", {}, "dense, with its vision tower")
     titan_qwen3_5(out, "qwen3_5_moe", SPARSE, "experts, shared expert, vision tower")
+    titan_muse(out)
+    titan_kimi(out)
     prime(out, "qwen3_moe", "experts stacked", **MOE)
     prime(out, "glm4_moe", "experts stacked, a dense layer, a shared expert with a leading axis, expert_bias", **GLM)
     olmo_core(out, "olmo2", BEHIND, "norms behind attention and feed-forward; its own config.json")
