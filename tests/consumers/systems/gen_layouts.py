@@ -121,7 +121,7 @@ def titan_kimi(out):
 
 
 def kimi_shell():
-    return SimpleNamespace(vision_encoder=SimpleNamespace(patch_size=4, in_channels=3), layers=[SimpleNamespace(attention=SimpleNamespace(q_lora_rank=24), moe=None)] * 3)
+    return SimpleNamespace(vision_encoder=SimpleNamespace(patch_size=4, in_channels=3), layers=[SimpleNamespace(attention=SimpleNamespace(q_lora_rank=24), moe=SimpleNamespace(num_experts=4))] * 3)
 
 
 def kimi_vision(width, layers, patch):
