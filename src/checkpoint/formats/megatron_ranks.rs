@@ -3,36 +3,25 @@
 //! Layouts: Megatron-LM `iter_NNNNNNN/mp_rank_TT[_PPP][_EEE]/model_optim_rng.pt`; verl of spring 2025 `mp_rank_TT[_PPP]/model.pt`,
 //! a dict or a list of dicts, one for each virtual stage (scripts/legacy_model_merger.py).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+mod experts;
+mod grid;
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
 use super::megatron_args;
-use super::numbered_files::{MOST, NumberedFiles, Numbers};
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::SourceTensor;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::names::{is_optimizers, unwrapped};
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::Tensor;
+use experts::{Stage, is_expert, local_expert};
+use grid::{Rank, RankFiles, ranks};
 
-/// What the names of a layer's experts have.
-const EXPERTS: &str = "mlp.experts.";
-
-/// Tensors of one rank's virtual stage, by name.
-type Stage = BTreeMap<String, Tensor>;
-
-/// The file of one rank.
-struct Rank {
-    /// The name of its folder.
-    name: String,
-    path: PathBuf,
-    file: TorchFile,
-}
-
-/// By tensor-parallel, pipeline-parallel and expert-parallel rank.
-type RankFiles = BTreeMap<(u64, u64, u64), Rank>;
+/// The beginning of names of multi-token prediction.
+const PREDICTION: &str = "mtp.";
 
 /// What the files of all ranks hold together.
 #[derive(Debug, Default)]
@@ -70,9 +59,8 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Ranks> {
     for ((tensor_rank, pipeline_rank, expert_rank), rank) in &files {
         for (virtual_stage, stage) in stages_of(rank)? {
             let parts = stages.entry((virtual_stage, *pipeline_rank)).or_default();
-            let is_expert =
-                |(name, _): &(String, Tensor)| sizes.expert > 1 && name.contains(EXPERTS);
-            let (experts, dense): (Stage, Stage) = stage.into_iter().partition(is_expert);
+            let is_divided = |(name, _): &(String, Tensor)| sizes.expert > 1 && is_expert(name);
+            let (experts, dense): (Stage, Stage) = stage.into_iter().partition(is_divided);
             if *tensor_rank == 0 && (virtual_stage, *pipeline_rank) == (0, 0) {
                 copies.extend(
                     dense
@@ -97,7 +85,22 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Ranks> {
         }
         let dense: Vec<&Stage> = parts.dense.values().collect();
         let next = add(folder, &dense, first_layer, None, &mut tensors)?;
-        add_experts(folder, parts, &sizes, first_layer, &mut tensors)?;
+        let refuse = |reason: String| Error::checkpoint(folder.path(), reason);
+        if let Some((rank, _)) = parts.experts.iter().next()
+            && parts.experts.len() as u64 != sizes.expert
+        {
+            let reason = format!(
+                "expert-parallel rank {rank} of {} holds experts, and others do not: {INCOMPLETE}",
+                sizes.expert
+            );
+            return Err(refuse(reason));
+        }
+        for (rank, stages) in &parts.experts {
+            let first = experts::first(*rank, stages, sizes.expert, sizes.experts);
+            let first = Some(first.map_err(refuse)?);
+            let stages: Vec<&Stage> = stages.values().collect();
+            add(folder, &stages, first_layer, first, &mut tensors)?;
+        }
         first_layer = next;
     }
     Ok(Ranks {
@@ -117,62 +120,6 @@ fn copied(copies: Vec<(String, Tensor)>) -> Vec<SourceTensor> {
         }
         _ => Vec::new(),
     }
-}
-
-/// Adds the experts of one stage, each under its number in the whole model.
-fn add_experts(
-    folder: &Folder,
-    parts: &Parts,
-    sizes: &Sizes,
-    first_layer: u64,
-    tensors: &mut BTreeMap<String, SourceTensor>,
-) -> Result<()> {
-    let count = |stages: &BTreeMap<u64, Stage>| {
-        let names = stages.values().flat_map(BTreeMap::keys);
-        let numbers = names.map(|name| local_expert(name).map(|(_, number, _)| number));
-        numbers
-            .collect::<Option<BTreeSet<u64>>>()
-            .map(|numbers| numbers.len() as u64)
-    };
-    for (rank, stages) in &parts.experts {
-        let is_whole = parts.experts.len() as u64 == sizes.expert;
-        let Some(own) = count(stages) else {
-            let reason = "holds experts without numbers, of which each rank has some; save with --ckpt-format torch_dist";
-            return Err(Error::checkpoint(folder.path(), reason));
-        };
-        let told = sizes.experts.unwrap_or(own.saturating_mul(sizes.expert));
-        if !is_whole || own.saturating_mul(sizes.expert) != told {
-            let reason = format!(
-                "expert-parallel rank {rank} of {} holds {own} of {told} experts: {INCOMPLETE}",
-                sizes.expert
-            );
-            return Err(Error::checkpoint(folder.path(), reason));
-        }
-        let stages: Vec<&Stage> = stages.values().collect();
-        add(
-            folder,
-            &stages,
-            first_layer,
-            Some(rank.saturating_mul(own)),
-            tensors,
-        )?;
-    }
-    Ok(())
-}
-
-/// The number of an expert in its rank, and the text around it: `mlp.experts.local_experts.3.linear_fc1.weight`,
-/// `mlp.experts.linear_fc1.weight3`.
-fn local_expert(name: &str) -> Option<(&str, u64, &str)> {
-    const STARTS: [&str; 3] = ["local_experts.", "linear_fc1.weight", "linear_fc2.weight"];
-    let at = name.find(EXPERTS)? + EXPERTS.len();
-    let inner = name.get(at..)?;
-    let start = STARTS.iter().find(|start| inner.starts_with(**start))?;
-    let (front, rest) = name.split_at(at + start.len());
-    let end = rest
-        .find(|char: char| !char.is_ascii_digit())
-        .unwrap_or(rest.len());
-    let (digits, back) = rest.split_at(end);
-    Some((front, digits.parse().ok()?, back))
 }
 
 /// Adds one stage's tensors, its layers numbered from `first_layer` on, its experts from `first_expert` on. Returns the
@@ -218,8 +165,12 @@ fn add(
     Ok(next)
 }
 
-/// The name with its layer counted from the model's first, and that layer.
+/// The name with its layer counted from the model's first, and that layer. The last stage numbers the modules of multi-token
+/// prediction, which stand behind all layers, by themselves.
 fn renumbered(name: &str, first_layer: u64) -> (String, Option<u64>) {
+    if name.starts_with(PREDICTION) {
+        return (name.to_owned(), None);
+    }
     let mut components: Vec<String> = name.split('.').map(str::to_owned).collect();
     let at = components
         .iter()
@@ -252,20 +203,6 @@ fn check_iterations(folder: &Folder, ranks: &RankFiles) -> Result<()> {
         "{first} is of iteration {other}, {name} of {own}: two saves are mixed; copy one of them whole"
     );
     Err(Error::checkpoint(folder.path(), reason))
-}
-
-fn open(folder: &Folder, name: &str) -> Result<Rank> {
-    let rank = folder.subfolder(name)?;
-    let known = ["model_optim_rng.pt", "model.pt", "model_rng.pt"];
-    let Some(file) = known.iter().find(|file| rank.exists(file)) else {
-        let reason = format!("holds none of {}: {INCOMPLETE}", known.join(", "));
-        return Err(Error::checkpoint(rank.path(), reason));
-    };
-    Ok(Rank {
-        name: name.to_owned(),
-        path: rank.path().join(file),
-        file: TorchFile::open(rank.open_file(file)?)?,
-    })
 }
 
 /// The weights of one rank's file, by virtual stage.
@@ -338,184 +275,23 @@ fn stage_of(path: &[String]) -> (u64, String) {
     }
 }
 
-/// How many ranks there are of each kind.
-struct Sizes {
-    tensor: u64,
-    pipeline: u64,
-    expert: u64,
-    /// Ranks among which one expert is split.
-    expert_tensor: u64,
-    /// How many experts a layer has, where the arguments say it.
-    experts: Option<u64>,
-}
-
-/// The file of each rank. All must be there, and no more than the arguments of the training tell.
-///
-/// `mp_rank_TT_NNN` is of a pipeline-parallel rank or, where the arguments tell of one stage, of an expert-parallel one.
-fn ranks(folder: &Folder, names: &[String]) -> Result<(RankFiles, Sizes)> {
-    const PATTERNS: [&str; 3] = ["mp_rank_{}", "mp_rank_{}_{}", "mp_rank_{}_{}_{}"];
-    let parsed = PATTERNS
-        .iter()
-        .map(|pattern| NumberedFiles::parse(folder.path(), pattern, names));
-    let parsed = parsed.collect::<Result<Vec<_>>>()?;
-    let places = parsed.iter().position(|files| !files.is_empty());
-    let fits = |name: &&String| places.is_some_and(|at| parsed[at].names().any(|own| own == *name));
-    let odd = names.iter().find(|name| !fits(name));
-    let (Some(places), None) = (places, odd) else {
-        let name = odd.map_or("", String::as_str);
-        let reason = format!(
-            "{name} is no mp_rank_TT, mp_rank_TT_PPP or mp_rank_TT_PPP_EEE like the others; move it away"
-        );
-        return Err(Error::checkpoint(folder.path(), reason));
-    };
-    let files = &parsed[places];
-    let mut opened = Vec::new();
-    for (numbers, name) in files.iter() {
-        opened.push((Numbers::from(numbers), open(folder, name)?));
-    }
-    let said = opened
-        .first()
-        .map(|(_, rank)| Said::of(&rank.file))
-        .unwrap_or_default();
-    let is_of_experts = places == 1 && said.pipeline.unwrap_or(1) == 1 && said.expert > 1;
-    let (pipeline_place, expert_place) = if is_of_experts { (2, 1) } else { (1, 2) };
-    let extent = |place: usize| files.extent(place).max(1);
-    let sizes = Sizes {
-        tensor: extent(0),
-        pipeline: extent(pipeline_place),
-        expert: extent(expert_place),
-        expert_tensor: said.expert_tensor.unwrap_or(extent(0)),
-        experts: said.experts,
-    };
-    said.check(folder, &sizes)?;
-    let numbers = |tensor, pipeline, expert| {
-        let all = if is_of_experts {
-            [tensor, expert, pipeline]
-        } else {
-            [tensor, pipeline, expert]
-        };
-        Numbers::from(&all[..=places])
-    };
-    let wanted = sizes
-        .ranks()
-        .map(|(tensor, pipeline, expert)| numbers(tensor, pipeline, expert));
-    files.require_each(wanted.collect())?;
-    let number = |numbers: &Numbers, place: usize| numbers.get(place).copied().unwrap_or(0);
-    let key = |numbers: &Numbers| {
-        (
-            number(numbers, 0),
-            number(numbers, pipeline_place),
-            number(numbers, expert_place),
-        )
-    };
-    Ok((
-        opened
-            .into_iter()
-            .map(|(numbers, rank)| (key(&numbers), rank))
-            .collect(),
-        sizes,
-    ))
-}
-
-impl Sizes {
-    /// The ranks that save a file: of those that hold copies of the same experts, the first (Megatron-LM,
-    /// training/checkpointing.py, `save_checkpoint`).
-    fn ranks(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        let (tensor, expert_tensor, expert) = (self.tensor, self.expert_tensor.max(1), self.expert);
-        let inner = expert_tensor.saturating_mul(expert).max(tensor).min(MOST);
-        (0..self.pipeline.min(MOST)).flat_map(move |pipeline| {
-            let rank = move |index: u64| (index % tensor, pipeline, index / expert_tensor % expert);
-            (0..inner).map(rank)
-        })
-    }
-}
-
-/// What the arguments of the training tell of its ranks.
-#[derive(Default)]
-struct Said {
-    tensor: Option<u64>,
-    pipeline: Option<u64>,
-    expert: u64,
-    expert_tensor: Option<u64>,
-    experts: Option<u64>,
-}
-
-impl Said {
-    fn of(file: &TorchFile) -> Self {
-        let size = |key: &str| file.get(&["args", key]).and_then(|size| size.as_u64());
-        Self {
-            tensor: size("tensor_model_parallel_size"),
-            pipeline: size("pipeline_model_parallel_size"),
-            expert: size("expert_model_parallel_size").unwrap_or(1),
-            expert_tensor: size("expert_tensor_parallel_size"),
-            experts: size("num_experts"),
-        }
-    }
-
-    /// # Errors
-    /// When there are more or fewer ranks.
-    fn check(&self, folder: &Folder, sizes: &Sizes) -> Result<()> {
-        let Some(tensor) = self.tensor else {
-            return Ok(());
-        };
-        let said = (tensor, self.pipeline.unwrap_or(1), self.expert);
-        if said == (sizes.tensor, sizes.pipeline, sizes.expert) {
-            return Ok(());
-        }
-        let reason = format!(
-            "holds mp_rank_* of {} tensor-parallel, {} pipeline-parallel and {} expert-parallel ranks, where its args say {}, {} and {}: {INCOMPLETE}",
-            sizes.tensor, sizes.pipeline, sizes.expert, said.0, said.1, said.2
-        );
-        Err(Error::checkpoint(folder.path(), reason))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn experts_are_told_by_their_number_in_the_rank() {
-        let one = |name| local_expert(name).map(|(_, number, back)| (number, back));
+    fn layers_are_counted_through_all_stages_and_predictions_are_not() {
+        let own = |name| renumbered(name, 4);
         assert_eq!(
-            one("decoder.layers.0.mlp.experts.local_experts.12.linear_fc1.weight"),
-            Some((12, ".linear_fc1.weight"))
+            own("decoder.layers.1.input_layernorm.weight"),
+            (
+                "decoder.layers.5.input_layernorm.weight".to_owned(),
+                Some(5)
+            )
         );
         assert_eq!(
-            one("decoder.layers.0.mlp.experts.linear_fc2.weight3"),
-            Some((3, ""))
+            own("mtp.layers.0.enorm.weight"),
+            ("mtp.layers.0.enorm.weight".to_owned(), None)
         );
-        assert_eq!(one("decoder.layers.0.mlp.experts.weight1"), None);
-        assert_eq!(
-            one("decoder.layers.0.mlp.shared_experts.linear_fc1.weight"),
-            None
-        );
-    }
-
-    #[test]
-    fn one_rank_of_those_with_the_same_experts_saves_them() {
-        let ranks = |tensor, expert_tensor, expert| {
-            let sizes = Sizes {
-                tensor,
-                pipeline: 1,
-                expert,
-                expert_tensor,
-                experts: None,
-            };
-            sizes
-                .ranks()
-                .map(|(tensor, _, expert)| (tensor, expert))
-                .collect::<BTreeSet<_>>()
-        };
-        assert_eq!(
-            ranks(2, 2, 2),
-            BTreeSet::from([(0, 0), (1, 0), (0, 1), (1, 1)])
-        );
-        assert_eq!(ranks(2, 1, 2), BTreeSet::from([(0, 0), (1, 1)]));
-        assert_eq!(
-            ranks(1, 1, 4),
-            BTreeSet::from([(0, 0), (0, 1), (0, 2), (0, 3)])
-        );
-        assert_eq!(ranks(4, 4, 1).len(), 4);
     }
 }
