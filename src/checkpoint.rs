@@ -4,6 +4,7 @@ mod completion;
 pub mod folder;
 pub mod foreign;
 pub mod formats;
+mod hub;
 mod links;
 mod locate;
 pub mod lora;
@@ -31,6 +32,7 @@ use formats::dcp::LeftAlone;
 use formats::{
     consolidated, dcp, deepspeed, fsdp_ranks, megatron_args, megatron_ranks, nanotron, whole_files,
 };
+pub use hub::cached as hub_folder;
 use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};
@@ -218,7 +220,7 @@ pub fn adapter_config_in(path: &Path) -> Result<Option<Arc<SourceFile>>> {
 
 fn config_folder(path: &Path) -> Result<Folder> {
     if let Ok(false) = path.try_exists() {
-        let wanted = "name the model's Hugging Face folder as --config-from";
+        let wanted = "name the model's Hugging Face folder as --config-from, or a model that the hub's local cache has, such as org/model";
         return Err(Error::absent(path, wanted));
     }
     let folder = match path.parent() {

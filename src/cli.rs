@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 mod allocator;
 mod completions;
+mod config_from;
 mod daemon;
 mod exec;
 mod export;

@@ -59,6 +59,19 @@ pub struct View {
     pub files: Vec<VirtualFile>,
 }
 
+/// Files that a tokenizer is read from (transformers 5.23.0, tokenization_utils_base.py and tokenization_mistral_common.py).
+const TOKENIZERS: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer.tiktoken",
+    "tiktoken.model",
+    "tekken.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+];
+
 /// A remark on how a view came to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
@@ -97,12 +110,19 @@ impl View {
             budget: options.budget.clone(),
         };
         let checkpoint = checkpoint::open_with(source, &opening)?;
+        let options = &options.of(&checkpoint);
         let view = match options.adapter || checkpoint.is_only_adapter() && options.merge.is_empty()
         {
             true => adapter::view(checkpoint, options),
             false => model(checkpoint, source, options),
         };
         view.map_err(at_source)
+    }
+
+    /// Whether the view has a config.json and no tokenizer beside it.
+    pub fn lacks_tokenizer(&self) -> bool {
+        let has = |name: &str| self.files.iter().any(|file| file.path() == name);
+        has(config::NAME) && !TOKENIZERS.iter().any(|name| has(name))
     }
 
     /// Bytes of all weights.

@@ -172,7 +172,11 @@ impl Shown {
         match self {
             Self::Checkpoint(view) => {
                 let bytes = size::shown(view.bytes());
-                format!("{} tensors, {bytes}", view.tensors.len())
+                let lacks = match view.lacks_tokenizer() {
+                    true => ", no tokenizer: --config-from adds one",
+                    false => "",
+                };
+                format!("{} tensors, {bytes}{lacks}", view.tensors.len())
             }
             Self::Run(run, _) | Self::Adapters(run, ..) => match run.latest() {
                 Ok(Some(save)) => format!("a run, the latest save is {}", save.name),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::config_from;
 use super::size;
 use super::weighted::{self, Weighted};
 use crate::checkpoint::{LATEST, Run};
@@ -19,8 +20,9 @@ use crate::view::{DtypeChoice, MAX_SHARD_SIZE, Options, OutputFormat, View};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What the view shows")]
 pub struct ViewOptions {
-    /// Take config.json, tokenizer and other side files from here
-    #[arg(long, value_name = "DIR")]
+    /// Take config.json, tokenizer and other side files from here, or from a model that the hub's local cache holds
+    /// [default for checkpoints without a config.json: $CKPTFS_CONFIG_FROM]
+    #[arg(long, value_name = "DIR|ORG/MODEL", value_parser = config_from::folder())]
     pub config_from: Option<PathBuf>,
     /// hf: safetensors files; npy: one file for each tensor, by module, for numpy.load; dcp: torch.distributed.checkpoint;
     /// torch: torch.save; meta: consolidated.00.pth and params.json
@@ -224,6 +226,7 @@ impl From<&ViewOptions> for Options {
         Self {
             split: options.split(),
             config_from: options.config_from,
+            usual_config_from: config_from::usual(),
             layout: options.shown.layout(),
             names: options.names,
             chunk_size: options.chunk_size,

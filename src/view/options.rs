@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{self, Opening};
+use crate::checkpoint::{self, Checkpoint, Opening, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{MappedTensor, Tables};
 use crate::output::{self, Split, VirtualFile, Weights};
@@ -77,6 +77,8 @@ impl OutputFormat {
 pub struct Options {
     /// A Hugging Face folder whose config and tokenizer files are shown.
     pub config_from: Option<PathBuf>,
+    /// The same for a checkpoint that has no config.json itself.
+    pub usual_config_from: Option<PathBuf>,
     pub layout: OutputFormat,
     /// The system whose names a DCP or a `torch.save` file has.
     pub names: Option<String>,
@@ -141,6 +143,17 @@ impl Options {
         self.check_system()?;
         let config_from = self.config_from.as_deref();
         config_from.map_or(Ok(()), |path| checkpoint::side_files_in(path).map(drop))
+    }
+
+    /// The options for a checkpoint, which may have no config.json itself.
+    pub(super) fn of(&self, checkpoint: &Checkpoint) -> Self {
+        let has_config = |file: &SideFile| file.path == super::config::NAME;
+        let has_own = checkpoint.params.is_some() || checkpoint.side_files.iter().any(has_config);
+        let mut options = self.clone();
+        if !has_own && options.config_from.is_none() {
+            options.config_from = options.usual_config_from.take();
+        }
+        options
     }
 
     /// Refuses a system that no table and no layout knows.
@@ -212,6 +225,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             config_from: None,
+            usual_config_from: None,
             layout: OutputFormat::Hf,
             names: None,
             chunk_size: output::CHUNK_SIZE,

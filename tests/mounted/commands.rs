@@ -1,5 +1,6 @@
 //! The subcommands beside mount, as their users meet them: every test runs the program itself.
 
+mod config_from;
 mod exec;
 mod export;
 mod export_meanwhile;

@@ -1,0 +1,33 @@
+//! `--config-from`: a folder, or the name of a model that the hub's local cache holds.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf, absolute};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use crate::checkpoint::hub_folder;
+
+/// The variable of the environment for checkpoints that have no config.json themselves.
+const VARIABLE: &str = "CKPTFS_CONFIG_FROM";
+
+/// The folder that the argument names, as a path that holds in any working directory.
+pub fn folder() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(resolve)
+}
+
+/// The folder for checkpoints that have no config.json themselves.
+pub fn usual() -> Option<PathBuf> {
+    let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty())?;
+    resolve(named).ok()
+}
+
+fn resolve(named: OsString) -> io::Result<PathBuf> {
+    let path = Path::new(&named);
+    let cached = if path.exists() {
+        None
+    } else {
+        hub_folder(path)
+    };
+    absolute(cached.as_deref().unwrap_or(path))
+}
