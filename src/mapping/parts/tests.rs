@@ -1,3 +1,5 @@
+//! Uses of parts, and the faults of their tables.
+
 use std::fs;
 
 use super::super::Tables;
