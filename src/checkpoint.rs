@@ -37,8 +37,8 @@ use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};
 pub use names::{
-    Entry, Knows, Normalised, State, any_shared_roots, form_of, is_added_head, normalise, number,
-    one_of_each_form, shared_roots, unwrapped,
+    Entry, Knows, Normalised, State, any_shared_roots, form_of, is_added_head, is_counter,
+    normalise, number, one_of_each_form, shared_roots, unwrapped,
 };
 pub use rewritten::Rewritten;
 pub use run::{LATEST, Run};
@@ -124,7 +124,7 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
     let (mut rounded, mut doubt, mut trained_as) = (Vec::new(), None, None);
     notes.extend(located.note.clone());
     let mut dictionaries = BTreeSet::new();
-    let tensors = match &located.layout {
+    let mut tensors = match &located.layout {
         CheckpointFormat::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
         CheckpointFormat::Torch(files) => {
             let read = whole_files::torch_files(folder, files)?;
@@ -177,6 +177,7 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
         true => None,
         false => rewritten::check(folder, &located.layout)?,
     };
+    names::below_shared(&mut tensors, &mut dictionaries);
     let (tensors, own_adapter) = lora::split(tensors);
     if tensors.is_empty() && own_adapter.is_empty() && located.layout != CheckpointFormat::Adapter {
         return Err(Error::checkpoint(
@@ -422,6 +423,10 @@ fn adapter_file(folder: &Folder, name: &str) -> Result<Vec<SourceTensor>> {
     };
     match name.ends_with(".safetensors") {
         true => whole_files::safetensors_files(folder, &files),
-        false => Ok(whole_files::torch_files(folder, &files)?.tensors),
+        false => {
+            let mut saved = whole_files::torch_files(folder, &files)?;
+            names::below_shared(&mut saved.tensors, &mut saved.dictionaries);
+            Ok(saved.tensors)
+        }
     }
 }

@@ -95,10 +95,9 @@ impl Classes {
         self.classes.iter().find(|class| class.name == name)
     }
 
-    pub fn of_type<'c>(&'c self, model_type: &'c str) -> impl Iterator<Item = &'c Class> {
-        self.classes
-            .iter()
-            .filter(move |class| class.model_type == model_type)
+    pub fn of_type(&self, model_type: &str) -> Vec<&Class> {
+        let all = self.classes.iter();
+        all.filter(|class| class.model_type == model_type).collect()
     }
 
     /// Returns whether a class is what others put their heads on: none of its names begins with their attribute for it.

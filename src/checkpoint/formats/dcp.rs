@@ -72,25 +72,6 @@ pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
     }
     let names = dcp.tensors.iter().map(|tensor| &*tensor.name).collect();
     dcp.dictionaries = metadata.dictionaries(&names);
-    if let Some(container) = metadata.container(&names) {
-        let own = |name: &str| {
-            name.strip_prefix(container)?
-                .strip_prefix('.')
-                .map(Into::into)
-        };
-        for tensor in &mut dcp.tensors {
-            tensor.name = own(&tensor.name).unwrap_or_else(|| tensor.name.clone());
-        }
-        let shared = format!("{container}.");
-        let inner = dcp
-            .dictionaries
-            .iter()
-            .filter_map(|key| key.strip_prefix(&shared));
-        dcp.dictionaries = inner
-            .filter(|key| !key.is_empty())
-            .map(str::to_owned)
-            .collect();
-    }
     Ok(dcp)
 }
 

@@ -8,7 +8,7 @@ use super::numbered_files::NumberedFiles;
 use super::torch_file::dtensor::{distinct, replicas, tiles};
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::folder::Folder;
-use crate::checkpoint::tensor_error::named;
+use crate::checkpoint::tensor_error::{named, refuse_flat};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, SourceTensor, Tensor, Tile};
 
@@ -33,6 +33,7 @@ pub fn read(folder: &Folder) -> Result<Ranks> {
         let file = TorchFile::open(folder.open_file(name)?)?;
         for (path, value) in file.tensors(&|_| true)? {
             let key = path.join(".");
+            refuse_flat(&folder.path().join(name), &key)?;
             let values = ranks.entry(key.clone()).or_default();
             if values.is_empty() {
                 order.push(key);
@@ -123,7 +124,7 @@ fn check_steps(folder: &Folder, names: &[String]) -> Result<()> {
     }
 }
 
-/// The step of the learning rate's schedule that a rank saved beside its weights. A file that tells none is nobody's business.
+/// The step of the learning rate's schedule that a rank saved beside its weights. A file that tells none is passed over.
 fn step(folder: &Folder, name: &str) -> Option<u64> {
     let file = folder.open_file(name).ok()?;
     let file = TorchFile::open(file).ok()?;

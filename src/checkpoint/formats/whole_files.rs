@@ -15,7 +15,7 @@ use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::locate::layout::{Files, one_epoch};
-use crate::checkpoint::names::{containers, is_optimizers};
+use crate::checkpoint::names::is_optimizers;
 use crate::checkpoint::{SourceTensor, tensor_error};
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::source::SourceFile;
@@ -73,17 +73,16 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Saved> {
         let tensors = tensors.into_iter();
         found.extend(tensors.map(|(path, value)| (file_name, file, path, value)));
     }
-    let paths: Vec<&[String]> = found.iter().map(|(_, _, path, _)| &**path).collect();
-    let containers = containers(&paths);
-    let dictionaries = dictionaries(&paths, containers);
+    let dictionaries = dictionaries(found.iter().map(|(_, _, path, _)| &**path));
     let mut seen = Seen::default();
     let mut parts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (file_name, file, path, value) in found {
-        let name = path.get(containers..).unwrap_or(&path).join(".");
+        let name = path.join(".");
         if path.is_empty() {
             let reason = "holds one tensor without a name; save a state_dict";
             return Err(Error::checkpoint(file.path(), reason));
         }
+        tensor_error::refuse_flat(file.path(), &name)?;
         match value? {
             Value::Plain(tensor) => seen.add(file_name, file, name.into(), tensor)?,
             part => parts.entry(name).or_default().push(part),
@@ -110,13 +109,13 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Saved> {
     })
 }
 
-/// The prefixes of names that are keys of dictionaries, below those that hold everything.
-fn dictionaries(paths: &[&[String]], containers: usize) -> BTreeSet<String> {
+/// The prefixes of names that are keys of dictionaries.
+fn dictionaries<'p>(paths: impl Iterator<Item = &'p [String]>) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for path in paths {
         let mut prefix = String::new();
-        let keys = path.get(containers..).and_then(|path| path.split_last());
-        for key in keys.map(|(_, keys)| keys).into_iter().flatten() {
+        let keys = path.split_last().map(|(_, keys)| keys);
+        for key in keys.into_iter().flatten() {
             prefix.push_str(key);
             prefix.push('.');
             if !all.contains(&prefix) {

@@ -169,18 +169,33 @@ fn the_dictionary_with_the_bulk_of_the_tensors_is_a_model_that_no_family_tells()
     assert_eq!(found.beside.len(), 3);
 }
 
+/// What is left of names, and of the keys of dictionaries, below those that hold everything.
+fn inside(all: &[&str], dictionaries: &[&str]) -> (Vec<String>, Vec<String>) {
+    let mut all = tensors(all);
+    let mut dictionaries = dictionaries.iter().map(|key| (*key).to_owned()).collect();
+    below_shared(&mut all, &mut dictionaries);
+    let own = names(&all).into_iter().map(str::to_owned);
+    (own.collect(), dictionaries.into_iter().collect())
+}
+
 #[test]
-fn containers_are_dictionaries_and_not_parts_of_names() {
-    let path = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-    let paths = [
-        path(&["state_dict", "model.a"]),
-        path(&["state_dict", "model.b"]),
-    ];
-    assert_eq!(containers(&[&paths[0], &paths[1]]), 1);
-    let own = path(&["model.a"]);
-    assert_eq!(containers(&[&own]), 0);
-    assert_eq!(containers(&[&paths[0], &own]), 0);
-    assert_eq!(containers(&[]), 0);
+fn dictionaries_that_hold_everything_are_no_parts_of_names() {
+    let all = ["state_dict.model.a", "state_dict.model.b"];
+    assert_eq!(inside(&all, &["state_dict."]).0, ["model.a", "model.b"]);
+    let both = ["state_dict.", "state_dict.model."];
+    assert_eq!(inside(&all, &both).0, ["a", "b"]);
+    assert_eq!(inside(&all, &[]).0, all);
+    assert_eq!(inside(&["net.a", "net.b"], &["net."]).0, ["a", "b"]);
+    assert_eq!(
+        inside(&["net.bert.a"], &["net.", "net.bert."]).0,
+        ["bert.a"]
+    );
+    let split = ["model.a", "ema.a"];
+    assert_eq!(inside(&split, &["ema.", "model."]).0, split);
+    let nested = ["app.model.a", "app.ema.a"];
+    let keys = ["app.", "app.ema.", "app.model."];
+    assert_eq!(inside(&nested, &keys).1, ["ema.", "model."]);
+    assert_eq!(inside(&[], &["model."]).0.len(), 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::tensor::SourceTensor;
+use crate::tensor::{SourceTensor, Tensor};
 
 /// Entries under which training loops keep the state of optimizers.
 const OPTIMIZERS: [&str; 7] = [
@@ -148,6 +148,16 @@ pub fn is_added_head(name: &str) -> bool {
     name.split('.')
         .next()
         .is_some_and(|first| HEADS.contains(&first))
+}
+
+/// Returns whether a tensor is no weight by its elements: one alone, as a step or a best loss, or a row of integers, as the
+/// state of a random generator.
+pub fn is_counter(tensor: &SourceTensor) -> bool {
+    let of_training = |part: &Tensor| {
+        let shape = part.shape();
+        shape.elements() <= 1 || shape.rank() <= 1 && !part.dtype().is_castable()
+    };
+    tensor.parts.iter().all(of_training)
 }
 
 /// Returns whether a tensor is state of a module, but never a weight: Transformer Engine's extra state, rotary buffers, masks.

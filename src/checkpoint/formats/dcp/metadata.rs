@@ -89,7 +89,7 @@ impl Metadata {
         &self.path
     }
 
-    /// The tensors. Other values are stored as bytes, which nobody here reads.
+    /// The tensors. Other values are stored as bytes, which are not read.
     pub fn entries(&self) -> Result<Vec<Entry<'_>>> {
         let (mut entries, mut names) = (Vec::new(), HashSet::new());
         for (name, record) in self.table("state_dict_metadata")?.entries() {
@@ -108,29 +108,7 @@ impl Metadata {
         Ok(entries)
     }
 
-    /// The key of the dictionary that holds all of `names`, told by the paths from which the saver flattened them.
-    pub fn container(&self, names: &HashSet<&str>) -> Option<&str> {
-        let paths = self
-            .pickle
-            .root()
-            .field("planner_data")
-            .filter(|paths| paths.is_mapping())?;
-        let mut shared = None;
-        for (name, path) in paths.entries() {
-            if name.as_str().is_some_and(|name| names.contains(name)) {
-                let outer = path
-                    .item(0)
-                    .and_then(Object::as_str)
-                    .filter(|_| path.item(1).is_some())?;
-                if *shared.get_or_insert(outer) != outer {
-                    return None;
-                }
-            }
-        }
-        shared
-    }
-
-    /// The prefixes of `names` that were keys of dictionaries, told by the same paths.
+    /// The prefixes of `names` that were keys of dictionaries, told by the paths from which the saver flattened them.
     pub fn dictionaries(&self, names: &HashSet<&str>) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         let paths = self.pickle.root().field("planner_data");

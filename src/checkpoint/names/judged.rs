@@ -1,0 +1,294 @@
+//! The model of a family that is known: the entry all of whose names are the family's own.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+
+use super::form::form_of;
+use super::words::{is_added_head, is_copy, is_counter, is_never_weight, may_wrap, unwrapped};
+use super::{Knows, Normalised, SHOWN, State, several};
+use crate::error::Result;
+use crate::tensor::SourceTensor;
+
+/// How the names of a model stand in a state.
+#[derive(Debug, Default, Clone)]
+struct Spelling {
+    prefix: String,
+    /// A component that an unknown wrapper put between.
+    wrapper: Option<String>,
+}
+
+impl Spelling {
+    fn own<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
+        let rest = name.strip_prefix(&*self.prefix)?;
+        let own = match self.prefix.is_empty() {
+            true => rest.into(),
+            false => unwrapped(rest),
+        };
+        Some(match &self.wrapper {
+            Some(wrapper) => without(&own, wrapper).into(),
+            None => own,
+        })
+    }
+}
+
+fn without(name: &str, wrapper: &str) -> String {
+    let kept = name.split('.').filter(|component| *component != wrapper);
+    kept.collect::<Vec<_>>().join(".")
+}
+
+/// The state of a family that is known.
+pub fn judged(state: State<'_>, knows: &Knows) -> Result<Normalised> {
+    let names: Vec<Cow<'_, str>> = state
+        .tensors
+        .iter()
+        .map(|tensor| unwrapped(&tensor.name))
+        .collect();
+    let judge = Judge::new(&state, &names, knows);
+    let spelling = judge.spelling()?;
+    let mut found = Normalised {
+        prefix: spelling.prefix.clone(),
+        ..Normalised::default()
+    };
+    let owns: Vec<_> = names
+        .iter()
+        .map(|name| spelling.own(name).map(Cow::into_owned))
+        .collect();
+    let known = judge.known_names(&owns, &spelling);
+    for ((tensor, own), is_known) in state.tensors.iter().zip(owns).zip(known) {
+        let tensor = tensor.clone();
+        match own {
+            None => found.beside.push(tensor),
+            Some(own) if is_known => found.model.push(tensor.renamed(own)),
+            Some(own) if is_never_weight(&tensor, &own) => found.buffers.push(tensor),
+            Some(own) if is_added_head(&own) => found.beside.push(tensor.renamed(own)),
+            Some(_) if judge.stands_beside(&tensor) => found.beside.push(tensor),
+            Some(own) => found.model.push(tensor.renamed(own)),
+        }
+    }
+    Ok(found)
+}
+
+struct Judge<'a> {
+    state: &'a State<'a>,
+    names: &'a [Cow<'a, str>],
+    /// One of each form, by its place among the names.
+    samples: Vec<usize>,
+    knows: &'a Knows<'a>,
+}
+
+/// A prefix, and how many of the samples below it there are and are known.
+struct Candidate {
+    spelling: Spelling,
+    known: usize,
+    of: usize,
+}
+
+impl<'a> Judge<'a> {
+    fn new(state: &'a State<'a>, names: &'a [Cow<'a, str>], knows: &'a Knows<'a>) -> Self {
+        let mut forms = HashSet::new();
+        let is_new = |at: &usize| {
+            names
+                .get(*at)
+                .is_some_and(|name| forms.insert(form_of(name).0))
+        };
+        let samples = (0..names.len()).filter(is_new).collect();
+        Self {
+            state,
+            names,
+            samples,
+            knows,
+        }
+    }
+
+    fn spelling(&self) -> Result<Spelling> {
+        let root = self.weighed(Spelling::default());
+        if root.known == root.of {
+            return Ok(root.spelling);
+        }
+        let candidates: Vec<Candidate> = self
+            .prefixes()
+            .into_iter()
+            .map(|prefix| {
+                self.weighed(Spelling {
+                    prefix,
+                    wrapper: None,
+                })
+            })
+            .collect();
+        let mut whole: Vec<&Candidate> = Vec::new();
+        for candidate in candidates
+            .iter()
+            .filter(|each| each.of > 0 && each.known == each.of)
+        {
+            let is_inside = |other: &&Candidate| {
+                candidate
+                    .spelling
+                    .prefix
+                    .starts_with(&other.spelling.prefix)
+            };
+            if !whole.iter().any(is_inside) {
+                whole.push(candidate);
+            }
+        }
+        if !whole.is_empty() {
+            return self.chosen(&whole);
+        }
+        let mut most: Vec<&Candidate> = candidates.iter().chain([&root]).collect();
+        most.sort_by_key(|each| {
+            let length = each.spelling.prefix.len();
+            (std::cmp::Reverse(each.known), each.of, length)
+        });
+        let best = most
+            .first()
+            .filter(|best| best.known * 2 > best.of && best.known > root.known);
+        let best = best.map_or(&root, |best| best).spelling.clone();
+        // Where a wrapper stands in the middle of names, few or none are known: those that hold the most come first.
+        most.sort_by_key(|each| std::cmp::Reverse((each.known, each.of)));
+        let mut wrapped = most.iter().take(WRAPPED);
+        let wrapped = wrapped.find_map(|each| self.unwrapping(&each.spelling));
+        Ok(wrapped.unwrap_or(best))
+    }
+
+    /// The prefixes of names that hold some share of all forms, the shortest first.
+    fn prefixes(&self) -> Vec<String> {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for name in self.samples.iter().filter_map(|at| self.names.get(*at)) {
+            let dots = name.match_indices('.').take(DEEPEST);
+            for (dot, _) in dots {
+                *counts.entry(&name[..=dot]).or_default() += 1;
+            }
+        }
+        let few = self.samples.len() / SHARE;
+        let mut prefixes: Vec<String> = counts
+            .into_iter()
+            .filter(|(_, count)| *count > few)
+            .map(|(prefix, _)| prefix.to_owned())
+            .collect();
+        prefixes.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        prefixes
+    }
+
+    fn weighed(&self, spelling: Spelling) -> Candidate {
+        let owns = self
+            .samples
+            .iter()
+            .filter_map(|at| Some((*at, spelling.own(self.names.get(*at)?)?)));
+        let (at, owns): (Vec<usize>, Vec<Cow<'_, str>>) = owns.unzip();
+        let known = (self.knows)(&owns, spelling.prefix.is_empty());
+        let passes = |((at, own), known): ((&usize, &Cow<'_, str>), bool)| {
+            let tensor = self.state.tensors.get(*at);
+            known
+                || tensor.is_some_and(|tensor| {
+                    is_never_weight(tensor, own)
+                        || is_added_head(own)
+                        || spelling.prefix.is_empty() && self.stands_beside(tensor)
+                })
+        };
+        let count = at
+            .iter()
+            .zip(&owns)
+            .zip(known.iter().copied())
+            .filter(|each| passes(*each))
+            .count();
+        let has_own = known.contains(&true);
+        Candidate {
+            known: if has_own { count } else { 0 },
+            of: owns.len(),
+            spelling,
+        }
+    }
+
+    /// Returns whether a tensor that the family does not know stands beside a model without a prefix: a counter of the training,
+    /// or of another dictionary of the state.
+    fn stands_beside(&self, tensor: &SourceTensor) -> bool {
+        let dictionary =
+            |(dot, _): (usize, &str)| self.state.dictionaries.contains(&tensor.name[..=dot]);
+        let is_counter = !tensor.name.contains('.') && is_counter(tensor);
+        is_counter || tensor.name.match_indices('.').any(dictionary)
+    }
+
+    /// The entry among several that hold a model each.
+    fn chosen(&self, whole: &[&Candidate]) -> Result<Spelling> {
+        let is_own = |each: &&&Candidate| !is_copy(&each.spelling.prefix);
+        let mut own: Vec<&&Candidate> = whole.iter().filter(is_own).collect();
+        if own.is_empty() {
+            own = whole.iter().collect();
+        }
+        own.sort_by_key(|each| std::cmp::Reverse(self.count(&each.spelling)));
+        let (first, rest) = (own.first(), own.get(1));
+        let Some(first) = first else {
+            return Ok(Spelling::default());
+        };
+        let count = self.count(&first.spelling);
+        if rest.is_some_and(|second| self.count(&second.spelling) * 2 >= count) {
+            return Err(several(own.iter().map(|each| &*each.spelling.prefix)));
+        }
+        let all = whole
+            .iter()
+            .map(|each| self.count(&each.spelling))
+            .sum::<usize>();
+        match self.names.len().saturating_sub(all) > count {
+            true => Err(several([&*first.spelling.prefix, "others"])),
+            false => Ok(first.spelling.clone()),
+        }
+    }
+
+    fn count(&self, spelling: &Spelling) -> usize {
+        let below = |name: &&Cow<'_, str>| name.starts_with(&spelling.prefix);
+        self.names.iter().filter(below).count()
+    }
+
+    /// The same prefix with a wrapper's component taken off, where then all names are known.
+    fn unwrapping(&self, spelling: &Spelling) -> Option<Spelling> {
+        let owns = self
+            .samples
+            .iter()
+            .filter_map(|at| spelling.own(self.names.get(*at)?));
+        let wrappers: BTreeSet<String> = owns
+            .flat_map(|own| {
+                own.split('.')
+                    .filter(|part| may_wrap(part))
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let mut wrapped = wrappers.into_iter().take(SHOWN).map(|wrapper| {
+            self.weighed(Spelling {
+                prefix: spelling.prefix.clone(),
+                wrapper: Some(wrapper),
+            })
+        });
+        wrapped
+            .find(|each| each.of > 0 && each.known == each.of)
+            .map(|each| each.spelling)
+    }
+
+    /// Which of the model's names the family knows.
+    fn known_names(&self, owns: &[Option<String>], spelling: &Spelling) -> Vec<bool> {
+        let mut by_form: HashMap<String, bool> = HashMap::new();
+        let samples: Vec<Cow<'_, str>> = self
+            .samples
+            .iter()
+            .filter_map(|at| owns.get(*at)?.as_deref().map(Cow::Borrowed))
+            .collect();
+        for (name, known) in samples
+            .iter()
+            .zip((self.knows)(&samples, spelling.prefix.is_empty()))
+        {
+            by_form.insert(form_of(name).0, known);
+        }
+        let is_known = |own: &Option<String>| {
+            own.as_deref()
+                .is_some_and(|own| by_form.get(&form_of(own).0).copied().unwrap_or(false))
+        };
+        owns.iter().map(is_known).collect()
+    }
+}
+
+/// Most components above a model's names, and the smallest share of all forms that a model has.
+const DEEPEST: usize = 6;
+const SHARE: usize = 8;
+/// How many prefixes are looked at for a wrapper that is not known.
+const WRAPPED: usize = 6;
