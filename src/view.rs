@@ -11,6 +11,8 @@ mod dequantize;
 mod detect_system;
 mod dtype;
 mod known_class;
+mod known_family;
+mod mapped;
 mod merge;
 mod names;
 mod options;
@@ -28,12 +30,12 @@ use serde::Serialize;
 
 use crate::checkpoint::{self, Checkpoint, Entry, Opening, SideFile};
 use crate::error::{Error, Result};
-use crate::mapping::{self, Classes, Dropped, Family, MappedTensor, Outcome, System, Tables};
+use crate::mapping::{self, Dropped, Family, MappedTensor, Tables};
 use crate::output::{self, Naming, VirtualFile, Weights};
 
 use computed::Stage;
 use config::ConfigFile;
-use names::families;
+use mapped::Mapped;
 pub use options::{DtypeChoice, MAX_SHARD_SIZE, MergedAdapter, Options, OutputFormat};
 pub use table::check as check_table;
 use target::Model;
@@ -151,52 +153,15 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
         outcome,
         tied,
         entries,
-    } = match family {
-        Some(family) => {
-            let mapped = map(
-                &checkpoint,
-                &tables,
-                family,
-                &mut config,
-                options,
-                &mut notes,
-            );
-            mapped.map_err(|error| match error {
-                Error::Mapping(_) if !tables.speaks_of(family) => {
-                    let (tensors, said) = (&checkpoint.tensors, config.family_said());
-                    families::contradicted(&tables, family, tensors, &said).unwrap_or(error)
-                }
-                other => other,
-            })?
-        }
-        None => {
-            if config.is_untyped()
-                && let Some(error) = families::unsaid(&tables, &checkpoint.tensors)
-            {
-                return Err(error);
-            }
-            let classes = Classes::load();
-            let groups = match config.values().is_quantized() {
-                true => Vec::new(),
-                false => known_class::candidates(&classes, &config),
-            };
-            let known = known_class::map(
-                &mut checkpoint,
-                &tables,
-                &classes,
-                &groups,
-                &config,
-                options,
-                &mut notes,
-            )?;
-            match known {
-                Some(known) => known,
-                None => {
-                    unknown_family::map(&mut checkpoint, &tables, &config, options, &mut notes)?
-                }
-            }
-        }
-    };
+        spelling,
+    } = mapped::map(
+        &mut checkpoint,
+        &tables,
+        family,
+        &mut config,
+        options,
+        &mut notes,
+    )?;
     check_system(options, &checkpoint, &table)?;
     notes.extend(config.note().map(Note::warning));
     notes.extend(declared::doubt(config.values(), &checkpoint, &tables).map(Note::warning));
@@ -223,6 +188,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
                 config: &config,
                 tensors: &tensors,
                 tied: head.as_ref(),
+                spelling,
                 total_parameters,
             };
             let written = model.written(target, options, &mut notes)?;
@@ -235,10 +201,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
                 split: options.split,
                 total_parameters,
             };
-            let tensors = match family.is_some() && config.values().is_base() {
-                true => names::without_base_prefix(tensors),
-                false => tensors,
-            };
+            let tensors = spelling.shown(tensors);
             let files = options.layout.weight_files(&tensors, &weights);
             (tensors, files)
         }
@@ -293,82 +256,6 @@ fn side_files(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<SideFile
         }
     }
     Ok(files)
-}
-
-/// The tensors of a model under Hugging Face's names.
-struct Mapped {
-    /// The name of the system's table.
-    system: String,
-    outcome: Outcome,
-    tied: Vec<Tied>,
-    entries: Vec<Entry>,
-}
-
-/// The tensors of a family that tables know, every one accounted for.
-fn map(
-    checkpoint: &Checkpoint,
-    tables: &Tables,
-    family: &Family,
-    config: &mut ConfigFile,
-    options: &Options,
-    notes: &mut Vec<Note>,
-) -> Result<Mapped> {
-    let systems: Vec<&System> = tables.systems_of(family).collect();
-    let tensors = &checkpoint.tensors;
-    let chosen = detect_system::choose(
-        &systems,
-        family,
-        tensors,
-        options.system.as_deref(),
-        options.entry.as_deref(),
-        checkpoint,
-    )?
-    .ok_or_else(|| names::of_no_system(tables, family, tensors))?;
-    let (system, sources) = (chosen.system, chosen.tensors);
-    notes.extend(names::left_out(&chosen.state, options.keep_extra));
-    config.infer(system, family, &sources)?;
-    let applied = mapping::apply(system, family, config.values(), &sources);
-    let mut outcome = applied.map_err(|error| config.explain(error))?;
-    if !outcome.unknown.is_empty() {
-        return Err(config.explain(names::unknown(tables, system, family, &outcome.unknown)));
-    }
-    copies::check(checkpoint, &sources, &outcome.tensors, notes)?;
-    config.complete(family, &outcome.tensors)?;
-    config.see_heads(family, &outcome.tensors);
-    let tied = tied::settle(family, config.values(), &mut outcome, notes)?;
-    let expected = mapping::expected(family, config.values(), outcome.tensors.len());
-    let expected = expected.map_err(|error| config.explain(error))?;
-    if let Some((found, promised)) = mapping::shortfall(&expected, &outcome.tensors) {
-        checkpoint.check_share(found, promised)?;
-    }
-    let checked = mapping::check(family, config.values(), &expected, outcome.tensors);
-    outcome.tensors = checked.map_err(|error| config.explain(error))?;
-    for dropped in &outcome.dropped {
-        note_dropped(dropped, notes)?;
-    }
-    if options.keep_extra {
-        outcome.tensors.extend(names::extra(&chosen.state)?);
-    }
-    notes.extend(system.note.clone().map(Note::warning));
-    Ok(Mapped {
-        system: system.name.clone(),
-        entries: chosen.state.entries(sources.len()),
-        outcome,
-        tied: tied.into_iter().collect(),
-    })
-}
-
-fn note_dropped(dropped: &Dropped, notes: &mut Vec<Note>) -> Result<()> {
-    let text = format!("{} is left out: {}", dropped.source.name, dropped.why);
-    let mut parts = dropped.source.parts.iter().filter(|_| dropped.unless_zero);
-    let is_zero = parts.try_fold(true, |zero, part| Ok(zero && compare::is_zero(part)?))?;
-    notes.push(match is_zero {
-        true => Note::remark(text),
-        false => Note::warning(format!(
-            "{text}; it is not zero, so the model will not compute what was trained"
-        )),
-    });
-    Ok(())
 }
 
 /// Refuses a `--system` that is not the checkpoint's, which would otherwise be passed over in silence.

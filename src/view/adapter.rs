@@ -139,6 +139,7 @@ fn map(
         options.system.as_deref(),
         options.entry.as_deref(),
         checkpoint,
+        config.values().is_base(),
     )?
     .ok_or_else(|| refuse(&tensors[0]))?;
     let system = chosen.system;

@@ -118,7 +118,7 @@ impl<'a> ConfigFile<'a> {
     fn check_family(&self, options: &Options, tables: &Tables) -> Result<()> {
         let is_said = |name: &str| match &self.origin {
             Origin::File(..) => {
-                let of_class = || Classes::load().of_type(name).next().is_some();
+                let of_class = || !Classes::load().of_type(name).is_empty();
                 self.values
                     .model_type()
                     .map_or_else(of_class, |said| said == name)

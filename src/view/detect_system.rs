@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::names::BASE_PREFIX;
+use super::names::spelling::Spelling;
 use crate::checkpoint::{Checkpoint, Normalised, State, normalise, one_of_each_form, unwrapped};
 use crate::error::{Error, Result};
 use crate::mapping::{Family, System, coverage, known};
@@ -28,12 +28,16 @@ pub fn choose<'t>(
     wanted: Option<&str>,
     entry: Option<&str>,
     checkpoint: &Checkpoint,
+    is_base: bool,
 ) -> Result<Option<Chosen<'t>>> {
     let systems = possible(systems, wanted, checkpoint);
-    let knows = |names: &[Cow<'_, str>], is_root: bool| {
-        let spellings = if is_root { SPELLINGS } else { &[Spelling::Own] };
-        flags(&systems, family, names, spellings)
+    // Below a prefix names without that of the base model are a base model's own only where config.json says so.
+    let spellings = |is_root: bool| match is_root || is_base {
+        true => Spelling::ALL,
+        false => &[Spelling::Own],
     };
+    let knows =
+        |names: &[Cow<'_, str>], is_root: bool| flags(&systems, family, names, spellings(is_root));
     let state = State {
         tensors: tensors.to_vec(),
         dictionaries: &checkpoint.dictionaries,
@@ -46,11 +50,7 @@ pub fn choose<'t>(
         .iter()
         .map(|tensor| unwrapped(&tensor.name))
         .collect();
-    let spellings = if state.prefix.is_empty() {
-        SPELLINGS
-    } else {
-        &[Spelling::Own]
-    };
+    let spellings = spellings(state.prefix.is_empty());
     let Some(found) = best(&systems, family, &names, spellings)? else {
         return Ok(None);
     };
@@ -175,30 +175,4 @@ fn weighed<'t>(
         }
     }
     candidates
-}
-
-/// How names that a system knows stand in a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spelling {
-    /// As the system writes them.
-    Own,
-    /// As a base model's own, which stand under a prefix in the models built on it; so AutoModel saves them.
-    InBase,
-}
-
-/// All ways in which names may stand.
-const SPELLINGS: &[Spelling] = &[Spelling::Own, Spelling::InBase];
-
-impl Spelling {
-    pub fn of<'a>(self, name: &'a str) -> Cow<'a, str> {
-        match self {
-            Self::Own => name.into(),
-            Self::InBase => format!("{BASE_PREFIX}{name}").into(),
-        }
-    }
-
-    /// Returns whether names of a system may stand so.
-    fn may_be(self, system: &System) -> bool {
-        system.identity || self == Self::Own
-    }
 }

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::Note;
 use super::compare::{Equality, compare};
 use super::config::ConfigFile;
+use super::mapped::{Mapped, Reading};
+use super::names::spelling::Spelling;
 use super::names::{self, Natural};
 use super::options::Options;
 use super::tied::Tied;
-use super::{Mapped, Note};
 use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Class, Classes, Copied, MappedTensor, Outcome, Place, Tables, nearest};
@@ -17,14 +19,14 @@ use crate::tensor::SourceTensor;
 
 /// How the names of a state stand to a class.
 #[derive(Debug, Clone, Copy)]
-struct Reading<'c> {
+struct Way<'c> {
     class: &'c Class,
     place: Place,
     /// Whether they lack the attribute that holds the base model.
     is_base: bool,
 }
 
-impl Reading<'_> {
+impl Way<'_> {
     fn of<'n>(&self, name: &'n str) -> Cow<'n, str> {
         match self.is_base {
             true => format!("{}.{name}", self.class.base).into(),
@@ -39,30 +41,34 @@ impl Reading<'_> {
 }
 
 /// The ways in which a state of one of `among` may be named; nothing stands above the names at the root.
-fn readings<'c>(among: &[&'c Class], is_root: bool) -> Vec<Reading<'c>> {
+fn ways<'c>(among: &[&'c Class], is_root: bool) -> Vec<Way<'c>> {
     let places = [Place::Files, Place::Memory];
     let bases: &[bool] = if is_root { &[false, true] } else { &[false] };
     let all = among.iter().flat_map(|class| {
         let ways = bases
             .iter()
             .flat_map(|is_base| places.map(|place| (*is_base, place)));
-        ways.map(|(is_base, place)| Reading {
+        ways.map(|(is_base, place)| Way {
             class,
             place,
             is_base,
         })
     });
-    all.filter(|reading| !reading.is_base || !reading.class.base.is_empty())
+    all.filter(|way| !way.is_base || !way.class.base.is_empty())
         .collect()
 }
 
-/// The classes that the tensors may be of: the one that config.json names, then all of its model type.
-pub fn candidates<'c>(classes: &'c Classes, config: &'c ConfigFile) -> Vec<Vec<&'c Class>> {
+/// The classes that the tensors may be of: the one that config.json names, then all of its model type. None where the
+/// weights are quantized, and so have names of their own.
+pub fn groups<'c>(classes: &'c Classes, config: &ConfigFile) -> Vec<Vec<&'c Class>> {
+    if config.values().is_quantized() {
+        return Vec::new();
+    }
     let declared = config
         .values()
         .architecture()
         .and_then(|name| classes.class(name));
-    let all: Vec<&Class> = classes.of_type(config.model_type()).collect();
+    let all = classes.of_type(config.model_type());
     let declared = declared.into_iter().map(|class| vec![class]);
     declared
         .chain([all])
@@ -70,71 +76,51 @@ pub fn candidates<'c>(classes: &'c Classes, config: &'c ConfigFile) -> Vec<Vec<&
         .collect()
 }
 
-/// The tensors of a model of one of these classes; none where its config names code of its own and no class has all names.
-pub fn map(
+/// The tensors of a model of one of these classes; foreign where none of them has all names.
+pub fn read(
     checkpoint: &mut Checkpoint,
     tables: &Tables,
     classes: &Classes,
-    groups: &[Vec<&Class>],
+    group: &[&Class],
     config: &ConfigFile,
     options: &Options,
     notes: &mut Vec<Note>,
-) -> Result<Option<Mapped>> {
-    let mut refused = None;
-    for group in groups {
-        let state = normalised(checkpoint, classes, group, options);
-        let state = match state {
-            Ok(state) => state,
-            Err(error) => {
-                refused = refused.or(Some(error));
-                continue;
-            }
-        };
-        let names: Vec<Cow<'_, str>> = state
-            .model
-            .iter()
-            .map(|tensor| Cow::Borrowed(&*tensor.name))
-            .collect();
-        let readings = readings(group, state.prefix.is_empty());
-        let whole = readings
-            .iter()
-            .find(|reading| reading.known(classes, &names).iter().all(|known| *known));
-        match whole {
-            Some(reading)
-                if !names.is_empty() && !parts(checkpoint, classes, reading, group, &state) =>
-            {
-                checkpoint.tensors.clear();
-                return mapped(classes, *reading, state, checkpoint, config, options, notes)
-                    .map(Some);
-            }
-            _ => {
-                let error = foreign(tables, classes, group, &readings, config, &state);
-                refused = refused.or(Some(error));
-            }
-        }
-    }
-    let is_others = || {
-        let family = tables.unknown_family(config.model_type());
-        family.is_some_and(|family| {
-            names::other_system(tables, family, &checkpoint.tensors).is_some()
-        })
+) -> Result<Reading> {
+    let state = match normalised(checkpoint, classes, group, options) {
+        Ok(state) => state,
+        Err(error) => return Ok(Reading::Foreign(error)),
     };
-    match refused {
-        Some(_) if is_others() => Ok(None),
-        Some(error) if !has_own_code(classes, config) => Err(error),
-        _ => Ok(None),
+    let names: Vec<Cow<'_, str>> = state
+        .model
+        .iter()
+        .map(|tensor| Cow::Borrowed(&*tensor.name))
+        .collect();
+    let ways = ways(group, state.prefix.is_empty());
+    let whole = ways
+        .iter()
+        .find(|way| way.known(classes, &names).iter().all(|known| *known));
+    match whole {
+        Some(way) if !names.is_empty() && !is_part(checkpoint, classes, way, group, &state) => {
+            checkpoint.tensors.clear();
+            let mapped = mapped(classes, *way, state, checkpoint, config, options, notes)?;
+            Ok(Reading::Whole(Box::new(mapped)))
+        }
+        _ => {
+            let error = foreign(tables, classes, group, &ways, config, &state);
+            Ok(Reading::Foreign(error))
+        }
     }
 }
 
 /// Returns whether the base model alone was found in a model whose head then stands beside it.
-fn parts(
+fn is_part(
     checkpoint: &Checkpoint,
     classes: &Classes,
-    reading: &Reading<'_>,
+    way: &Way<'_>,
     group: &[&Class],
     state: &Normalised,
 ) -> bool {
-    let class = reading.class;
+    let class = way.class;
     let attribute = state.prefix.trim_end_matches('.').rsplit('.').next();
     let is_said = group.len() == 1 || checkpoint.dictionaries.contains(&state.prefix);
     let is_part = attribute == Some(class.base) || !is_said;
@@ -142,7 +128,7 @@ fn parts(
 }
 
 /// Returns whether config.json names a class that transformers does not have, whose names are its own affair.
-fn has_own_code(classes: &Classes, config: &ConfigFile) -> bool {
+pub fn has_own_code(classes: &Classes, config: &ConfigFile) -> bool {
     let values = config.values();
     let is_known = |name: &str| classes.class(name).is_some();
     values.get("auto_map").is_some() || values.architecture().is_some_and(|name| !is_known(name))
@@ -155,9 +141,9 @@ fn normalised(
     options: &Options,
 ) -> Result<Normalised> {
     let knows = |names: &[Cow<'_, str>], is_root: bool| {
-        let all = readings(group, is_root)
+        let all = ways(group, is_root)
             .into_iter()
-            .map(|reading| reading.known(classes, names));
+            .map(|way| way.known(classes, names));
         let count = |flags: &Vec<bool>| flags.iter().filter(|known| **known).count();
         let most = all.reduce(|most, next| {
             if count(&next) > count(&most) {
@@ -182,7 +168,7 @@ fn foreign(
     tables: &Tables,
     classes: &Classes,
     group: &[&Class],
-    readings: &[Reading<'_>],
+    ways: &[Way<'_>],
     config: &ConfigFile,
     state: &Normalised,
 ) -> Error {
@@ -195,14 +181,12 @@ fn foreign(
         .iter()
         .map(|tensor| Cow::Borrowed(&*tensor.name))
         .collect();
-    let flags = readings
-        .iter()
-        .map(|reading| (reading, reading.known(classes, &names)));
-    let best = flags.max_by_key(|(reading, flags)| {
+    let flags = ways.iter().map(|way| (way, way.known(classes, &names)));
+    let best = flags.max_by_key(|(way, flags)| {
         let known = flags.iter().filter(|known| **known).count();
-        (known, reading.place == Place::Files, !reading.is_base)
+        (known, way.place == Place::Files, !way.is_base)
     });
-    let Some((reading, flags)) = best else {
+    let Some((way, flags)) = best else {
         return Error::Mapping(format!("no class of family {model_type} is known"));
     };
     let unknown: Vec<&SourceTensor> = state
@@ -214,11 +198,11 @@ fn foreign(
         .collect();
     let near = unknown
         .first()
-        .map(|tensor| classes.nearest(reading.class, &tensor.name))
+        .map(|tensor| classes.nearest(way.class, &tensor.name))
         .unwrap_or_default();
     let class = match group {
         [class] => class.name,
-        _ => reading.class.name,
+        _ => way.class.name,
     };
     Error::Mapping(format!(
         "no class of family {model_type} has names like {}; the nearest of {class} are {}: give this model's --config-from, or a table with --mapping FILE",
@@ -229,7 +213,7 @@ fn foreign(
 
 fn mapped(
     classes: &Classes,
-    reading: Reading<'_>,
+    way: Way<'_>,
     mut state: Normalised,
     checkpoint: &Checkpoint,
     config: &ConfigFile,
@@ -240,24 +224,24 @@ fn mapped(
     if config
         .values()
         .architecture()
-        .is_some_and(|name| name != reading.class.name)
+        .is_some_and(|name| name != way.class.name)
     {
         notes.push(Note::remark(format!(
             "the names are those of {}",
-            reading.class.name
+            way.class.name
         )));
     }
     let own = std::mem::take(&mut state.model).into_iter().map(|tensor| {
-        let name = reading.of(&tensor.name).into_owned();
+        let name = way.of(&tensor.name).into_owned();
         tensor.renamed(name)
     });
     let mut own: Vec<SourceTensor> = own.collect();
     let shown = own.len();
-    let mut tied = match reading.place == Place::Memory || reading.class.writes_as_is() {
+    let mut tied = match way.place == Place::Memory || way.class.writes_as_is() {
         true => drop_copies(
-            &classes.copied(reading.class),
+            &classes.copied(way.class),
             classes,
-            &reading,
+            &way,
             config,
             &mut own,
             notes,
@@ -266,7 +250,7 @@ fn mapped(
     };
     let origins: Vec<Option<Arc<str>>> =
         { tied.iter() }.map(|pair| origin(&own, &pair.to)).collect();
-    let mut outcome = converted(classes, &reading, config, own)?;
+    let mut outcome = converted(classes, &way, config, own)?;
     for (pair, origin) in tied.iter_mut().zip(origins) {
         let mut tensors = outcome.tensors.iter();
         let is_to = |tensor: &&MappedTensor| matches!(&*tensor.sources, [one] if Some(one) == origin.as_ref());
@@ -286,6 +270,7 @@ fn mapped(
         entries: state.entries(shown),
         outcome,
         tied,
+        spelling: Spelling::Own,
     })
 }
 
@@ -297,12 +282,12 @@ fn origin(own: &[SourceTensor], name: &str) -> Option<Arc<str>> {
 /// The tensors as the class writes them, every one under a name that it has in files.
 fn converted(
     classes: &Classes,
-    reading: &Reading<'_>,
+    way: &Way<'_>,
     config: &ConfigFile,
     own: Vec<SourceTensor>,
 ) -> Result<Outcome> {
-    let conversion = match reading.place {
-        Place::Memory => classes.conversion(reading.class)?,
+    let conversion = match way.place {
+        Place::Memory => classes.conversion(way.class)?,
         Place::Files => None,
     };
     let outcome = match conversion
@@ -313,13 +298,13 @@ fn converted(
         None => mapping::pass_through(own)?,
     };
     let is_own =
-        |tensor: &MappedTensor| classes.has(reading.class, Place::Files, &form_of(&tensor.name).0);
+        |tensor: &MappedTensor| classes.has(way.class, Place::Files, &form_of(&tensor.name).0);
     match outcome.tensors.iter().find(|tensor| !is_own(tensor)) {
         None => Ok(outcome),
         Some(tensor) => Err(Error::Mapping(format!(
             "{}: no rule says how {} writes it; save the model with save_pretrained",
             tensor.sources.first().map_or("", |name| name),
-            reading.class.name
+            way.class.name
         ))),
     }
 }
@@ -328,14 +313,15 @@ fn converted(
 fn drop_copies(
     copied: &[Copied],
     classes: &Classes,
-    reading: &Reading<'_>,
+    way: &Way<'_>,
     config: &ConfigFile,
     own: &mut Vec<SourceTensor>,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<Tied>> {
     let mut tied = Vec::new();
     for copy in copied {
-        let is_optional = classes.has(reading.class, Place::Files, copy.form);
+        let is_optional =
+            copy.of != Some(copy.form) && classes.has(way.class, Place::Files, copy.form);
         let said = config
             .values()
             .get("tie_word_embeddings")
@@ -363,7 +349,7 @@ fn drop_copies(
                         }
                         None => notes.push(Note::remark(format!(
                             "{} is left out: {} never writes it",
-                            copy.name, reading.class.name
+                            copy.name, way.class.name
                         ))),
                     }
                 }
@@ -373,17 +359,19 @@ fn drop_copies(
     Ok(tied)
 }
 
-/// The tensor that a copy holds the elements of, among those of the form `of`, and how far the two were compared.
+/// The tensor that a copy holds the elements of, among those of the form `of`, and how far the two were compared. Of layers
+/// that share weights the first has them.
 fn original(
     own: &[SourceTensor],
     copy: &SourceTensor,
     of: &str,
     numbers: &[u64],
 ) -> Result<Option<(String, Equality)>> {
+    let is_shared = form_of(&copy.name).0 == of;
     let mut others: Vec<(bool, &SourceTensor)> = Vec::new();
     for other in own.iter().filter(|other| other.name != copy.name) {
         let (form, own) = form_of(&other.name);
-        if form == of {
+        if form == of && (!is_shared || *own < *numbers) {
             others.push((own == numbers, other));
         }
     }

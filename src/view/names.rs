@@ -1,6 +1,7 @@
 //! Names below what wrappers and training loops put around them, their order, and errors that list them.
 
 pub mod families;
+pub mod spelling;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -10,14 +11,12 @@ use std::sync::Arc;
 use super::Note;
 use super::known_class::nearest_of;
 use crate::checkpoint::{
-    Normalised, any_shared_roots, form_of, is_added_head, one_of_each_form, shared_roots, unwrapped,
+    Normalised, any_shared_roots, form_of, is_added_head, is_counter, one_of_each_form,
+    shared_roots, unwrapped,
 };
 use crate::error::{Error, Result};
 use crate::mapping::{self, Family, MappedTensor, System, Tables, coverage, renamed_by};
 use crate::tensor::SourceTensor;
-
-/// What models with a head put before the names of their base.
-pub const BASE_PREFIX: &str = "model.";
 
 /// Names, digits as `{}`, that only one system gives, whose tables know none of some families.
 const SIGNATURES: [(&str, &str); 7] = [
@@ -74,29 +73,35 @@ pub fn unknown(
     ))
 }
 
-/// Remarks on tensors that are left out because they are none of the model's.
+/// Notes on tensors that are left out because they are none of the model's.
 pub fn left_out(state: &Normalised, keeps_extra: bool) -> Vec<Note> {
     let (heads, beside): (Vec<_>, Vec<_>) =
         state.beside.iter().partition(|tensor| is_extra(tensor));
-    let mut notes = Vec::new();
-    if !beside.is_empty() {
-        let names = grouped(beside.into_iter());
-        let text = format!("left out, as it stands beside the model: {names}");
-        notes.push(Note::warning(text));
-    }
-    if !heads.is_empty() && !keeps_extra {
-        let names = grouped(heads.into_iter());
-        let text = format!(
-            "left out, as the wrapper's own head and not the model's: {names}; --keep-extra shows it"
-        );
-        notes.push(Note::warning(text));
-    }
-    if !state.buffers.is_empty() {
-        let names = grouped(state.buffers.iter());
-        let text = format!("left out, as state of modules that is never a weight: {names}");
-        notes.push(Note::remark(text));
-    }
-    notes
+    let (counters, beside): (Vec<_>, Vec<_>) =
+        beside.into_iter().partition(|tensor| is_counter(tensor));
+    let heads = if keeps_extra { Vec::new() } else { heads };
+    let note = |tensors: Vec<&SourceTensor>, text: &dyn Fn(String) -> Note| {
+        (!tensors.is_empty()).then(|| text(grouped(tensors.into_iter())))
+    };
+    let all = [
+        note(beside, &|names| {
+            Note::warning(format!("left out, as it stands beside the model: {names}"))
+        }),
+        note(heads, &|names| {
+            Note::warning(format!(
+                "left out, as the wrapper's own head and not the model's: {names}; --keep-extra shows it"
+            ))
+        }),
+        note(counters, &|names| {
+            Note::remark(format!("left out, as the training's own state: {names}"))
+        }),
+        note(state.buffers.iter().collect(), &|names| {
+            Note::remark(format!(
+                "left out, as state of modules that is never a weight: {names}"
+            ))
+        }),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// The heads that a wrapper added to the model, as `--keep-extra` shows them.
@@ -180,16 +185,6 @@ pub fn refuse_foreign(tables: &Tables, model_type: &str, tensors: &[SourceTensor
             tensors.first().map_or("", |tensor| &tensor.origin)
         ))),
     }
-}
-
-/// The tensors of a base model under the names that it has alone.
-pub fn without_base_prefix(tensors: Vec<MappedTensor>) -> Vec<MappedTensor> {
-    let own = |name: &str| name.strip_prefix(BASE_PREFIX).map(Arc::from);
-    let rename = |tensor: MappedTensor| MappedTensor {
-        name: own(&tensor.name).unwrap_or(tensor.name),
-        ..tensor
-    };
-    tensors.into_iter().map(rename).collect()
 }
 
 /// The names of the first few tensors, and how many more there are.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::config::ConfigFile;
+use super::names::spelling::Spelling;
 use super::options::{Options, OutputFormat};
 use super::tied::Tied;
-use super::{Note, names, params};
+use super::{Note, params};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, Tables, TargetNames, Written};
 use crate::output::{self, Attributes, Content, Dcp, Item, Split, VirtualFile};
@@ -78,6 +79,8 @@ pub struct Model<'a> {
     pub config: &'a ConfigFile<'a>,
     pub tensors: &'a [MappedTensor],
     pub tied: Option<&'a Tied>,
+    /// How the names, which are those of a model with a head, are shown.
+    pub spelling: Spelling,
     pub total_parameters: u64,
 }
 
@@ -124,8 +127,8 @@ impl Model<'_> {
                 let config = self.config.values();
                 let mut written =
                     mapping::backward(system, family, config, target.spelling, self.tensors)?;
-                if system.identity && config.is_base() {
-                    written.tensors = names::without_base_prefix(written.tensors);
+                if system.identity {
+                    written.tensors = self.spelling.shown(written.tensors);
                 }
                 Ok(written)
             }

@@ -1,10 +1,12 @@
 //! Families whose tensors no table lists: names pass as they are, but for what transformers holds otherwise in memory.
 
+use super::Note;
 use super::config::ConfigFile;
+use super::mapped::Mapped;
+use super::names::spelling::Spelling;
 use super::names::{self, Natural};
 use super::options::Options;
 use super::tied;
-use super::{Mapped, Note};
 use crate::checkpoint::{Checkpoint, State, normalise};
 use crate::error::Result;
 use crate::mapping::{self, Config, MappedTensor, Outcome, Tables};
@@ -63,6 +65,7 @@ pub fn map(
         entries: state.entries(shown),
         outcome,
         tied: tied.into_iter().collect(),
+        spelling: Spelling::Own,
     })
 }
 

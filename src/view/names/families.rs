@@ -6,7 +6,7 @@ use crate::checkpoint::{any_shared_roots, one_of_each_form, unwrapped};
 use crate::error::Error;
 use crate::mapping::{Family, Tables, is_whole};
 use crate::tensor::SourceTensor;
-use crate::view::detect_system::Spelling;
+use crate::view::names::spelling::Spelling;
 
 /// The error about a family that does not have these names where others do. `said` tells who says that it is this one.
 pub fn contradicted(

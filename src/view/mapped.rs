@@ -1,0 +1,80 @@
+//! A checkpoint's tensors under Hugging Face's names, by the first knowledge that accounts for every name: the tables of the
+//! family that config.json says, then the class that it names, then any class of its model type.
+
+use super::config::ConfigFile;
+use super::names::families;
+use super::names::spelling::Spelling;
+use super::options::Options;
+use super::{Note, Tied, known_class, known_family, names, unknown_family};
+use crate::checkpoint::{Checkpoint, Entry};
+use crate::error::{Error, Result};
+use crate::mapping::{Classes, Family, Outcome, Tables};
+
+/// The tensors of a model under Hugging Face's names.
+pub struct Mapped {
+    /// The name of the system's table.
+    pub system: String,
+    pub outcome: Outcome,
+    pub tied: Vec<Tied>,
+    pub entries: Vec<Entry>,
+    /// How the names, which are those of a model with a head, are shown.
+    pub spelling: Spelling,
+}
+
+/// What one kind of knowledge makes of a state.
+pub enum Reading {
+    Whole(Box<Mapped>),
+    /// Some names are none that it has.
+    Foreign(Error),
+}
+
+/// # Errors
+/// Where no knowledge accounts for every name, that of the first; any other fault of what the names are of.
+pub fn map(
+    checkpoint: &mut Checkpoint,
+    tables: &Tables,
+    family: Option<&Family>,
+    config: &mut ConfigFile,
+    options: &Options,
+    notes: &mut Vec<Note>,
+) -> Result<Mapped> {
+    let mut refused = None;
+    if let Some(family) = family {
+        match known_family::read(checkpoint, tables, family, config, options, notes)? {
+            Reading::Whole(mapped) => return Ok(*mapped),
+            Reading::Foreign(error) if tables.speaks_of(family) => return Err(error),
+            Reading::Foreign(error) => refused = Some(error),
+        }
+    } else if config.is_untyped()
+        && let Some(error) = families::unsaid(tables, &checkpoint.tensors)
+    {
+        return Err(error);
+    }
+    let classes = Classes::load();
+    for group in known_class::groups(&classes, config) {
+        match known_class::read(checkpoint, tables, &classes, &group, config, options, notes)? {
+            Reading::Whole(mapped) => return Ok(*mapped),
+            Reading::Foreign(error) => refused = refused.or(Some(error)),
+        }
+    }
+    match refused {
+        Some(error) if family.is_some() || !may_pass(checkpoint, tables, &classes, config) => {
+            Err(error)
+        }
+        _ => unknown_family::map(checkpoint, tables, config, options, notes),
+    }
+}
+
+/// Returns whether names that no class has may be right: those of code that config.json names, or of another system.
+fn may_pass(
+    checkpoint: &Checkpoint,
+    tables: &Tables,
+    classes: &Classes,
+    config: &ConfigFile,
+) -> bool {
+    let family = tables.unknown_family(config.model_type());
+    known_class::has_own_code(classes, config)
+        || family.is_some_and(|family| {
+            names::other_system(tables, family, &checkpoint.tensors).is_some()
+        })
+}
