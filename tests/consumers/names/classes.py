@@ -1,6 +1,7 @@
 """Every model class of transformers, built on the meta device: its names in memory, and those that save_pretrained writes."""
 
 import contextlib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -17,28 +18,31 @@ from transformers.utils import logging
 
 logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
+# transformers compiles the patterns of all its conversions for each model, more than Python's cache holds.
+re._MAXCACHE = 1 << 14
 
 EXPERTS = re.compile(r"^(moe_)?(num|n)_?\w*experts$")
 LAYERS = re.compile(r"^(n_layers?|num_layers|num_blocks|num_hidden_layers|\w*num_hidden_layers|(en|de)coder_layers|depth)$")
-# Values beside the switches on which it depends which weights there are.
+# Sizes, which decide how large weights are and not which there are.
+SIZES = re.compile(r"size|_dim$|^dim|heads|channels|_id$|_ids$|_token|length|positions|theta|eps|dropout|prob|std|gamma|range|rate$|scal")
+# Values of keys whose presence alone no line of code asks for.
 CHOICES = {
     "q_lora_rank": [None, 8],
     "n_shared_experts": [None, 1],
     "num_shared_experts": [0, 1],
     "first_k_dense_replace": [0],
-    "position_embedding_type": ["relative_key", "relative_key_query"],
     "projection_dim": [8],
-    "hidden_act": [],
-    "feed_forward_proj": ["relu", "gated-gelu"],
-    "attention_type": ["block_sparse", "original_full"],
-    "problem_type": [],
-    "num_labels": [],
-    "norm_type": [],
     "num_nextn_predict_layers": [1],
     "mtp_num_hidden_layers": [1],
 }
 # Switches of every config that change nothing about which weights there are.
 COMMON = set(PreTrainedConfig().to_dict()) - {"tie_word_embeddings", "add_cross_attention", "is_decoder"} | {"is_encoder_decoder", "use_cache"}
+# Switches that base classes read.
+ALWAYS = {"tie_word_embeddings"}
+# Lines of code that choose.
+CHOOSING = re.compile(r"\b(if|else|elif|and|or|not|in|is|assert)\b|[=!<>]=|[<>]")
+WORD = re.compile(r"[A-Za-z_]\w*")
+TEXT = re.compile(r"""["']([\w.-]{2,40})["']""")
 
 
 def model_classes():
@@ -76,21 +80,67 @@ def config(cls, changes, small):
     return cls(**values)
 
 
-def switches(cls, path=()):
-    """The paths of a config's values that may decide which weights there are, each with its other values."""
-    plain = cls()
+@functools.cache
+def code(place):
+    """The words of the lines of a module, or of a class, and the texts between quotes that stand on one line with each."""
+    words = {}
+    for line in inspect.getsource(place).splitlines():
+        found, texts = set(WORD.findall(line)), TEXT.findall(line)
+        for word in found:
+            chooses, known = words.get(word, (False, set()))
+            words[word] = (chooses or bool(CHOOSING.search(line)), known | set(texts))
+    return words
+
+
+def words_of(config, model):
+    """What `code` finds in the modules of a model class and of a config's own model."""
+    words = dict(code(inspect.getmodule(model)))
+    try:
+        own = importlib.import_module(config.__module__.replace(".configuration_", ".modeling_"))
+    except ImportError:
+        return words
+    for word, (chooses, texts) in code(own).items():
+        known = words.get(word, (False, set()))
+        words[word] = (known[0] or chooses, known[1] | texts)
+    return words
+
+
+def others(key, value, words):
+    """The other values of a config's key that may decide which weights there are, by the code that reads it."""
+    if isinstance(value, bool):
+        return [not value]
+    if key in CHOICES:
+        return [other for other in CHOICES[key] if other != value]
+    chooses, texts = words.get(key, (False, set()))
+    if isinstance(value, str):
+        return sorted(texts - {value, key})
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        kinds = {*value, *texts, *words.get(key.rstrip("s"), (False, set()))[1]} - {key}
+        return [[kind] * len(value) for kind in sorted(kinds)]
+    if not chooses or SIZES.search(key):
+        return []
+    if isinstance(value, list):
+        return [[]] if value else [[0], [1]]
+    if value is None:
+        return [8, True, *sorted(texts - {key})]
+    if isinstance(value, int) and not LAYERS.match(key):
+        return [other for other in (0, 1, 2, None) if other != value]
+    return [0.0, 0.5] if isinstance(value, float) else []
+
+
+def switches(cls, model, only=None, path=()):
+    """The paths of a config's values that may decide which weights a model class has, each with its other values: of all
+    that the code reads, or of those among `only`."""
+    plain, words = cls(), words_of(cls, model)
     found = {}
     for key, value in vars(plain).items():
-        if key.startswith("_") or key in COMMON:
-            continue
-        if isinstance(value, bool):
-            found[(*path, key)] = [not value]
-        elif key in CHOICES:
-            found[(*path, key)] = [other for other in CHOICES[key] if other != value]
+        is_read = key in ALWAYS or key in (words if only is None else only)
+        if is_read and not key.startswith("_") and key not in COMMON and (values := others(key, value, words)):
+            found[(*path, key)] = values
     for key in cls.sub_configs:
         part = getattr(plain, key, None)
         if isinstance(part, PreTrainedConfig) and type(part) is not cls and len(path) < 2:
-            found.update(switches(type(part), (*path, key)))
+            found.update(switches(type(part), model, only, (*path, key)))
     return found
 
 

@@ -1,4 +1,7 @@
-"""The forms of the names of every model class: digits generalised, over the default config and one switch of it at a time."""
+"""The forms of the names of every model class: digits generalised, over the default config and one switch of it at a time.
+
+Of each model type one class is built with every value that its code chooses by, all others with those that their own lines
+read; pack.py gives what that adds to the other classes of the type."""
 
 import json
 import re
@@ -31,6 +34,8 @@ class Forms:
         self.memory, self.saved, self.tied, self.ignored = set(), set(), {}, set()
         # Examples of how names of a saved form are made: by that form, the sources' forms and the steps, pairs of names.
         self.made, self.odd = {}, []
+        # How many values of its config were varied, and how many models of other values could be built.
+        self.switches, self.builds = 0, 0
 
     def add(self, model):
         memory, ignored, tied, made = classes.saved(model)
@@ -146,13 +151,31 @@ def collected(cls, varies):
     else:
         return own, errors[-1]
     own.plain, own.plain_saved = {*own.memory, *own.saved}, set(own.saved)
-    for path, values in classes.switches(cls.config_class).items() if varies else ():
-        for value in values:
-            try:
-                own.add(classes.built(cls, classes.config(cls.config_class, {path: value}, True)))
-            except Exception:
-                continue
+    only = None if varies else set(classes.code(cls))
+    switches = classes.switches(cls.config_class, cls, only)
+    changes = [{path: value} for path, values in switches.items() for value in values]
+    # Weights that need two switches: all of one kind together, and each beside the ones that are off.
+    flips = {path: values[0] for path, values in switches.items() if isinstance(values[0], bool)}
+    for flip in (True, False) if varies else ():
+        changes.append({path: value for path, value in flips.items() if value is flip})
+    own.switches = len(switches)
+    small = is_built(cls, True)
+    for change in changes:
+        try:
+            own.add(classes.built(cls, classes.config(cls.config_class, change, small)))
+            own.builds += 1
+        except Exception:
+            continue
     return own, None
+
+
+def is_built(cls, small):
+    """Whether a class can be built with few layers: the configs of some say of each layer what it is."""
+    try:
+        classes.built(cls, classes.config(cls.config_class, {}, small))
+    except Exception:
+        return False
+    return True
 
 
 def record(own, error):
@@ -168,7 +191,7 @@ def record(own, error):
         else:
             made.append({"from": told[0], "to": told[1], "parts": parts, "steps": steps})
     return {
-        "name": own.name, "varied": sorted({*own.memory, *own.saved} - own.plain),
+        "name": own.name, "switches": own.switches, "builds": own.builds, "varied": sorted({*own.memory, *own.saved} - own.plain),
         "untied": sorted(copy for copy in own.tied if copy in own.saved and copy in own.plain_saved), "type": own.type, "prefix": own.prefix, "error": error, "odd": own.odd[:20],
         "memory": sorted(own.memory), "saved": sorted(own.saved), "ignored": sorted(own.ignored),
         "tied": {copy: sorted(stays) for copy, stays in sorted(own.tied.items())}, "made": made,

@@ -1,4 +1,5 @@
-"""Writes what collect.py found as the data that the program carries: names.txt and conversions.txt.
+"""Writes what collect.py found as the data that the program carries: names.txt and conversions.txt. Classes that it was not
+asked for stay as they are there.
 
 names.txt is one graph for all classes: a name's components, digits as {}, are edges, and equal subtrees are one node, so that
 a layer that fifty classes share is written once. A line is a node: `weight` ends a name, `mlp:12` leads to the node of line 12.
@@ -186,10 +187,10 @@ def operation(step, less):
     raise ValueError(f"is made by {name}, which no rule has")
 
 
-def table(name, rules, starts):
+def table(rules, starts):
     """The rules of a class as lines: a rule's source after the components that it shares with the line before, then its result by
     the components that it takes over from the source's front and end. Fields stand between tabs."""
-    lines, last = [f"@{name}", *(f"^\t{start}\t{end}" for start, end in starts)], []
+    lines, last = [f"^\t{start}\t{end}" for start, end in starts], []
     for made in sorted(rules, key=lambda made: (made["from"], made["to"])):
         extra = [f"{key} = {json.dumps(made[key])}" for key in ("ops", "then") if made.get(key)]
         if len(made["from"]) > 1:
@@ -212,9 +213,40 @@ def common(one, other):
 
 
 def copies(record):
-    """Tied copies, `=` where the class ties the two by itself, `~` where config.json has to say so."""
+    """Tied copies, `=` where the class ties the two by itself, `~` where config.json has to say so. Layers that share weights
+    have names of one form."""
     for copy, stays in record["tied"].items():
-        yield f"{copy}{'~' if copy in record['untied'] else '='}{stays[0]}"
+        is_optional = copy in record["untied"] and copy not in stays
+        yield f"{copy}{'~' if is_optional else '='}{copy if copy in stays else stays[0]}"
+
+
+class Carried:
+    """What the two files have already: classes without a record stay as they are."""
+
+    def __init__(self, names, conversions):
+        self.nodes = names.split("[nodes]\n")[1].split("[ties]\n")[0].splitlines()
+        self.ties = names.split("[ties]\n")[1].split("[classes]\n")[0].splitlines()
+        self.lines = [line.split(" ") for line in names.split("[classes]\n")[1].splitlines()]
+        self.tables = {block.split("\n", 1)[0]: block.split("\n", 1)[1].rstrip("\n") for block in conversions.split("\n@")[1:]}
+        self.forms = {}
+
+    def below(self, node):
+        if node not in self.forms:
+            found = set()
+            for token in self.nodes[node].split(" "):
+                name, is_inner, inner = token.rpartition(":")
+                found |= {f"{name}.{rest}" for rest in self.below(int(inner))} if is_inner else {token}
+            self.forms[node] = found
+        return self.forms[node]
+
+    def records(self, but):
+        for name, kind, prefix, saved, memory, conversion, tie in self.lines:
+            if name not in but:
+                yield {
+                    "name": name, "type": kind.strip("-"), "prefix": prefix.strip("-"), "error": None, "varied": [], "switches": 0, "builds": 0,
+                    "saved": sorted(self.below(int(saved))), "memory": sorted(self.below(int(memory))),
+                    "table": self.tables.get(conversion), "copies": self.ties[int(tie)] if tie != "-" else "",
+                }
 
 
 def packed(records, version):
@@ -223,18 +255,21 @@ def packed(records, version):
     for record in sorted(completed(records), key=lambda record: record["name"]):
         if record["error"]:
             continue
-        rules, starts, left = converted(record)
-        if left:
-            odd[record["name"]] = left
-        key = json.dumps([rules, starts])
-        conversion = sets.setdefault(key, f"{record['name']}") if rules or starts else "-"
+        if "table" in record:
+            text, tied = record["table"], record["copies"]
+        else:
+            rules, starts, left = converted(record)
+            if left:
+                odd[record["name"]] = left
+            text = table(rules, starts) if rules or starts else None
+            tied = " ".join([*(f"{form}=-" for form in record["ignored"] if form not in record["saved"]), *copies(record)])
+        conversion = sets.setdefault(text, record["name"]) if text else "-"
         saved, memory = graph.add(record["saved"]), graph.add(record["memory"])
-        tied = " ".join([*(f"{form}=-" for form in record["ignored"] if form not in record["saved"]), *copies(record)])
         tie = ties.setdefault(tied, len(ties)) if tied else "-"
         classes.append(f"{record['name']} {record['type'] or '-'} {record['prefix'] or '-'} {saved} {memory} {conversion} {tie}")
     head = HEAD.format(version=version)
     names = head + "\n".join(["[nodes]", *graph.lines, "[ties]", *ties, "[classes]", *classes]) + "\n"
-    conversions = head + "\n".join(table(name, *json.loads(key)) for key, name in sets.items()) + "\n"
+    conversions = head + "\n".join(f"@{name}\n{text}" for text, name in sets.items()) + "\n"
     return names, conversions, odd
 
 
@@ -242,13 +277,18 @@ def main(*paths):
     import transformers
 
     records = [json.loads(line) for path in paths for line in pathlib.Path(path).read_text().splitlines()]
+    if (FOLDER / "names.txt").exists():
+        carried = Carried((FOLDER / "names.txt").read_text(), (FOLDER / "conversions.txt").read_text())
+        records += carried.records({record["name"] for record in records})
     names, conversions, odd = packed(records, transformers.__version__)
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "names.txt").write_text(names)
     (FOLDER / "conversions.txt").write_text(conversions)
     for name, left in odd.items():
         print(f"{name}: {'; '.join(left[:4])}")
-    print(f"{len(records)} classes, {sum(not r['error'] for r in records)} built, {len(names)} and {len(conversions)} bytes")
+    switches, builds = (sum(record[key] for record in records) for key in ("switches", "builds"))
+    print(f"{len(records)} classes, {sum(not r['error'] for r in records)} built, {switches} values of configs varied in {builds} builds")
+    print(f"{len(names)} and {len(conversions)} bytes")
 
 
 if __name__ == "__main__":
