@@ -6,7 +6,7 @@ use super::Options;
 use super::data::Source;
 use super::measure::{self, Pass};
 use super::memory;
-use super::mounted::Mounted;
+use super::mounted::{Mounted, Program};
 use super::reading::{self, Range, Reader};
 use super::slow::SlowDisk;
 
@@ -249,9 +249,14 @@ impl Case {
     /// Both sides in turn, several times.
     pub fn run(&self, options: &Options, dir: &Path) -> Row {
         let (mut base, mut side) = (Vec::new(), Vec::new());
+        let program = &options.program;
+        let (other, rival) = match &options.rival {
+            Some(rival) => (&self.side, rival),
+            None => (&self.base, program),
+        };
         for _ in 0..options.rounds {
-            base.push(self.pass(&self.base, options, dir));
-            side.push(self.pass(&self.side, options, dir));
+            base.push(self.pass(other, rival, options, dir));
+            side.push(self.pass(&self.side, program, options, dir));
         }
         Row {
             name: self.name(),
@@ -260,7 +265,12 @@ impl Case {
         }
     }
 
-    fn pass(&self, side: &Side, options: &Options, dir: &Path) -> Pass {
+    /// Whether there is a mounted side, which is all that two programs differ in.
+    pub fn can_run(&self, options: &Options) -> bool {
+        options.rival.is_none() || self.side.mounted
+    }
+
+    fn pass(&self, side: &Side, program: &Program, options: &Options, dir: &Path) -> Pass {
         let source = side.source.write(dir, options.size);
         match self.caches {
             Caches::Cold => {
@@ -281,7 +291,7 @@ impl Case {
         if !side.mounted {
             return measure::plain(side.reader, &ranges(&source, side.tensors));
         }
-        let mount = Mounted::start(&source, side.flags);
+        let mount = Mounted::start(program, &source, side.flags);
         let ranges = ranges(&mount.point, side.tensors);
         for _ in 0..self.caches.reads() {
             Reader::Sequential.read(&ranges);

@@ -2,6 +2,10 @@
 //!
 //! Options after `--`: `--size 2GiB` of each source, `--rounds 5`, `--dir DIR` for the data, `--only TEXT` for some cases,
 //! `--full-memory` on a virtual machine whose host takes free memory back: its first touch again costs more than a read.
+//!
+//! Two builds: `--against BINARY` compares each mounted side with the same side of another program. One mechanism of reads:
+//! `--features ablation`, and `--without NAME` compares each mounted side with the same side without it (the names stand in
+//! `src/source/mechanism.rs`).
 
 mod cases;
 mod data;
@@ -15,6 +19,8 @@ mod table;
 
 use std::path::PathBuf;
 
+use mounted::Program;
+
 /// The arguments of the command line.
 pub struct Options {
     /// Bytes of each source.
@@ -23,6 +29,9 @@ pub struct Options {
     pub dir: PathBuf,
     /// Cases whose names have this in them.
     pub only: String,
+    /// The program that is measured, and the one that it is compared with.
+    pub program: Program,
+    pub rival: Option<Program>,
     /// Whether the page cache takes all free memory before a cold pass.
     pub full_memory: bool,
 }
@@ -34,6 +43,8 @@ impl Options {
             rounds: 5,
             dir: std::env::temp_dir(),
             only: String::new(),
+            program: Program::default(),
+            rival: None,
             full_memory: false,
         };
         let mut arguments = std::env::args().skip(1);
@@ -44,6 +55,17 @@ impl Options {
                 "--rounds" => options.rounds = value().parse().expect("a number"),
                 "--dir" => options.dir = value().into(),
                 "--only" => options.only = value(),
+                "--against" => {
+                    let binary = value().into();
+                    options.rival = Some(Program {
+                        binary,
+                        ..Program::default()
+                    });
+                }
+                "--without" => {
+                    options.rival = Some(Program::default());
+                    options.program.without = value();
+                }
                 "--full-memory" => options.full_memory = true,
                 // An argument that cargo passes.
                 "--bench" => {}
@@ -65,9 +87,11 @@ fn main() {
     let options = Options::parse();
     let folder = tempfile::tempdir_in(&options.dir).expect("a folder for the data");
     for case in cases::all() {
-        if case.name().contains(&options.only) {
+        if case.name().contains(&options.only) && case.can_run(&options) {
             table::print(&case.run(&options, folder.path()));
         }
     }
-    startup::run(&options, folder.path());
+    if options.rival.is_none() {
+        startup::run(&options, folder.path());
+    }
 }

@@ -7,16 +7,33 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+/// A build of the program, and the mechanisms that it is to do without.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub binary: PathBuf,
+    pub without: String,
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self {
+            binary: env!("CARGO_BIN_EXE_ckptfs").into(),
+            without: String::new(),
+        }
+    }
+}
+
 pub struct Mounted {
     daemon: Child,
     pub point: PathBuf,
 }
 
 impl Mounted {
-    pub fn start(source: &Path, flags: &[&str]) -> Self {
+    pub fn start(program: &Program, source: &Path, flags: &[&str]) -> Self {
         let point = source.with_extension("mnt");
         fs::create_dir_all(&point).expect("a mount point");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        let mut command = Command::new(&program.binary);
+        command.env("CKPTFS_WITHOUT", &program.without);
         command.arg("mount").args(flags).args([source, &point]);
         // It warns of made-up models.
         command.stdout(Stdio::piped()).stderr(Stdio::null());

@@ -30,7 +30,7 @@ pub fn run(options: &Options, dir: &Path) {
         .iter()
         .filter(|count| name(**count).contains(&options.only));
     for count in wanted {
-        let start = measure(*count, options.rounds, dir);
+        let start = measure(*count, options, dir);
         println!(
             "{}: mounted after {:.3} s, {:.1} times what safetensors takes to read the header ({:.3} s), {:.0} bytes of memory a tensor",
             name(start.count),
@@ -42,15 +42,15 @@ pub fn run(options: &Options, dir: &Path) {
     }
 }
 
-fn measure(count: usize, rounds: usize, dir: &Path) -> Start {
+fn measure(count: usize, options: &Options, dir: &Path) -> Start {
     let (source, bytes) = write(count, dir);
     let (mut mounts, mut readers, mut memory) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rounds {
+    for _ in 0..options.rounds {
         let start = Instant::now();
         SafeTensors::read_metadata(&bytes).expect("a header");
         readers.push(start.elapsed().as_secs_f64());
         let start = Instant::now();
-        let mount = Mounted::start(&source, &[]);
+        let mount = Mounted::start(&options.program, &source, &[]);
         mounts.push(start.elapsed().as_secs_f64());
         memory.push(mount.settled_anonymous() as f64 / count as f64);
     }

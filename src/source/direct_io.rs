@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use memmap2::{Advice, MmapMut};
 
+use super::mechanism::Mechanism;
 use crate::limits;
 
 /// Alignment of offsets and lengths: the largest logical block of local filesystems.
@@ -55,7 +56,9 @@ fn map_buffers() -> Vec<MmapMut> {
     let count = if is_affordable() { MEMORY / BUFFER } else { 0 };
     let map = || {
         let map = MmapMut::map_anon(BUFFER).ok()?;
-        map.advise(Advice::HugePage).ok();
+        if Mechanism::HugePages.is_on() {
+            map.advise(Advice::HugePage).ok();
+        }
         Some(map)
     };
     let mut maps: Vec<MmapMut> = (0..count).map_while(|_| map()).collect();

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::bytes::Bytes;
 use super::direct_io::{DirectBuffer, DirectBuffers};
 use super::file::SourceFile;
+use super::mechanism::Mechanism;
 use super::memory::{Memory, Spare};
 use super::route::{Facts, Route, route};
 use super::touched::Touched;
@@ -69,7 +70,8 @@ impl Fetcher {
         let mut others = Vec::new();
         for region in wanted.chunk_by_mut(Wanted::is_near) {
             touched.add_region(region);
-            let is_windowed = route_of(region, reply) == Route::Windowed;
+            let is_windowed =
+                Mechanism::Windows.is_on() && route_of(region, reply) == Route::Windowed;
             if !(is_windowed && self.fill_from_windows(region)?) {
                 others.push(region);
             }

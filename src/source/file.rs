@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 
 use super::budget::{Budget, Charge};
 use super::direct_io;
+use super::mechanism::Mechanism;
 use super::open::open_regular;
 use super::page_cache::{Caching, PageCache, is_cached};
 use super::version::{Baseline, Stamp};
@@ -121,6 +122,12 @@ impl SourceFile {
 
     /// Starts readahead of a range that will be read in small pieces. Best effort.
     pub fn read_ahead(&self, range: Range<u64>) {
+        if Mechanism::RowReadahead.is_on() {
+            self.will_need(range);
+        }
+    }
+
+    fn will_need(&self, range: Range<u64>) {
         self.page_cache
             .record_resident(range.clone(), &self.probe());
         self.advise(range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
@@ -130,13 +137,16 @@ impl SourceFile {
     /// left to the kernel's own readahead. Best effort.
     pub(super) fn read_ahead_after(&self, range: &Range<u64>) {
         if let Some(next) = self.page_cache.readahead(range) {
-            self.read_ahead(next);
+            self.will_need(next);
         }
     }
 
     /// Releases from the page cache what `bytes` delivered out of a range complete: the kernel keeps the reply under the
     /// mount's own name. Best effort.
     pub(super) fn release(&self, range: Range<u64>, bytes: u64) {
+        if !Mechanism::Release.is_on() {
+            return;
+        }
         let probe = self.probe();
         for window in self.page_cache.record_delivered(range, bytes, &probe) {
             self.advise(window, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -162,7 +172,9 @@ impl SourceFile {
             self.handle()
                 .is_ok_and(|file| direct_io::is_supported(&file))
         };
-        !self.page_cache.is_buffered_only() && *self.is_direct.get_or_init(is_supported)
+        Mechanism::DirectIo.is_on()
+            && !self.page_cache.is_buffered_only()
+            && *self.is_direct.get_or_init(is_supported)
     }
 
     /// Returns whether some of a range was in the page cache when it was first read.
@@ -236,7 +248,9 @@ impl SourceFile {
     fn timed<T>(&self, bytes: u64, read: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let value = read();
-        self.page_cache.record_pace(bytes, start.elapsed());
+        if Mechanism::Pace.is_on() {
+            self.page_cache.record_pace(bytes, start.elapsed());
+        }
         value
     }
 

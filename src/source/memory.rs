@@ -6,6 +6,8 @@ use std::mem::take;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::mechanism::Mechanism;
+
 /// Bytes of free buffers that a mount keeps: what sixteen threads hold at once.
 const KEPT: usize = 32 << 20;
 
@@ -62,7 +64,7 @@ impl Drop for Memory {
         let bytes = take(&mut self.bytes);
         let mut free = self.home.free();
         let held: usize = free.iter().map(Vec::len).sum();
-        if !bytes.is_empty() && held + bytes.len() <= KEPT {
+        if !bytes.is_empty() && Mechanism::Spare.is_on() && held + bytes.len() <= KEPT {
             free.push(bytes);
         }
     }

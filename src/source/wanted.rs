@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::uio::preadv;
 
 use super::file::SourceFile;
+use super::mechanism::Mechanism;
 use super::route::LONG;
 
 /// A range of a file, and the memory that its bytes fill.
@@ -46,7 +47,8 @@ impl Wanted<'_, '_> {
 
     /// Returns whether `next` lies so close behind that the gap is read along.
     pub(super) fn is_close_to(&self, next: &Self) -> bool {
-        self.gap_to(next).is_some_and(|gap| gap <= GAP)
+        let longest = if Mechanism::Gaps.is_on() { GAP } else { 0 };
+        self.gap_to(next).is_some_and(|gap| gap <= longest)
     }
 
     /// Returns whether both are delivered in about the same parts.
