@@ -2,6 +2,7 @@
 
 mod checksums;
 mod fingerprint;
+mod options;
 mod pieces;
 mod runs;
 mod share;
@@ -9,7 +10,6 @@ mod staging;
 mod sums;
 mod target;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,34 +18,12 @@ use crate::output::VirtualFile;
 use crate::parallel;
 use crate::tree::Tree;
 
+pub use options::{Options, Progress, Step};
 use pieces::{Piece, Range};
 use staging::Staging;
 use target::Target;
 
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    pub threads: NonZeroUsize,
-    /// Whether `SHA256SUMS` is written beside the files.
-    pub checksum: bool,
-    /// Whether files may share the blocks of the source. Their headers are then longer.
-    pub reflink: bool,
-}
-
-/// What of an export is going on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    Copy,
-    Sum,
-}
-
-/// Who wants to know how far an export is. Called from several threads.
-pub trait Progress: Sync {
-    /// `done` of `total` bytes need no work any more.
-    fn begin(&self, step: Step, total: u64, done: u64);
-    fn advance(&self, bytes: u64);
-}
-
-/// What was done.
+/// The result of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exported {
     pub files: usize,
@@ -89,7 +67,7 @@ pub fn export(
     Ok(plan.exported)
 }
 
-/// What is to be written, and what is on disk already.
+/// Pieces that are to be written, and those on disk already.
 struct Plan {
     done: Vec<Piece>,
     rest: Vec<Piece>,

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use fuser::{Errno, FileAttr, INodeNo, OpenAccMode, OpenFlags, ReplyOpen};
@@ -25,12 +24,9 @@ pub use run::{Open, RunTree};
 use crate::output::VirtualFile;
 use crate::read::{ReadFile, Reply};
 use crate::source::Caching;
-use errors::ErrorLog;
+use errors::{Answer, ErrorLog, caught};
 use passthrough::{Backing, Passthrough};
 use waiting::Waiting;
-
-/// The answer of a handler.
-type Answer<T> = std::result::Result<T, Errno>;
 
 /// The mounted filesystem.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ struct Shared {
     errors: ErrorLog,
     counters: Arc<Counters>,
     passthrough: Passthrough,
-    waiting: Waiting,
+    waiting: Arc<Waiting>,
 }
 
 impl CheckpointFs {
@@ -61,7 +57,7 @@ impl CheckpointFs {
             reader,
             errors: ErrorLog::default(),
             passthrough: Passthrough::new(passthrough),
-            waiting: Waiting::default(),
+            waiting: Arc::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -80,11 +76,6 @@ impl CheckpointFs {
     pub fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
     }
-}
-
-/// Runs `act`, and turns a panic into an error.
-fn caught<T>(act: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(act)).ok()
 }
 
 impl Shared {

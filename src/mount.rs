@@ -1,10 +1,10 @@
 //! A view mounted on a directory: what must hold before, the session that serves it, and how it ends.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
+mod detach;
+mod options;
 mod others;
 mod point;
 mod read_ahead;
@@ -14,52 +14,19 @@ mod signals;
 mod status;
 mod unmount;
 
+pub use detach::When;
+pub use options::Options;
 pub use point::{check_source, clear_dead};
 pub use requirements::affordable_cache;
 pub use session::Mounted;
 pub use signals::{StopSignals, is_ignored};
 pub use status::{Mount, mounts, view_points};
-pub use unmount::{When, unmount};
+pub use unmount::unmount;
 
 use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::fs::{CheckpointFs, Inodes, Open, RunTree, Tree};
 use crate::output::VirtualFile;
-use crate::read::{ReadFile, Reader};
-
-/// Options of a mount.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The checkpoint or the run: shown as the mount's device, and kept apart from the mount point.
-    pub source: PathBuf,
-    /// Whether other users may read what all source files and the directories above them let them read.
-    pub allow_other: bool,
-    /// Threads that answer requests; without a number as many as cores, 8 to 16.
-    pub threads: Option<NonZeroUsize>,
-    /// Whether the kernel may read files that equal one source file by itself.
-    pub passthrough: bool,
-    /// Produces the bytes, and owns the caches of the mount.
-    pub reader: Arc<dyn ReadFile>,
-}
-
-impl Options {
-    pub fn new(source: impl Into<PathBuf>) -> Self {
-        Self {
-            source: source.into(),
-            allow_other: false,
-            threads: None,
-            passthrough: false,
-            reader: Arc::new(Reader::default()),
-        }
-    }
-
-    /// More than the fewest cores: some of them wait for the disk.
-    fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-        self.threads
-            .map_or_else(|| cores().clamp(8, 16), NonZeroUsize::get)
-    }
-}
 
 /// The canonical path of `mount_point` where nothing stands against a mount on it: neither there nor in the system.
 pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {

@@ -9,26 +9,27 @@ mod item;
 mod npy;
 mod pickle;
 mod shards;
+mod sources;
 mod torch;
 mod torch_archive;
 mod zip;
 
 use std::path::Path;
-use std::sync::Arc;
-
-use foldhash::{HashSet, HashSetExt};
 
 use crate::mapping::MappedTensor;
 use crate::source::SourceFile;
-use crate::tensor::Tensor;
 
 pub use dcp::{CHUNK_SIZE, Dcp, dcp_files};
-pub use file::{Attributes, Frame, Framed, Piece, Pieces, Segment, VISIBLE_MODE, VirtualFile};
+pub use file::{
+    Attributes, Frame, Framed, Piece, Pieces, Segment, VISIBLE_MODE, VirtualFile, inline_file,
+    source_file,
+};
 pub use file_ranges::{FileRange, file_ranges};
 pub use header::lengthened;
 pub use index::python_json;
 pub use item::{Content, Item};
 pub use npy::npy_files;
+pub use sources::sources;
 pub use torch::{torch_file, torch_shards};
 pub use zip::Checksum;
 
@@ -124,36 +125,6 @@ fn unit_sizes(tensors: &[MappedTensor], units: &[usize]) -> Vec<shards::Weight> 
         sizes[*unit].entry += header::entry_bound(tensor);
     }
     sizes
-}
-
-/// A file that the mount makes itself.
-pub fn inline_file(path: &str, bytes: Vec<u8>, attributes: Option<Attributes>) -> VirtualFile {
-    let attributes = attributes.unwrap_or_default();
-    VirtualFile::new(path, attributes, vec![Segment::Inline(bytes.into())])
-}
-
-/// A source file under `path`, as it is.
-pub fn source_file(path: &str, file: Arc<SourceFile>) -> VirtualFile {
-    let attributes = Attributes::of([&*file]).unwrap_or_default();
-    VirtualFile::new(path, attributes, vec![Segment::Source(file)])
-}
-
-/// The files that hold the tensors' bytes, each once.
-pub fn sources<'a>(tensors: impl IntoIterator<Item = &'a MappedTensor>) -> Vec<&'a SourceFile> {
-    sources_of(tensors.into_iter().map(|mapped| &mapped.tensor))
-}
-
-fn sources_of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<&'a SourceFile> {
-    let mut files: Vec<&SourceFile> = Vec::new();
-    let mut seen = HashSet::new();
-    for tensor in tensors {
-        tensor.each_stored(&mut |stored| {
-            if seen.insert(Arc::as_ptr(stored.file())) {
-                files.push(stored.file());
-            }
-        });
-    }
-    files
 }
 
 fn shard_name(naming: Naming, number: usize, count: usize) -> String {

@@ -13,6 +13,7 @@ mod descriptors;
 mod direct_io;
 mod fetcher;
 mod file;
+mod mechanism;
 mod memory;
 mod open;
 mod pace;

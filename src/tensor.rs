@@ -3,8 +3,10 @@
 mod computed;
 mod cover;
 mod dtype;
+mod kernel;
 mod named;
 mod nest;
+mod node;
 mod provenance;
 mod region;
 mod reshape;
@@ -14,11 +16,11 @@ mod stored;
 mod tiling;
 mod view;
 
-pub use computed::{BLOCK, Code, Global, Kernel, LowRank, Scaled, Zero};
 pub use dtype::Dtype;
+pub use kernel::{BLOCK, Code, Global, Kernel, LowRank, Scaled, Zero};
 pub use named::SourceTensor;
 pub use nest::{Loop, Nest, each_offset};
+pub use node::{Identity, Tensor, Tile};
 pub use runs::{ComputedBox, Part, nests, pieces, pieces_of_box};
 pub use shape::{Dims, MAX_RANK, Shape};
 pub use stored::{Locate, Stored, Strides, contiguous};
-pub use view::{Identity, Tensor, Tile};

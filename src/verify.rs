@@ -1,94 +1,25 @@
 //! Everything read once: what a mount does not look at until someone reads it, and what differs from another directory.
 
 mod compare;
+mod finding;
+mod reading;
 mod sums;
 mod values;
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroUsize;
-
-use serde::Serialize;
 
 use crate::error::Result;
 use crate::mapping::MappedTensor;
 use crate::output::VirtualFile;
 use crate::parallel;
-use crate::read::Reader;
 use crate::tensor::Tensor;
 
-pub use compare::Difference;
+pub use finding::{Difference, Finding, Outcome};
+pub use reading::Reading;
 pub use sums::sources;
 pub use values::{NonFinite, Number};
 
-/// Bytes read at a time.
-const BLOCK: u64 = 4 << 20;
-
-/// Reads a range of a virtual file.
-pub struct Reading<'a> {
-    pub reader: Reader,
-    pub threads: NonZeroUsize,
-    /// Whether NaN and infinite values are counted.
-    pub counts: bool,
-    /// Told of bytes read, from several threads.
-    pub progress: &'a (dyn Fn(u64) + Sync),
-}
-
-/// The outcome for one tensor or one file.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum Outcome {
-    /// All bytes could be read.
-    Read {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        values: Option<NonFinite>,
-    },
-    /// Both sides have the same type, shape and bytes.
-    Equal,
-    Different(Difference),
-    /// The other directory has it, the view does not.
-    Missing,
-    /// The view has it, the other directory does not.
-    Extra,
-    Failed {
-        reason: String,
-    },
-}
-
-/// An outcome and its subject.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finding {
-    pub name: String,
-    #[serde(flatten)]
-    pub outcome: Outcome,
-    /// The laws that the elements of a computed tensor follow, innermost first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub laws: Vec<&'static str>,
-}
-
-impl Finding {
-    fn new(name: &str, outcome: Result<Outcome>) -> Self {
-        let failed = |error: crate::error::Error| Outcome::Failed {
-            reason: error.to_string(),
-        };
-        Self {
-            name: name.to_owned(),
-            outcome: outcome.unwrap_or_else(failed),
-            laws: Vec::new(),
-        }
-    }
-
-    fn of(mapped: &MappedTensor, outcome: Result<Outcome>) -> Self {
-        Self {
-            laws: mapped.tensor.laws(),
-            ..Self::new(&mapped.name, outcome)
-        }
-    }
-
-    /// Whether nothing stands against it.
-    pub fn is_good(&self) -> bool {
-        matches!(self.outcome, Outcome::Read { .. } | Outcome::Equal)
-    }
-}
+use reading::each_block;
 
 /// Reads every tensor.
 pub fn tensors(tensors: &[MappedTensor], reading: &Reading<'_>) -> Vec<Finding> {
@@ -164,13 +95,4 @@ fn read(tensor: &Tensor, reading: &Reading<'_>) -> Result<Outcome> {
         Ok(())
     })?;
     Ok(Outcome::Read { values })
-}
-
-/// Calls `fill` with the offset of each block and the room for its bytes.
-fn each_block(bytes: u64, fill: &mut dyn FnMut(u64, &mut [u8]) -> Result<()>) -> Result<()> {
-    let mut block = vec![0; BLOCK.min(bytes) as usize];
-    for start in (0..bytes).step_by(BLOCK as usize) {
-        fill(start, &mut block[..BLOCK.min(bytes - start) as usize])?;
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::fcntl::OFlag;
 
-use super::Options;
+use super::options::Options;
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::output::{Checksum, VirtualFile};

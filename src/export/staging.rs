@@ -11,12 +11,13 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::geteuid;
 
 use super::fingerprint::{Fingerprint, Match};
+use super::options::Progress;
 use super::pieces::Piece;
 use super::target::Target;
-use super::{Progress, parallel};
 use crate::destination::Directory;
 use crate::error::{Error, Result};
 use crate::output::VirtualFile;
+use crate::parallel;
 use crate::read::Reader;
 
 /// Bytes read and written at a time.
@@ -376,7 +377,7 @@ mod tests {
         };
         struct Silent;
         impl Progress for Silent {
-            fn begin(&self, _: super::super::Step, _: u64, _: u64) {}
+            fn begin(&self, _: super::super::options::Step, _: u64, _: u64) {}
             fn advance(&self, _: u64) {}
         }
         staging.write(&piece, &file, &Silent).unwrap();

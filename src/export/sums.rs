@@ -9,8 +9,8 @@ use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::hex;
+use super::options::{Progress, Step};
 use super::staging::Staging;
-use super::{Progress, Step};
 use crate::error::{Error, Result};
 use crate::output::VirtualFile;
 use crate::parallel;

@@ -1,9 +1,12 @@
 //! Failed requests: all counted, few logged, each in one line.
 
 use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use fuser::Errno;
 
 use crate::text::one_line;
 
@@ -74,6 +77,14 @@ impl Period {
         self.suppressed += u64::from(!logged);
         (logged, suppressed)
     }
+}
+
+/// The answer of a handler.
+pub type Answer<T> = std::result::Result<T, Errno>;
+
+/// Runs `act`, and turns a panic into an error.
+pub fn caught<T>(act: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(act)).ok()
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answer, Errno};
+use fuser::Errno;
+
+use super::errors::Answer;
 use crate::output::VirtualFile;
 use crate::tree::{Entry, Stat, Tree, Usage};
 

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 use fuser::*;
 
 use super::inodes::FOREVER;
-use super::waiting::Waiting;
 use super::{CheckpointFs, Entry, Shared, attributes};
 use crate::source::Caching;
 use crate::tree;
@@ -69,7 +68,9 @@ impl CheckpointFs {
         let Some(checkpoint) = self.shared.inodes.unopened(inode.0) else {
             return answer(&self.shared);
         };
-        if let Err(error) = Waiting::add(&self.shared, checkpoint, Box::new(answer)) {
+        let shared = self.shared.clone();
+        let request = Box::new(move || answer(&shared));
+        if let Err(error) = self.shared.waiting.add(checkpoint, request) {
             self.shared.errors.record(error);
         }
     }

@@ -1,5 +1,6 @@
 //! A run as a directory: a directory for each save that has ended, opened on the first look, and a link to the latest.
 
+mod number;
 mod slot;
 mod slots;
 
@@ -8,20 +9,22 @@ use std::fmt::{self, Debug, Formatter};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Errno, ErrorLog, Inodes};
+use fuser::Errno;
+
+use super::errors::{Answer, ErrorLog};
+use super::inodes::{FOREVER, Inodes};
 use crate::access;
 use crate::checkpoint::{LATEST, Run, Save};
 use crate::error::Result;
 use crate::output::{Attributes, VirtualFile};
 use crate::tree::{Entry, Kind, ROOT, Stat, Tree, Usage};
-use slot::Slot;
-use slots::{Slots, inode_in, split};
-
-/// How the files of one checkpoint are made.
-pub type Open = dyn Fn(&Path) -> Result<Vec<VirtualFile>> + Send + Sync;
+use number::split;
+pub use slot::Open;
+use slot::{Slot, lock};
+use slots::Slots;
 
 /// How old an answer about the run itself may be.
 const FRESH: Duration = Duration::from_secs(1);
@@ -292,7 +295,7 @@ impl Inodes for RunTree {
     fn lasts(&self, inode: u64) -> Duration {
         match split(inode) {
             (TOP, _) | (_, ROOT) => FRESH,
-            _ => super::inodes::FOREVER,
+            _ => FOREVER,
         }
     }
 
@@ -322,8 +325,4 @@ impl Inodes for RunTree {
     fn forget(&self, inode: u64, times: u64) {
         self.slots().forget(split(inode).0, times);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,13 +7,13 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::{Shared, caught};
+use super::errors::caught;
 
 /// Checkpoints that are opened at the same time.
 const THREADS: usize = 16;
 
 /// A request that waits for the checkpoint to be open; the first one opens it. Dropped, it answers EIO.
-pub type Request = Box<dyn FnOnce(&Shared) + Send>;
+pub type Request = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 pub struct Waiting(Mutex<Queues>);
@@ -46,21 +46,19 @@ impl Waiting {
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub fn add(shared: &Arc<Shared>, checkpoint: u32, request: Request) -> io::Result<()> {
-        if !shared.waiting.queues().add(checkpoint, request) {
+    pub fn add(self: &Arc<Self>, checkpoint: u32, request: Request) -> io::Result<()> {
+        if !self.queues().add(checkpoint, request) {
             return Ok(());
         }
-        let worker = shared.clone();
-        let started = thread::Builder::new().spawn(move || worker.waiting.work(&worker));
-        started
-            .map(drop)
-            .inspect_err(|_| shared.waiting.queues().give_up())
+        let worker = self.clone();
+        let started = thread::Builder::new().spawn(move || worker.work());
+        started.map(drop).inspect_err(|_| self.queues().give_up())
     }
 
-    fn work(&self, shared: &Shared) {
+    fn work(&self) {
         while let Some(checkpoint) = self.turn() {
             while let Some(request) = self.request(checkpoint) {
-                caught(|| request(shared));
+                caught(request);
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::unmount::{When, detach};
+use super::detach::{When, detach};
 use crate::error::{Error, Result};
 use crate::mountinfo;
 use crate::text::quoted;

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 
+use super::detach::{When, detach, detach_soon};
+use super::options::Options;
 use super::point::is_served;
-use super::signals::StopSignals;
-use super::unmount::{When, detach, detach_soon};
-use super::{Options, read_ahead, requirements};
+use super::signals::{Event, StopSignals};
+use super::{read_ahead, requirements};
 use crate::error::{Error, Result};
 use crate::fs::{CheckpointFs, Counters};
 use crate::mountinfo::{self, Identity, NAME_PREFIX};
@@ -25,16 +26,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Most bytes of a request. A direct read of 1 MiB becomes two, which two threads answer at once, and a reply stays in its
 /// processor's cache. Shorter ones come to the source so out of order that it is not read ahead.
 const MOST: usize = 512 << 10;
-
-/// What happens to a mounted view.
-#[derive(Debug)]
-pub enum Event {
-    Signal,
-    /// Someone wants to know what was done so far.
-    Question,
-    /// Unmounted, by whomever, and the last reader gone.
-    Ended,
-}
 
 /// Says so when the kernel's connection has ended.
 #[derive(Debug)]

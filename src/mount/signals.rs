@@ -7,8 +7,17 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use super::session::Event;
 use crate::error::{Error, Result};
+
+/// An event of a mounted view.
+#[derive(Debug)]
+pub enum Event {
+    Signal,
+    /// Someone wants to know what was done so far.
+    Question,
+    /// Unmounted, by whomever, and the last reader gone.
+    Ended,
+}
 
 /// SIGINT, SIGTERM, SIGHUP and SIGUSR1, which from here on no longer kill the process but wait to be acted on. To be taken before
 /// the mount: a signal in between would leave the mount behind.

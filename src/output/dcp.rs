@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::file::{Attributes, Frame, Framed, Segment, VirtualFile};
 use super::item::{Content, Item};
-use super::sources_of;
+use super::sources::sources_of;
 use chunks::{ChunkRun, Placed, file_name};
 use envelope::Envelopes;
 

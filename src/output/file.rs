@@ -297,3 +297,15 @@ impl Pieces for VirtualFile {
         Ok(())
     }
 }
+
+/// A file that the mount makes itself.
+pub fn inline_file(path: &str, bytes: Vec<u8>, attributes: Option<Attributes>) -> VirtualFile {
+    let attributes = attributes.unwrap_or_default();
+    VirtualFile::new(path, attributes, vec![Segment::Inline(bytes.into())])
+}
+
+/// A source file under `path`, as it is.
+pub fn source_file(path: &str, file: Arc<SourceFile>) -> VirtualFile {
+    let attributes = Attributes::of([&*file]).unwrap_or_default();
+    VirtualFile::new(path, attributes, vec![Segment::Source(file)])
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{Segment, VirtualFile};
+use super::file::{Segment, VirtualFile};
 
 /// A tensor's first byte in a file of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! A `.npy` file for each tensor, as `numpy.save` writes it (numpy 2.4, `lib/format.py`), under the path of its module.
 
-use super::{Attributes, Segment, VirtualFile, sources};
+use super::file::{Attributes, Segment, VirtualFile};
+use super::sources::sources;
 use crate::mapping::MappedTensor;
 use crate::tensor::{Dtype, Tensor};
 

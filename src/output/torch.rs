@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::file::{Attributes, Segment, VirtualFile};
+use super::file::{Attributes, Segment, VirtualFile, inline_file};
+use super::index;
 use super::item::{Content, Item};
 use super::pickle::Pickle;
 use super::shards::{self, Weight};
+use super::sources::sources_of;
 use super::torch_archive::{self, write_tensor};
-use super::{index, inline_file, sources_of};
 
 /// One archive of all items, in the entry `root` of its dictionary where that is not empty.
 pub fn torch_file(path: &str, items: &[Item], root: &str) -> VirtualFile {

@@ -3,7 +3,6 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::compute::{e4m3, e8m0};
 use crate::tensor::Dtype;
 
 /// Elements converted at a time, so that both sides stay in the first-level cache.
@@ -66,6 +65,29 @@ pub(super) fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
     }
 }
 
+/// A number of F8_E4M3 (no infinity, one NaN of each sign).
+pub(super) fn e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (byte >> 3 & 15, f32::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-9),
+        _ => (8.0 + mantissa) * 2f32.powi(i32::from(exponent) - 10),
+    };
+    match byte & 0x80 {
+        0 => magnitude,
+        _ => -magnitude,
+    }
+}
+
+/// A power of two (F8_E8M0): 2^(byte - 127), the last a NaN.
+pub(super) fn e8m0(byte: u8) -> f32 {
+    match byte {
+        0 => f32::from_bits(0x0040_0000),
+        255 => f32::NAN,
+        _ => f32::from_bits(u32::from(byte) << 23),
+    }
+}
+
 /// Floats as little-endian elements of a type that a cast may give.
 pub(super) fn narrow(to: Dtype, floats: &[f32], target: &mut [u8]) {
     match to {
@@ -119,5 +141,27 @@ mod tests {
         }
         assert_eq!(to_bf16(3.4e38), bf16::INFINITY.to_bits());
         assert_eq!(to_bf16(1.003_906_2), bf16::ONE.to_bits());
+    }
+
+    #[test]
+    fn eight_bit_floats_are_those_of_the_half_crate_where_both_have_them() {
+        // E4M3 is a half float with one exponent bit and seven mantissa bits fewer.
+        for byte in 0..=255u8 {
+            let bits = (u16::from(byte) & 0x80) << 8 | (u16::from(byte) & 0x7f) << 7;
+            let expected = f16::from_bits(bits).to_f32() * 256.0;
+            match byte & 0x7f {
+                0x7f => assert!(e4m3(byte).is_nan()),
+                _ => assert_eq!(e4m3(byte).to_bits(), expected.to_bits(), "{byte:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn powers_of_two_begin_below_the_normal_numbers() {
+        assert_eq!(e8m0(0), 2f32.powi(-127));
+        assert_eq!(e8m0(1), f32::MIN_POSITIVE);
+        assert_eq!(e8m0(127), 1.0);
+        assert_eq!(e8m0(254), 2f32.powi(127));
+        assert!(e8m0(255).is_nan());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::view::Tensor;
+use super::node::Tensor;
 
 /// A tensor of a checkpoint under its own name there.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! The provenance of a tensor: the stored arrays under it and the operations in between.
 
-use super::computed::Kernel;
+use super::kernel::Kernel;
+use super::node::{Expression, Tensor};
 use super::stored::Stored;
-use super::view::{Expression, Tensor};
 
 impl Tensor {
     /// Calls `visit` for every stored array under this tensor.

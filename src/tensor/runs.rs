@@ -5,14 +5,14 @@
 
 use std::ops::Range;
 
-use super::computed::Kernel;
+use super::kernel::Kernel;
 use super::nest::{Loop, Nest};
+use super::node::{Expression, Tensor, Tiling};
 use super::region::{Region, Side, Visit, flat_runs, split};
 use super::reshape::Group;
-use super::shape::Shape;
+use super::shape::{Shape, impossible, units};
 use super::stored::Stored;
-use super::tiling::{Tiling, span};
-use super::view::{Expression, Tensor, impossible, units};
+use super::tiling::span;
 use crate::error::Result;
 
 /// Calls `emit` with pieces that together are exactly the elements of `range`, in row-major order, each once.

@@ -4,6 +4,9 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+use super::dtype::Dtype;
+use crate::error::{Error, Result};
+
 /// Most dimensions of a tensor. Models have at most five; reshapes of the algebra add two or three.
 pub const MAX_RANK: usize = 8;
 
@@ -57,4 +60,30 @@ pub(super) fn row_major(dims: &[u64]) -> Dims {
         strides[i - 1] = strides[i] * dims[i].max(1);
     }
     strides
+}
+
+/// The shape in stored units.
+pub(super) fn units(dtype: Dtype, shape: &Shape) -> Result<Shape> {
+    if dtype.bytes().is_some() {
+        return Ok(shape.clone());
+    }
+    match shape.elements().checked_mul(dtype.bits()) {
+        Some(bits) if bits.is_multiple_of(8) => checked(&[bits / 8]),
+        _ => impossible(format!(
+            "shape {shape} of type {dtype} is no whole number of bytes"
+        )),
+    }
+}
+
+pub(super) fn checked(dims: &[u64]) -> Result<Shape> {
+    match Shape::new(dims) {
+        Some(shape) => Ok(shape),
+        None => impossible(format!(
+            "shape {dims:?} has too many dimensions or elements"
+        )),
+    }
+}
+
+pub(super) fn impossible<T>(reason: String) -> Result<T> {
+    Err(Error::Mapping(reason))
 }

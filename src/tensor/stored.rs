@@ -5,8 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::dtype::Dtype;
-use super::shape::{Dims, Shape, row_major};
-use super::view::units;
+use super::shape::{Dims, Shape, row_major, units};
 use crate::error::{Error, Result};
 use crate::source::SourceFile;
 

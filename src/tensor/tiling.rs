@@ -3,18 +3,9 @@
 use std::ops::Range;
 
 use super::cover::{self, Fault};
-use super::shape::Shape;
-use super::view::{Tensor, Tile, impossible};
+use super::node::{Tensor, Tile, Tiling};
+use super::shape::{Shape, impossible};
 use crate::error::Result;
-
-/// A validated cover. Along one axis the tiles are sorted, so that a read finds its first tile by bisection.
-#[derive(Debug)]
-pub(super) struct Tiling {
-    tiles: Box<[Tile]>,
-    axis: Option<usize>,
-    /// How far along the axis each tile and those before it reach.
-    reach: Box<[u64]>,
-}
 
 impl Tiling {
     pub fn new(shape: &Shape, mut tiles: Vec<Tile>) -> Result<Self> {

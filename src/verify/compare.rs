@@ -1,30 +1,10 @@
 //! Two tensors, element by element.
 
-use serde::Serialize;
-
+use super::finding::{Difference, Outcome};
+use super::reading::{BLOCK, Reading, each_block};
 use super::values::{Number, number};
-use super::{BLOCK, Outcome, Reading, each_block};
 use crate::error::Result;
 use crate::tensor::{Dtype, Tensor};
-
-/// A difference between the view's tensor and the other one.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
-pub enum Difference {
-    /// Type or shape.
-    Kind { here: String, there: String },
-    Elements {
-        count: u64,
-        /// Index of the first, and its values.
-        first: Vec<u64>,
-        here: Number,
-        there: Number,
-        /// Largest absolute difference of those that are numbers on both sides.
-        largest: Option<Number>,
-        /// Elements that are NaN on one side alone.
-        nan: u64,
-    },
-}
 
 /// The differing elements found so far.
 struct Elements {

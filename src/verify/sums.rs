@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Finding, Outcome, Reading};
+use super::finding::{Finding, Outcome};
+use super::reading::Reading;
 use crate::checkpoint::formats::torch_file;
 use crate::mapping::MappedTensor;
 use crate::parallel;

@@ -3,16 +3,20 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::{Open, inode_in, lock};
+use super::number::inode_in;
 use crate::checkpoint::{Run, Save};
 use crate::error::{Error, Result};
 use crate::output::{Attributes, VISIBLE_MODE, VirtualFile, inline_file};
 use crate::text::one_line;
 use crate::tree::{Kind, ROOT, Stat, Tree, Usage};
+
+/// Makes the files of one checkpoint.
+pub type Open = dyn Fn(&Path) -> Result<Vec<VirtualFile>> + Send + Sync;
 
 /// The one file of a checkpoint that cannot be shown.
 const ERROR: &str = "ERROR.txt";
@@ -256,4 +260,8 @@ pub fn attributes(metadata: &Metadata, mode: u32) -> Attributes {
         gid: metadata.gid(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
     }
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

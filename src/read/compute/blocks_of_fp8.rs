@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Wanted;
+use super::wanted::Wanted;
 use crate::error::Result;
 use crate::read::cast::widen;
 use crate::read::factors::Factor;
@@ -126,7 +126,7 @@ fn to_e4m3(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read::compute::scaled::e4m3;
+    use crate::read::cast::e4m3;
 
     #[test]
     fn codes_are_the_nearest_with_ties_to_even() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use multiversion::multiversion;
 
-use super::{CHUNK, Wanted, finish};
+use super::wanted::{CHUNK, Wanted, finish};
 use crate::error::Result;
 use crate::read::cast::{narrow, widen};
 use crate::read::factors::Factor;

@@ -5,8 +5,8 @@ use std::fs;
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::scaled::{e4m3, e8m0};
 use crate::read::Reader;
+use crate::read::cast::{e4m3, e8m0};
 use crate::source::SourceFile;
 use crate::tensor::{
     BLOCK, Code, Dtype, Global, Kernel, LowRank, Scaled, Shape, Tensor, Zero, contiguous,

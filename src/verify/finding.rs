@@ -1,0 +1,83 @@
+//! The outcome of each tensor and file.
+
+use serde::Serialize;
+
+use super::values::{NonFinite, Number};
+use crate::error::{Error, Result};
+use crate::mapping::MappedTensor;
+
+/// A difference between the view's tensor and the other one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Difference {
+    /// Type or shape.
+    Kind { here: String, there: String },
+    Elements {
+        count: u64,
+        /// Index of the first, and its values.
+        first: Vec<u64>,
+        here: Number,
+        there: Number,
+        /// Largest absolute difference of those that are numbers on both sides.
+        largest: Option<Number>,
+        /// Elements that are NaN on one side alone.
+        nan: u64,
+    },
+}
+
+/// The outcome for one tensor or one file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Outcome {
+    /// All bytes could be read.
+    Read {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        values: Option<NonFinite>,
+    },
+    /// Both sides have the same type, shape and bytes.
+    Equal,
+    Different(Difference),
+    /// The other directory has it, the view does not.
+    Missing,
+    /// The view has it, the other directory does not.
+    Extra,
+    Failed {
+        reason: String,
+    },
+}
+
+/// An outcome and its subject.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    pub name: String,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// The laws that the elements of a computed tensor follow, innermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub laws: Vec<&'static str>,
+}
+
+impl Finding {
+    pub(super) fn new(name: &str, outcome: Result<Outcome>) -> Self {
+        let failed = |error: Error| Outcome::Failed {
+            reason: error.to_string(),
+        };
+        Self {
+            name: name.to_owned(),
+            outcome: outcome.unwrap_or_else(failed),
+            laws: Vec::new(),
+        }
+    }
+
+    pub(super) fn of(mapped: &MappedTensor, outcome: Result<Outcome>) -> Self {
+        Self {
+            laws: mapped.tensor.laws(),
+            ..Self::new(&mapped.name, outcome)
+        }
+    }
+
+    /// Whether nothing stands against it.
+    pub fn is_good(&self) -> bool {
+        matches!(self.outcome, Outcome::Read { .. } | Outcome::Equal)
+    }
+}
