@@ -1,0 +1,67 @@
+//! State belongs to a mount, never to the process: tests run in parallel without locks, and two mounts share nothing.
+
+use super::sources;
+
+/// Statics that change, or that are made on first use, each with the reason why it may.
+const ALLOWED: [(&str, &str); 2] = [
+    (
+        "checkpoint/formats/torch_file/pickle/globals.rs: static STANDARD_LIBRARY",
+        "a constant of the program, as a set",
+    ),
+    (
+        "mapping/table.rs: static TABLE",
+        "the tables of the program, parsed once",
+    ),
+];
+
+/// The words of a type whose value can change behind a shared reference.
+const CHANGING: [&str; 9] = [
+    "Atomic",
+    "Cell<",
+    "Lock<",
+    "Mutex",
+    "Once",
+    "Queue",
+    "thread_local",
+    "mut ",
+    "Condvar",
+];
+
+/// Returns the statics in a text whose values can change.
+fn changing(text: &str) -> Vec<String> {
+    let statics = text.split('\n').map(str::trim).filter(|line| {
+        let line = line
+            .trim_start_matches("pub ")
+            .trim_start_matches("pub(super) ");
+        line.starts_with("static ") || line.starts_with("thread_local!")
+    });
+    let changes = statics.filter(|line| CHANGING.iter().any(|word| line.contains(word)));
+    let name = |line: &str| line.split(':').next().unwrap_or(line).to_owned();
+    changes.map(name).collect()
+}
+
+#[test]
+fn no_static_holds_state() {
+    let mut found: Vec<String> = Vec::new();
+    for (name, text) in sources() {
+        let statics = changing(&text).into_iter();
+        found.extend(statics.map(|line| format!("{name}: {line}")));
+    }
+    found.sort();
+    let allowed = ALLOWED.map(|(line, _)| line);
+    assert_eq!(found, allowed, "caches and counters belong to the mount");
+}
+
+#[test]
+fn statics_that_change_are_recognised() {
+    for line in [
+        "static NEXT: AtomicU64 = AtomicU64::new(0);",
+        "    static POOL: LazyLock<Pool> = LazyLock::new(Pool::new);",
+        "pub static CACHE: Mutex<Cache> = Mutex::new(Cache::new());",
+        "thread_local! {",
+        "static mut COUNT: u32 = 0;",
+    ] {
+        assert_eq!(changing(line).len(), 1, "{line}");
+    }
+    assert!(changing("static EMBEDDED: Dir = include_dir!(\"tables\");").is_empty());
+}
