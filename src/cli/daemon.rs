@@ -110,7 +110,7 @@ fn is_inherited(number: RawFd) -> bool {
 }
 
 fn replace(descriptor: RawFd, by: &File) -> io::Result<()> {
-    // SAFETY: dup2 onto a standard descriptor, which nobody owns as a File, keeps every other one as it is.
+    // SAFETY: dup2 onto a standard descriptor, which no File owns, keeps every other one as it is.
     match unsafe { libc::dup2(by.as_raw_fd(), descriptor) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! What the tree knows of a file, as FUSE says it.
+//! Attributes of the tree's files in FUSE's form.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

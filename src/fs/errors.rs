@@ -14,7 +14,7 @@ use crate::text::one_line;
 const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// What is logged and counted of failed requests.
+/// The log and the count of failed requests.
 #[derive(Debug, Default)]
 pub struct ErrorLog {
     total: AtomicU64,

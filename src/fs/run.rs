@@ -35,7 +35,7 @@ const TOP: u32 = 0;
 /// Inode of the link.
 const LINK: u64 = 2;
 
-/// What stands before the slots in a listing: `.`, `..` and the link.
+/// Entries before the slots in a listing: `.`, `..` and the link.
 const FIRST: u64 = 3;
 
 /// Saves that stay open though no reader has a file of them open.

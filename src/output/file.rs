@@ -151,7 +151,7 @@ pub struct Attributes {
     pub modified: (i64, i64),
 }
 
-/// What a file of the view keeps of its source's mode. The owner's write bit is that of a copy: without it, its owner could
+/// Permission bits that a file of the view takes from its source. The owner's write bit is that of a copy: without it, its owner could
 /// neither edit nor remove one. The mount itself is read-only.
 pub const VISIBLE_MODE: u32 = 0o644;
 

@@ -22,7 +22,7 @@ pub struct Item {
 #[derive(Debug, Clone)]
 pub enum Content {
     Tensor(Tensor),
-    /// What readers want and the source does not have.
+    /// Elements that readers want and the source does not have.
     Zeros(Dtype, Shape),
 }
 

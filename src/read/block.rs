@@ -38,7 +38,7 @@ pub(super) struct Block {
     row: u64,
     part: u64,
     slabs: Box<[Slab]>,
-    /// Memory for whole slabs from blocks that nobody needs any more: pages that were touched before cost nothing.
+    /// Memory for whole slabs from blocks that are no longer needed: pages that were touched before cost nothing.
     spare: Mutex<Vec<Vec<u8>>>,
 }
 

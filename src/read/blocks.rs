@@ -175,7 +175,7 @@ impl Cache {
         (is_begun && is_single_reader).then_some(range.end)
     }
 
-    /// A block that nobody asked for yet, unless it is there or there is no room.
+    /// A block before it is first asked for, unless it is there or there is no room.
     fn ahead(&mut self, tensor: &Tensor, offset: u64) -> Option<Arc<Block>> {
         if self.entries.iter().any(|entry| entry.is_of(tensor, offset)) {
             return None;
@@ -195,7 +195,7 @@ impl Cache {
         Ok(Some(Entry::new(block.in_memory_of(gone))))
     }
 
-    /// What blocks that are in use leave.
+    /// Bytes of the limit that blocks in use leave.
     fn room(&self) -> u64 {
         let taken: u64 = self.in_use().map(|entry| entry.block.cost()).sum();
         let taken = taken + self.taken.load(Ordering::Relaxed);

@@ -152,7 +152,7 @@ impl Drop for Charge {
     }
 }
 
-/// What so small a part is charged for is mostly in the heap already.
+/// Smaller charges are not probed: their memory is mostly in the heap already.
 const PROBED: u64 = 256 << 10;
 
 const REMEDY: &str = "pass a larger --metadata-memory, or take a save with less metadata";

@@ -36,7 +36,7 @@ impl Stamp {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// What makes the bytes of `now` doubtful, if anything does. Unlinking, renaming over and chmod keep the bytes.
+    /// Returns why the bytes of `now` are doubtful, if they are. Unlinking, renaming over and chmod keep the bytes.
     fn difference(&self, now: &Self) -> Option<String> {
         if self.size != now.size {
             Some(format!("size {} was {}", now.size, self.size))

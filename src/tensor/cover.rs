@@ -65,7 +65,7 @@ pub(super) fn check(count: usize, rank: usize, spans: Spans<'_>) -> Result<(), F
 }
 
 impl Sweep<'_> {
-    /// What is left of the weights at the first point where they do not cancel; `point` is that one.
+    /// Returns the rest of the weights at the first point where they do not cancel; `point` is that one.
     fn first_left(&mut self, faces: Vec<Face>) -> Option<i64> {
         let depth = self.point.len();
         let faces = self.cancelled(faces);

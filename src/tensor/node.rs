@@ -13,12 +13,12 @@ use super::stored::{Stored, unit_bytes};
 #[derive(Debug, Clone)]
 pub struct Tensor(Arc<Node>);
 
-/// Which tensor something is of. It does not keep the tensor, nor its files open; no later tensor has the same.
+/// The identity of a tensor. It does not keep the tensor, nor its files open; no later tensor has the same.
 #[derive(Debug, Clone)]
 pub struct Identity(Weak<Node>);
 
 impl Identity {
-    /// Whether nobody has the tensor any more.
+    /// Returns whether the tensor has been dropped.
     pub fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
     }
@@ -105,7 +105,7 @@ impl Tensor {
         unit_bytes(self.0.dtype)
     }
 
-    /// What tells this tensor from every other; equal for clones.
+    /// Returns the tensor's identity, equal for clones alone.
     pub fn identity(&self) -> Identity {
         Identity(Arc::downgrade(&self.0))
     }

@@ -124,7 +124,10 @@ impl House {
         for word in code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
             let first = word.split("::").next().unwrap();
             let child = [module.as_slice(), &[first.to_owned()]].concat();
-            if word.contains("::") && (first == "super" || self.0.contains_key(&child)) {
+            if word.contains("::")
+                && !word.ends_with("::")
+                && (first == "super" || self.0.contains_key(&child))
+            {
                 paths.push(word.to_owned());
             }
         }
