@@ -12,6 +12,7 @@ const LATER: &[&str] = &[
     "checkpoint/formats/torch_file/distributed",
     "checkpoint/formats/torch_file/pickle",
     "checkpoint/formats/torch_file/pickle/machine",
+    "cli",
     "mapping/apply",
     "mapping/contradiction",
     "view",
