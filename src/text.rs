@@ -1,9 +1,13 @@
 //! Text for terminals and logs: names in a checkpoint are not to be trusted.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Bytes of a parser's message that are kept.
+const BEGINNING: usize = 500;
 
 /// Half of the characters that a line may have: more than the longest path, and the longest name of a tensor.
 const HALF_LINE: usize = 5000;
@@ -69,6 +73,35 @@ fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// The beginning of a parser's message, which may quote a value of a hundred megabytes whole.
+pub fn beginning(message: &dyn Display) -> String {
+    let mut beginning = Beginning(String::new());
+    match write!(beginning, "{message}") {
+        Ok(()) => beginning.0,
+        // The rest was not written.
+        Err(_) => beginning.0 + "...",
+    }
+}
+
+struct Beginning(String);
+
+impl Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = BEGINNING.saturating_sub(self.0.len());
+        match text.get(..room) {
+            Some(part) if part.len() < text.len() => {
+                self.0 += part;
+                Err(fmt::Error)
+            }
+            None if text.len() > room => Err(fmt::Error),
+            _ => {
+                self.0 += text;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Control characters, those that reorder or split the text around them, and invisible ones.
 pub fn steers(char: char) -> bool {
     char.is_control()
@@ -114,6 +147,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn long_messages_are_cut() {
+        assert_eq!(beginning(&"short"), "short");
+        let long = "\u{e9}".repeat(BEGINNING);
+        let cut = beginning(&long);
+        assert!(cut.len() <= BEGINNING + 3 && cut.ends_with("..."), "{cut}");
+        let exact = "x".repeat(BEGINNING);
+        assert_eq!(beginning(&exact), exact);
+    }
 
     #[test]
     fn times_are_written_as_dates() {

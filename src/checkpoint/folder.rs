@@ -18,6 +18,9 @@ const JSON_LIMIT: u64 = 4 << 20;
 /// Memory that each byte of parameters may take as a value: an array of digits has one for every two.
 const JSON_COST: u64 = 40;
 
+/// Copies that a parser makes of a string: in its buffer, which doubles, and quoted in the message that refuses it.
+const STRING_COST: u64 = 6;
+
 /// Memory that each quote of an index may take: an entry has four of them, and two strings in a vector that doubles.
 const QUOTE_COST: u64 = 50;
 
@@ -32,6 +35,22 @@ pub struct Folder {
     /// In a Hugging Face cache, where the links of `snapshots/REVISION` lead: `blobs` of the same repository.
     blobs: Option<PathBuf>,
     budget: Budget,
+}
+
+/// Bounds the memory that a document of strings takes while it is read.
+pub fn cost_of_strings(json: &[u8]) -> u64 {
+    let quotes = json.iter().filter(|byte| **byte == b'"').count() as u64;
+    2 * json.len() as u64 + QUOTE_COST * quotes + cost_of_longest(json)
+}
+
+/// Bounds the memory that a parser takes for the longest string of a document.
+pub fn cost_of_longest(json: &[u8]) -> u64 {
+    let strings = json.split(|byte| *byte == b'"');
+    let longest = strings.map(<[u8]>::len).max().unwrap_or(0);
+    match longest as u64 {
+        short @ ..4096 => short,
+        long => STRING_COST * long,
+    }
 }
 
 impl Folder {
@@ -168,11 +187,7 @@ impl Folder {
 
     /// The document in a file that has at most `limit` bytes, made of strings alone.
     pub fn json_of_strings<T: DeserializeOwned>(&self, relative: &str, limit: u64) -> Result<T> {
-        let cost = |bytes: &[u8]| {
-            let quotes = bytes.iter().filter(|byte| **byte == b'"').count();
-            2 * bytes.len() as u64 + QUOTE_COST * quotes as u64
-        };
-        self.document(relative, limit, cost)
+        self.document(relative, limit, cost_of_strings)
     }
 
     fn document<T: DeserializeOwned>(

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::Error;
+use crate::text::beginning;
 
 /// What a file is that begins with `front`, and what to do; `None` when it is none of these.
 pub fn kind(front: &[u8]) -> Option<&'static str> {
@@ -32,6 +33,9 @@ pub fn kind(front: &[u8]) -> Option<&'static str> {
 pub fn no_json(file: &Path, bytes: &[u8], error: &serde_json::Error) -> Error {
     match kind(bytes) {
         Some(what) => Error::checkpoint(file, what),
-        None => Error::malformed(file, format!("no JSON that is understood: {error}")),
+        None => Error::malformed(
+            file,
+            format!("no JSON that is understood: {}", beginning(error)),
+        ),
     }
 }

@@ -141,7 +141,9 @@ impl Run {
         let names = self.names()?;
         let mut first = None;
         for save in names.iter().filter_map(|name| self.save(name)) {
-            match self.fault(&save) {
+            // One that has not ended counts where it can be read: a folder that was just installed may look like one.
+            let unread = || save::fault(&self.charged(), &save.name);
+            match self.fault(&save).or_else(unread) {
                 None => return Ok(()),
                 Some(fault) => drop(first.get_or_insert(fault)),
             }

@@ -2,18 +2,20 @@
 //!
 //! Format: safetensors 0.8.0, `safetensors/src/tensor.rs` and README.
 
-mod header;
+pub mod header;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use self::header::Entry;
 pub use self::header::Strings;
+use crate::checkpoint::folder::cost_of_longest;
 use crate::checkpoint::foreign;
 use crate::checkpoint::tensor_error::named;
 use crate::error::{Error, Result};
 use crate::source::{Charge, SourceFile};
 use crate::tensor::{Dtype, Shape, SourceTensor, Tensor, contiguous};
+use crate::text::beginning;
 
 /// Most bytes of a header, as in safetensors 0.8.0, and of an index, which tells less of each tensor.
 pub const HEADER_LIMIT: u64 = 100_000_000;
@@ -43,10 +45,11 @@ impl Header {
         let (json, mut charge) = header_bytes(file)?;
         let quotes = json.iter().filter(|byte| **byte == b'"').count() as u64;
         let entries = quotes / ENTRY_QUOTES + 1;
-        charge.cover_for(file.path(), json.len() as u64 + entries * PARSED)?;
+        let cost = json.len() as u64 + entries * PARSED + cost_of_longest(&json);
+        charge.cover_for(file.path(), cost)?;
         let refuse = |reason: String| Error::malformed(file.path(), reason);
         let raw = header::parse(&json)
-            .map_err(|error| refuse(format!("no safetensors header: {error}")))?;
+            .map_err(|error| refuse(format!("no safetensors header: {}", beginning(&error))))?;
         let data = 8 + json.len() as u64;
         let mut tensors: Vec<Placed> = Vec::with_capacity(raw.tensors.len());
         for (name, entry) in raw.tensors {

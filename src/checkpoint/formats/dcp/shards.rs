@@ -8,21 +8,23 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::checkpoint::folder::Folder;
+use crate::checkpoint::folder::{Folder, cost_of_strings};
 use crate::checkpoint::formats::numbered_files::NumberedFiles;
+use crate::checkpoint::formats::safetensors::header::List;
 use crate::checkpoint::formats::safetensors::{self, Header};
 use crate::checkpoint::formats::torch_file::dtensor::distinct;
 use crate::checkpoint::tensor_error::named;
 use crate::error::{Error, INCOMPLETE, Result};
-use crate::source::SourceFile;
+use crate::source::{Charge, SourceFile};
 use crate::tensor::{Dims, Shape, SourceTensor, Tensor, Tile};
+use crate::text::beginning;
 
 /// The key of a header's metadata that tells where each tensor of the file belongs in the whole.
 const SHARDING_INFO: &str = "DCP_SHARDING_INFO";
 
 #[derive(Deserialize)]
 struct Sharding {
-    saved_offsets: Dims,
+    saved_offsets: List,
 }
 
 /// Rank, from one on, part of the model, from one on, and how many parts there are.
@@ -51,19 +53,26 @@ pub fn hf_sharded(folder: &Folder, notes: &mut Vec<String>) -> Result<Vec<Source
 /// Every tensor of a file, at its place in the whole.
 pub fn tiles(file: &Arc<SourceFile>) -> Result<Vec<(Arc<str>, Tile)>> {
     let header = Header::read(file)?;
-    let sharding: HashMap<String, Sharding> = match header.metadata(SHARDING_INFO) {
-        Some(json) => serde_json::from_str(json)
-            .map_err(|error| Error::malformed(file.path(), format!("{SHARDING_INFO}: {error}")))?,
-        None => HashMap::new(),
-    };
+    let (sharding, _charge) = sharding(&header, file)?;
     let place = |(name, tensor): (Arc<str>, Tensor)| {
         let offsets = match sharding.get(&*name) {
-            Some(sharding) => sharding.saved_offsets.clone(),
+            Some(sharding) => sharding.saved_offsets.0.clone(),
             None => Dims::from_elem(0, tensor.shape().rank()),
         };
         (name, Tile { offsets, tensor })
     };
     Ok(safetensors::tensors(file)?.into_iter().map(place).collect())
+}
+
+/// The place of each tensor in the whole, as the header's metadata tells it.
+fn sharding(header: &Header, file: &SourceFile) -> Result<(HashMap<String, Sharding>, Charge)> {
+    let json = header.metadata(SHARDING_INFO).unwrap_or("{}");
+    let charge = file.charge(cost_of_strings(json.as_bytes()))?;
+    let sharding = serde_json::from_str(json).map_err(|error| {
+        let reason = format!("{SHARDING_INFO}: {}", beginning(&error));
+        Error::malformed(file.path(), reason)
+    })?;
+    Ok((sharding, charge))
 }
 
 /// Whether a data file is safetensors: the length of its header comes first, then a brace. A zip starts otherwise.

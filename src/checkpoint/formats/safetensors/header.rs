@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 
 use foldhash::{HashSet, HashSetExt};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::METADATA;
 use crate::tensor::Dims;
+
+/// Most numbers of a list that are read, of which a shape has fewer.
+const MOST_ITEMS: usize = 64;
 
 /// A header as written: nothing of it is checked against the file yet.
 pub struct Raw<'a> {
@@ -77,7 +80,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
         while let Some(Text(key)) = map.next_key()? {
             match &*key {
                 "dtype" => once(&mut dtype, map.next_value::<Text>()?.0, "dtype")?,
-                "shape" => once(&mut shape, map.next_value()?, "shape")?,
+                "shape" => once(&mut shape, map.next_value::<List>()?.0, "shape")?,
                 "data_offsets" => once(&mut data_offsets, map.next_value()?, "data_offsets")?,
                 other => return Err(A::Error::custom(format_args!("unknown field {other:?}"))),
             }
@@ -87,6 +90,39 @@ impl<'de> Visitor<'de> for EntryVisitor {
             shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
             data_offsets: data_offsets.ok_or_else(|| A::Error::missing_field("data_offsets"))?,
         })
+    }
+}
+
+/// Numbers, one for each dimension.
+pub struct List(pub Dims);
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ListVisitor)
+    }
+}
+
+struct ListVisitor;
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = List;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of numbers")
+    }
+
+    /// Two bytes of the text become eight in memory: only as many as a shape can have are kept.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut list = Dims::new();
+        while let Some(item) = items.next_element()? {
+            if list.len() == MOST_ITEMS {
+                let reason =
+                    format_args!("a shape has too many dimensions, more than {MOST_ITEMS}");
+                return Err(A::Error::custom(reason));
+            }
+            list.push(item);
+        }
+        Ok(List(list))
     }
 }
 
