@@ -25,10 +25,13 @@ def save(step, folder, mesh):
 
 
 def remove_old(folder, signs):
+    """A step goes as a whole: no reader meets one of which a part is gone."""
     loaded = [int(path.read_text()) for path in signs.glob("reader-*[0-9]")]
     for saved in folder.glob("step-*"):
         if int(saved.name.removeprefix("step-")) <= min(loaded, default=0) - KEPT:
-            shutil.rmtree(saved, ignore_errors=True)
+            gone = signs / saved.name
+            saved.rename(gone)
+            shutil.rmtree(gone)
 
 
 def train(folder, signs):

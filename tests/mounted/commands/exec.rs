@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use crate::common::programs::*;
 use crate::need_fuse;
@@ -113,9 +112,12 @@ fn signals_reach_the_command() {
 fn control_c_reaches_the_command_once() {
     need_fuse!();
     let stage = Private::new();
-    let script = "trap 'echo hit' INT; echo ready; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sleep 0.1; done";
+    let script = "trap 'echo hit; came=1' INT; echo ready; until [ $came ]; do sleep 0.1; done; for i in 1 2 3 4 5; do sleep 0.1; done";
     let program = env!("CARGO_BIN_EXE_ckptfs");
-    let line = format!("{program} exec source -- sh -c \"{script}\" {{}}");
+    let line = format!(
+        "{program} exec source -- sh -c \"{}\" {{}}",
+        script.replace('$', "\\$")
+    );
     let mut terminal = Command::new("script");
     terminal
         .args(["-qefc", &line, "/dev/null"])
@@ -131,7 +133,6 @@ fn control_c_reaches_the_command_once() {
     assert!(lines.any(|line| line.contains("ready")));
     let mut keys = terminal.stdin.take().unwrap();
     keys.write_all(b"\x03").unwrap();
-    std::thread::sleep(Duration::from_millis(300));
     let rest: Vec<String> = lines.collect();
     drop(keys);
     assert_eq!(

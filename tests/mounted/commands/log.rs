@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::common::programs::*;
 use crate::need_fuse;
@@ -62,7 +61,6 @@ fn a_log_that_blocks_holds_up_neither_reads_nor_the_end() {
     let (_reader, writer) = full_pipe();
     let mut child = mount(&stage, writer.into());
     break_source(&stage);
-    let start = Instant::now();
     for _ in 0..20 {
         assert_eq!(
             fs::read(stage.weights()).unwrap_err().raw_os_error(),
@@ -74,7 +72,6 @@ fn a_log_that_blocks_holds_up_neither_reads_nor_the_end() {
     let status = within(|| child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     assert!(!stage.is_mounted());
-    assert!(start.elapsed() < Duration::from_secs(20));
 }
 
 #[test]

@@ -56,6 +56,24 @@ fn read_on(path: &Path, bytes: &[u8], flags: i32, stop: &AtomicBool, seen: &Seen
     }
 }
 
+/// Reads after a change that must all succeed before it counts as none: each block once, by each of four readers.
+const UNREFUSED: usize = 4 * SIZE / BLOCK;
+
+impl Seen {
+    fn counts(&self) -> [usize; 2] {
+        [&self.old, &self.refused].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Waits until readers have met a change, or have read so much since that there was none.
+    fn wait_for(&self, before: [usize; 2]) -> bool {
+        within(|| {
+            let [old, refused] = self.counts();
+            let is_refused = refused > before[1];
+            (is_refused || old > before[0] + UNREFUSED).then_some(is_refused)
+        })
+    }
+}
+
 /// Readers of a changing and of an untouched source while `change` happens. Whether the changed one was refused after.
 fn under_readers(change: impl FnOnce(&Path)) -> bool {
     let folder = tempfile::tempdir().unwrap();
@@ -68,25 +86,25 @@ fn under_readers(change: impl FnOnce(&Path)) -> bool {
         shifted("steady", b"", &steady),
     ]);
     let (stop, seen, other) = (AtomicBool::new(false), Seen::default(), Seen::default());
-    let before = thread::scope(|scope| {
+    let is_refused = thread::scope(|scope| {
         for flags in [0, 0, libc::O_DIRECT, libc::O_DIRECT] {
             for (name, seen) in [("changing", &seen), ("steady", &other)] {
                 let (path, bytes, stop) = (view.path(name), &bytes, &stop);
                 scope.spawn(move || read_on(&path, bytes, flags, stop, seen));
             }
         }
-        thread::sleep(Duration::from_millis(150));
+        let have_read = || [&seen, &other].iter().all(|seen| seen.counts()[0] > 0);
+        within(|| have_read().then_some(()));
         change(&changing);
-        let before = seen.refused.load(Ordering::Relaxed);
-        thread::sleep(Duration::from_millis(300));
+        let (before, steady) = (seen.counts(), other.counts()[0]);
+        let is_refused = seen.wait_for(before);
+        within(|| (other.counts()[0] > steady).then_some(()));
         stop.store(true, Ordering::Relaxed);
-        before
+        is_refused
     });
-    assert!(seen.old.into_inner() > 0 && other.old.into_inner() > 0);
     assert_eq!(other.refused.into_inner(), 0);
-    let after = seen.refused.into_inner();
     view.unmount().unwrap();
-    after > before
+    is_refused
 }
 
 #[test]
@@ -219,8 +237,12 @@ fn a_read_that_a_write_overtakes_is_old_or_an_error() {
             let file = shifted("weights", b"", &source);
             // Times of files are as coarse as the kernel's clock.
             thread::sleep(Duration::from_millis(5));
+            let has_read = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| {
+                    // On a busy machine the first read may begin late.
+                    let waits = round % 4 == 0;
+                    within(|| (!waits || has_read.load(Ordering::Relaxed)).then_some(()));
                     thread::sleep(Duration::from_micros(50 * round));
                     rewritten.write_all_at(&new, 0).unwrap();
                     rewritten.sync_data().unwrap();
@@ -228,6 +250,7 @@ fn a_read_that_a_write_overtakes_is_old_or_an_error() {
                 let reader = Reader::default();
                 while let Ok(bytes) = reader.read(&file, 0, PART, Caching::Kernel) {
                     assert!(*bytes == old[..PART], "a mixture in round {round}");
+                    has_read.store(true, Ordering::Relaxed);
                     whole += 1;
                 }
             });

@@ -20,6 +20,8 @@ pub enum Fault {
     /// Ends in the middle of what was asked for.
     Short,
     Delay(Duration),
+    /// Is not answered until the switch is released.
+    Held,
     /// Ends as if a signal had come.
     Interrupted,
 }
@@ -39,6 +41,22 @@ impl Switch {
         *self.fault.lock().unwrap() = fault;
         self.place.store(place, Ordering::SeqCst);
         self.left.store(times, Ordering::SeqCst);
+    }
+
+    /// Whether all reads that should fail have come.
+    pub fn is_spent(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Has reads answered that are held.
+    pub fn release(&self) {
+        *self.fault.lock().unwrap() = Fault::None;
+    }
+
+    fn wait_for_release(&self) {
+        while *self.fault.lock().unwrap() == Fault::Held {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn meets(&self, start: u64, length: u64) -> Fault {
@@ -145,6 +163,10 @@ impl Filesystem for Files {
             Fault::Short => reply.data(&bytes[..bytes.len().div_ceil(2)]),
             Fault::Delay(time) => {
                 std::thread::sleep(time);
+                reply.data(bytes);
+            }
+            Fault::Held => {
+                self.switch.wait_for_release();
                 reply.data(bytes);
             }
         }

@@ -13,6 +13,7 @@ use proptest::test_runner::TestRunner;
 
 use super::disk::{Disk, Fault};
 use crate::common::mounts::*;
+use crate::common::programs::within;
 use crate::need_fuse;
 
 const SIZE: usize = 300_000;
@@ -174,16 +175,16 @@ fn short_and_interrupted_reads_are_read_on() {
 }
 
 #[test]
-fn a_slow_disk_holds_up_nobody_else() {
+fn a_slow_disk_holds_up_no_other_reader() {
     need_fuse!();
     let (view, disk, bytes) = mounted();
-    disk.switch
-        .set(Fault::Delay(Duration::from_secs(3)), 150_000, 1);
+    disk.switch.set(Fault::Held, 150_000, 1);
     let path = view.path("bad");
     let slow = std::thread::spawn(move || fs::read(path).unwrap());
-    std::thread::sleep(Duration::from_millis(200));
+    within(|| disk.switch.is_spent().then_some(()));
     assert_eq!(fs::read(view.path("good")).unwrap(), b"good");
     assert!(!slow.is_finished());
+    disk.switch.release();
     assert!(slow.join().unwrap() == bytes);
 }
 
