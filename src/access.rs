@@ -493,7 +493,7 @@ mod tests {
     proptest! {
         /// Whatever the files say, the mode of the view lets in no caller whom one of them keeps out.
         #[test]
-        fn nobody_is_let_in_whom_a_file_keeps_out(files in proptest::collection::vec(any_guards(), 1..4)) {
+        fn no_caller_is_let_in_whom_a_file_keeps_out(files in proptest::collection::vec(any_guards(), 1..4)) {
             let all: Vec<Guards> = files.iter().map(|file| guards(file)).collect();
             let readers = settle(&all, files[0][0].0);
             for user in 1..6 {

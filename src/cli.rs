@@ -18,9 +18,11 @@ mod helper;
 mod inherited;
 mod inspect;
 mod log;
+mod logging;
 mod man;
 mod mapping;
 mod mount;
+mod mount_log;
 mod options;
 mod output;
 mod progress;
@@ -36,14 +38,14 @@ mod weighted;
 use crate::error::Error;
 use crate::text::one_line;
 use inherited::Inherited;
-use log::Log;
+use logging::Log;
 
 const EXIT_STATUS: &str = "\
 Exit status:
   0  success
   1  the checkpoint is refused, or verify found a fault or a difference
   2  wrong usage
-  3  the mount point, FUSE, an export's destination or standard output cannot be used
+  3  the mount point, FUSE, an export's destination, a log or standard output cannot be used
   4  a source file cannot be read
 
 RUST_LOG=info or RUST_LOG=debug shows more on standard error.";
@@ -77,6 +79,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Umount(umount::Arguments),
     Status(status::Arguments),
+    Log(log::Arguments),
     Mapping(mapping::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -85,9 +88,9 @@ enum Command {
 /// How long the end of a mount waits for a log that takes no lines.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Runs the process' command line.
-pub fn run() -> ExitCode {
-    let inherited = Inherited::replace();
+/// Runs the process' command line. `ignores_pipe` tells whether the process was started with SIGPIPE ignored.
+pub fn run(ignores_pipe: bool) -> ExitCode {
+    let inherited = Inherited::replace(ignores_pipe);
     allocator::share_one_arena();
     if helper::is_called() {
         return helper::run().unwrap_or_else(|error| {
@@ -97,10 +100,9 @@ pub fn run() -> ExitCode {
         });
     }
     let line = parse(&std::env::args_os().collect::<Vec<_>>());
-    let log = Log::default();
+    let log = Log::new(line.command.serves());
     start_log(line.log_format, &log);
-    let patience = line.command.serves().then_some(LOG_PATIENCE);
-    let finish = Finish(&log, patience);
+    let finish = Finish(&log);
     let code = line.command.run(&inherited, &log);
     let code = code.unwrap_or_else(|error| {
         let (line, code) = failure(&error);
@@ -112,11 +114,13 @@ pub fn run() -> ExitCode {
 }
 
 /// Has the log written out at the end, a panic's too.
-struct Finish<'l>(&'l Log, Option<Duration>);
+struct Finish<'l>(&'l Log);
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
-        self.0.finish(self.1);
+        if self.0.finish(LOG_PATIENCE) {
+            self.0.copy_to(None, None);
+        }
     }
 }
 
@@ -131,13 +135,14 @@ impl Command {
             exec::clear_abandoned();
         }
         match self {
-            Self::Mount(arguments) => mount::run(arguments),
+            Self::Mount(arguments) => mount::run(arguments, log),
             Self::Exec(arguments) => exec::run(arguments, inherited, log),
             Self::Export(arguments) => export::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
             Self::Inspect(arguments) => inspect::run(arguments),
             Self::Umount(arguments) => umount::run(arguments),
             Self::Status(arguments) => status::run(arguments),
+            Self::Log(arguments) => log::run(arguments),
             Self::Mapping(arguments) => mapping::run(arguments),
             Self::Completions(arguments) => completions::run(arguments),
             Self::Man(arguments) => man::run(arguments),
@@ -184,14 +189,13 @@ fn complain(line: &str) {
     io::stderr().write_all(complaint(line).as_bytes()).ok();
 }
 
-/// Warnings to `log`, more or less by RUST_LOG. Colours would also reach a log file. A panic is a line of the log too: written
-/// in the usual way, it would wait for standard error.
+/// Warnings to `log`, more or less by RUST_LOG, and counts that were asked for. Colours would also reach a log file. A panic is a
+/// line of the log too: written in the usual way, it would wait for standard error.
 fn start_log(format: LogFormat, log: &Log) {
-    let wanted = EnvFilter::try_from_default_env();
     let writer = log.clone();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(wanted.unwrap_or_else(|_| EnvFilter::new("warn,ckptfs::stats=info")))
-        .with_writer(move || writer.clone())
+        .with_env_filter(wanted_lines())
+        .with_writer(writer)
         .log_internal_errors(false)
         .with_ansi(false);
     match format {
@@ -201,6 +205,16 @@ fn start_log(format: LogFormat, log: &Log) {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("a bug in ckptfs: {}", one_line(&panic.to_string()));
     }));
+}
+
+/// What RUST_LOG asks for. It often stands for all programs of a machine, and takes no counts away that `--stats` asks for.
+fn wanted_lines() -> EnvFilter {
+    let with_counts = |wanted: &str| EnvFilter::try_new(format!("{wanted},ckptfs::stats=info"));
+    let wanted = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|wanted| !wanted.is_empty());
+    let wanted = wanted.and_then(|wanted| with_counts(&wanted).ok());
+    wanted.unwrap_or_else(|| EnvFilter::new("warn,ckptfs::stats=info"))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 /// Links on one path, as for the kernel.
 const MOST_LINKS: usize = 40;
 
-/// What opening a directory takes that is only passed through.
+/// Flags for a directory that is only passed through.
 const PASSED: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
@@ -73,7 +73,7 @@ impl Directory {
         Ok(fstat(self)?)
     }
 
-    /// What stands under `name`, be it a link.
+    /// Returns the attributes of `name`, which may be a link.
     pub fn look(&self, name: &OsStr) -> io::Result<FileStat> {
         Ok(fstatat(self, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
     }
@@ -200,7 +200,7 @@ impl AsFd for Directory {
     }
 }
 
-/// What opening a directory takes whose names are read.
+/// Flags for a directory whose names are read.
 const LISTED: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
 
 /// Opens a log to append to, made where it is not there yet. In a directory where another user can put links, none is followed,
@@ -252,7 +252,7 @@ fn folder_of(path: &Path) -> PathBuf {
     folder.unwrap_or(Path::new(".")).to_owned()
 }
 
-/// Whether only root, this user, or whoever this user lets in can have put `link` into `folder`.
+/// Whether only root, this user, or users that this user lets in can have put `link` into `folder`.
 fn is_trusted(folder: &FileStat, link: &FileStat) -> bool {
     let user = geteuid().as_raw();
     let is_ours = |stat: &FileStat| [0, user].contains(&stat.st_uid);

@@ -97,10 +97,13 @@ impl Error {
         }
     }
 
-    /// The operating system refused a write.
+    /// Returns the error of a write that the operating system refused. Our own errors carry their hints.
     pub fn unwritable(path: &Path, error: &io::Error) -> Self {
-        let reason = format!("{error}; name a place that is there and has room for this user");
-        Self::target(path, reason)
+        let hint = match error.get_ref() {
+            Some(_) => "",
+            None => "; name a place that is there and has room for this user",
+        };
+        Self::target(path, format!("{error}{hint}"))
     }
 
     /// A path of the command line that leads nowhere. `wanted` says which argument it is, and what it must name.

@@ -1,4 +1,4 @@
-//! How much memory this process may have: the smallest limit that holds for it, whether it was set by ulimit or by a control group.
+//! The memory limit of this process: the smallest limit that holds for it, whether it was set by ulimit or by a control group.
 //!
 //! A control group's limit holds for all groups below it, so every ancestor is asked: `memory.max` and `memory.high` of version 2,
 //! `memory.limit_in_bytes` of version 1, whose `memory.stat` also tells the limits of ancestors that a container does not show.

@@ -16,7 +16,7 @@ mod unmount;
 
 pub use detach::When;
 pub use options::Options;
-pub use point::{check_source, clear_dead};
+pub use point::{absolute, answers, check_source, check_target, clear_dead, exists, located};
 pub use requirements::affordable_cache;
 pub use session::Mounted;
 pub use signals::{StopSignals, is_ignored};

@@ -10,10 +10,14 @@ use anyhow::Context;
 
 use super::output;
 use crate::destination::open_log;
+use crate::error::Error;
 use crate::mount::{When, unmount};
 
 /// Set in the environment of the background process.
 const BACKGROUND: &str = "CKPTFS_BACKGROUND";
+
+/// Where the standard descriptors of a background process lead.
+const NULL: &str = "/dev/null";
 
 /// Status of a background process that died without saying why.
 const DIED: u8 = 3;
@@ -25,14 +29,20 @@ pub fn is_background() -> bool {
 /// Starts the background process. Its standard output is a pipe that carries the readiness line, and its standard error
 /// stays ours until then: whatever stops it is said as without --daemon. What cannot be said to be mounted is not.
 pub fn launch(mountpoint: &Path) -> anyhow::Result<ExitCode> {
-    let program = std::env::current_exe().context("the program's own file")?;
+    let refused = |error: io::Error, hint: &str| {
+        let reason = format!("no background process can be started ({error}); {hint}");
+        Error::mount(mountpoint, reason)
+    };
+    let program = std::env::current_exe()
+        .map_err(|error| refused(error, "mount /proc, or leave --daemon out"))?;
+    let null = null()?;
     let child = Command::new(program)
         .args(std::env::args_os().skip(1))
         .env(BACKGROUND, "1")
-        .stdin(Stdio::null())
+        .stdin(null)
         .stdout(Stdio::piped())
         .spawn()
-        .context("the background process")?;
+        .map_err(|error| refused(error, "allow more with: ulimit -u"))?;
     wait_until_ready(child, mountpoint)
 }
 
@@ -66,9 +76,12 @@ impl Background {
     /// Leaves the terminal's session, so that neither Ctrl-C nor its end reaches the process.
     pub fn enter(log: Option<&Path>) -> anyhow::Result<Self> {
         let inherited = inherited_descriptors().context("the descriptors of the process")?;
-        let open = |path: &Path| open_log(path).with_context(|| path.display().to_string());
+        let open = |path: &Path| {
+            crate::mount::check_target(path)?;
+            open_log(path).map_err(|error| Error::unwritable(path, &error))
+        };
         let background = Self {
-            null: open(Path::new("/dev/null"))?,
+            null: null()?,
             log: log.map(open).transpose()?,
             inherited,
         };
@@ -88,6 +101,15 @@ impl Background {
         drop(self.inherited);
         Ok(())
     }
+}
+
+/// Opens the null device, and makes no file where it is missing.
+fn null() -> Result<File, Error> {
+    let null = File::options().read(true).write(true).open(NULL);
+    null.map_err(|error| {
+        let reason = format!("{error}; make it with: mknod -m 666 {NULL} c 1 3");
+        Error::target(Path::new(NULL), reason)
+    })
 }
 
 /// The descriptors above standard error that the parent process left open. All of the program's own are closed on exec.

@@ -12,14 +12,15 @@ use anyhow::bail;
 use clap::Args;
 
 use super::inherited::Inherited;
-use super::log::Log;
+use super::logging::Log;
+use super::mount_log;
 use super::view;
 use crate::mount::Options;
 use child::Signals;
 use mount_folder::MountFolder;
 pub use mount_folder::clear_abandoned;
 
-/// What stands for the path of the mount.
+/// Placeholder for the path of the mount.
 const PATH: &[u8] = b"{}";
 
 /// Mount a checkpoint for the time of one command: ckptfs exec step-4000 -- vllm serve {}
@@ -46,6 +47,7 @@ pub fn run(arguments: Arguments, inherited: &Inherited, log: &Log) -> anyhow::Re
     let place = MountFolder::make(&source)?;
     let options = Options::new(&source);
     let mounted = crate::mount::mount(view.files, place.path(), &options)?;
+    log.copy_to(mount_log::of(&mounted, &source), None);
     let mut command = command(&arguments.command, mounted.point());
     inherited.give_back(&mut command);
     let code = child::run(command, signals, log);

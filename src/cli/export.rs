@@ -50,7 +50,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     arguments.view.keeps_shards = arguments.reflink == Reflink::Auto;
     let source = view::single(&arguments.source)?;
-    crate::mount::check_source(&arguments.destination)?;
+    crate::mount::check_target(&arguments.destination)?;
     let view = view::open(&source, &arguments.view)?;
     let options = Options {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),

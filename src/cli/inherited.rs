@@ -1,4 +1,4 @@
-//! What the parent process left: signals ignored or blocked, and a limit. The program sets what it needs; a command that it runs
+//! State inherited from the parent process: signals ignored or blocked, and a limit. The program sets what it needs; a command that it runs
 //! for its user gets back what was inherited.
 
 use std::io;
@@ -11,7 +11,8 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use crate::mount::is_ignored;
 
 /// Signals whose dispositions the program changes, here or when it takes them.
-const CHANGED: [Signal; 8] = [
+const CHANGED: [Signal; 9] = [
+    Signal::SIGPIPE,
     Signal::SIGCHLD,
     Signal::SIGXFSZ,
     Signal::SIGHUP,
@@ -34,11 +35,15 @@ pub struct Inherited {
 
 impl Inherited {
     /// Lets every signal through, keeps the status of a child until it is waited for, and turns a write beyond RLIMIT_FSIZE into
-    /// an error. To be called before any thread starts.
-    pub fn replace() -> Self {
+    /// an error. To be called before any thread starts. Whether SIGPIPE was ignored, only the caller knows: the standard library
+    /// ignores it before `main`.
+    pub fn replace(ignores_pipe: bool) -> Self {
         let inherited = Self {
             blocked: SigSet::thread_get_mask().unwrap_or(SigSet::empty()),
-            ignored: CHANGED.map(|signal| is_ignored(signal as i32)),
+            ignored: CHANGED.map(|signal| match signal {
+                Signal::SIGPIPE => ignores_pipe,
+                signal => is_ignored(signal as i32),
+            }),
             open_files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
         };
         // None of these calls can fail for a signal that exists.

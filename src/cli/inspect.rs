@@ -52,7 +52,7 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
         print(&RunReport::of(&run)?, arguments.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    { arguments.html.iter() }.try_for_each(|file| crate::mount::check_source(file))?;
+    { arguments.html.iter() }.try_for_each(|file| crate::mount::check_target(file))?;
     let view = view::open(&arguments.source, &arguments.view)?;
     match (&arguments.tensor, &arguments.html) {
         (Some(name), _) => print(&detail(&arguments.source, &view, name)?, arguments.json)?,

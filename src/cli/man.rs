@@ -1,12 +1,13 @@
 //! `ckptfs man`.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Command, CommandFactory};
 
 use super::CommandLine;
+use crate::error::Error;
 
 /// Write a man page for each subcommand to a directory, made where it is missing
 #[derive(Debug, Args)]
@@ -16,13 +17,12 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let directory = &arguments.directory;
-    crate::mount::check_source(directory)?;
-    let made = std::fs::create_dir_all(directory);
-    made.with_context(|| directory.display().to_string())?;
+    crate::mount::check_target(directory)?;
+    let unwritable = |error: io::Error| Error::unwritable(directory, &error);
+    std::fs::create_dir_all(directory).map_err(unwritable)?;
     let mut command = CommandLine::command().disable_help_subcommand(true);
     command.build();
-    let written = clap_mangen::generate_to(with_usage(command), directory);
-    written.with_context(|| directory.display().to_string())?;
+    clap_mangen::generate_to(with_usage(command), directory).map_err(unwritable)?;
     Ok(ExitCode::SUCCESS)
 }
 

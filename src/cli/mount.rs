@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{allocator, daemon, options, output, size, systemd, view};
+use super::logging::{Log, Syslog};
+use super::{allocator, daemon, mount_log, options, output, size, systemd, view};
 use crate::checkpoint::Run;
 use crate::error::{Error, Result};
-use crate::mount::{Mounted, Options, StopSignals, affordable_cache};
+use crate::mount::{Mounted, Options, StopSignals, absolute, affordable_cache};
 use crate::read::Reader;
 use crate::text::{one_line, quoted};
 use crate::view::{Options as ViewOptions, View};
@@ -26,7 +27,7 @@ pub struct Arguments {
     /// Return once the mount answers, and serve it in the background
     #[arg(long)]
     daemon: bool,
-    /// Where the background process appends its log lines
+    /// Where the background process appends its log lines, beside the log that ckptfs log prints
     #[arg(long, value_name = "FILE", requires = "daemon")]
     log_file: Option<PathBuf>,
     /// Let other users read what all source files and the directories above them let them read
@@ -52,7 +53,7 @@ pub struct Arguments {
     view: view::ViewOptions,
 }
 
-pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
     if arguments.daemon && !daemon::is_background() {
         return daemon::launch(&arguments.mountpoint);
     }
@@ -64,10 +65,17 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     arguments.source = view::pinned(&arguments.source)?;
     let options = arguments.options();
     crate::mount::check(&arguments.mountpoint, &options)?;
+    view::check_places(&arguments.view)?;
     let shown = Shown::at(&arguments)?;
     let ready = arguments.readiness(&shown);
     let signals = StopSignals::take()?;
     let mounted = shown.mount(&arguments, &options)?;
+    log.copy_to(
+        mount_log::of(&mounted, &arguments.source),
+        arguments.system_log(),
+    );
+    // What was said until here belongs to the terminal, and stands before the line that the mount is ready.
+    log.finish(super::LOG_PATIENCE);
     output::announce(&format!("{}\n", one_line(&ready)))?;
     systemd::ready();
     background.map_or(Ok(()), daemon::Background::detach)?;
@@ -84,13 +92,17 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
 impl Arguments {
     /// A background process has no place in the file system; a source file may be opened again long after.
     fn make_absolute(&mut self) -> anyhow::Result<()> {
-        view::check_working_directory(&self.source)?;
-        view::check_working_directory(&self.mountpoint)?;
         let paths = [&mut self.source, &mut self.mountpoint];
         for path in paths.into_iter().chain(&mut self.view.config_from) {
-            *path = std::path::absolute(&*path)?;
+            *path = absolute(path).map_err(|error| Error::io(path, error))?;
         }
         Ok(())
+    }
+
+    /// The system's log, for a background process that has no other place for its lines.
+    fn system_log(&self) -> Option<Syslog> {
+        let is_wanted = self.daemon && self.log_file.is_none();
+        is_wanted.then(|| Syslog::connect().ok())?
     }
 
     fn options(&self) -> Options {
@@ -114,7 +126,7 @@ impl Arguments {
     }
 }
 
-/// What is to be mounted.
+/// A source that is to be mounted.
 enum Shown {
     Checkpoint(View),
     Run(Run, Box<ViewOptions>),

@@ -7,10 +7,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::inspect::print;
+use super::mount_log::{MountProcess, last_error, last_log, processes};
 use crate::mount::{Mount, mounts};
 use crate::text::{one_line, quoted};
 
-/// List what is mounted where
+/// List what is mounted where, by which process, and the last error of each mount
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// As JSON
@@ -19,31 +20,71 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    print(&Status(mounts()?), arguments.json)?;
+    let processes = processes();
+    let rows = mounts()?
+        .into_iter()
+        .map(|mount| Row::of(mount, &processes));
+    print(&Status(rows.collect()), arguments.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Debug, Serialize)]
-struct Status(Vec<Mount>);
+struct Status(Vec<Row>);
+
+/// A mount, with what its log tells.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    mount: Mount,
+    /// `None` where the process died, or may not be looked into by this user.
+    pid: Option<u32>,
+    last_error: Option<String>,
+    log: Option<String>,
+}
+
+impl Row {
+    fn of(mount: Mount, processes: &[MountProcess]) -> Self {
+        let mut serving = processes.iter();
+        let serving = serving.find(|process| process.serves(&mount.point, mount.owner));
+        // A process that is dying has its log open still, or no longer.
+        let left = last_log(&mount.point).filter(|_| !mount.is_served);
+        let opened = serving.and_then(|process| last_error(&process.opened));
+        let log = serving
+            .map(|process| process.log.clone())
+            .or_else(|| left.clone());
+        Self {
+            pid: serving
+                .map(|process| process.pid)
+                .filter(|_| mount.is_served),
+            last_error: opened.or_else(|| last_error(&left?)),
+            log: log.map(|log| log.display().to_string()),
+            mount,
+        }
+    }
+
+    fn said(&self) -> String {
+        let Mount { point, source, .. } = &self.mount;
+        let (shown, point) = (point.display(), quoted(point));
+        let mut said = match (self.mount.is_served, self.pid) {
+            (true, Some(pid)) => format!("{source} is mounted at {shown} by process {pid}"),
+            (true, None) => format!("{source} is mounted at {shown}"),
+            (false, _) => format!(
+                "{source} was mounted at {shown}, its process died; ckptfs umount {point} removes it"
+            ),
+        };
+        if let Some(error) = &self.last_error {
+            said += &format!("; last error: {error}");
+        }
+        said
+    }
+}
 
 impl Display for Status {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return writeln!(f, "nothing is mounted");
         }
-        self.0
-            .iter()
-            .try_for_each(|mount| writeln!(f, "{}", one_line(&said(mount))))
-    }
-}
-
-fn said(mount: &Mount) -> String {
-    let (point, source) = (mount.point.display(), &mount.source);
-    match mount.is_served {
-        true => format!("{source} is mounted at {point}"),
-        false => format!(
-            "{source} was mounted at {point}, its process died; ckptfs umount {} removes it",
-            quoted(&mount.point)
-        ),
+        let mut rows = self.0.iter();
+        rows.try_for_each(|row| writeln!(f, "{}", one_line(&row.said())))
     }
 }

@@ -1,4 +1,4 @@
-//! What a command that is stopped by a signal says before it ends as the signal ends it.
+//! The last line of a command that a signal stops, before the signal ends it.
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;

@@ -1,4 +1,4 @@
-//! What a systemd unit of `Type=notify` waits for.
+//! Readiness notification for a systemd unit of `Type=notify`.
 
 use std::ffi::OsStr;
 use std::io;

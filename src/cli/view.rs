@@ -1,6 +1,5 @@
 //! The options that decide what a view shows, shared by all subcommands, and the view that they give.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -9,7 +8,7 @@ use super::config_from;
 use super::size;
 use super::weighted::{self, Weighted};
 use crate::checkpoint::{LATEST, Run};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mount;
 use crate::output::Split;
 use crate::source::Budget;
@@ -191,33 +190,19 @@ impl ViewOptions {
 /// The checkpoint or run that `source` names; of `RUN/latest` the save that it leads to now.
 pub fn pinned(source: &Path) -> Result<PathBuf> {
     mount::check_source(source)?;
-    check_working_directory(source)?;
     Run::pinned(source)
 }
 
 /// The one checkpoint that `source` names, for commands that work on one; of a run the latest, which is said.
 pub fn single(source: &Path) -> anyhow::Result<PathBuf> {
     mount::check_source(source)?;
-    check_working_directory(source)?;
     let single = Run::single(source)?;
     if single != source && !source.ends_with(LATEST) {
         let (run, save) = (source.display(), single.display());
         let line = format!("{run}: a run; its latest save is taken: {save}");
         tracing::warn!("{}", one_line(&line));
     }
-    Ok(std::path::absolute(single)?)
-}
-
-/// Refuses a relative path where the working directory was removed, which nothing can be found from.
-pub fn check_working_directory(path: &Path) -> Result<()> {
-    match std::env::current_dir() {
-        Err(error) if path.is_relative() => {
-            let reason =
-                format!("the working directory cannot be used ({error}); cd to one that is there");
-            Err(Error::io(path, io::Error::new(error.kind(), reason)))
-        }
-        _ => Ok(()),
-    }
+    Ok(mount::absolute(&single)?)
 }
 
 impl From<&ViewOptions> for Options {
@@ -271,6 +256,18 @@ fn pinned_others(options: &Options) -> Result<Options> {
 /// Refuses options that would fail with every checkpoint of a run.
 pub fn check(options: &ViewOptions) -> Result<()> {
     Options::from(options).check()
+}
+
+/// Refuses options that name places which do not answer.
+pub fn check_places(options: &ViewOptions) -> Result<()> {
+    let mut options = Options::from(options);
+    let own = [&options.config_from, &options.mapping];
+    let own: Vec<PathBuf> = own.into_iter().flatten().cloned().collect();
+    let mut all = own
+        .iter()
+        .map(|path| &**path)
+        .chain(options.others_mut().map(|path| &**path));
+    all.try_for_each(mount::check_source)
 }
 
 /// The view of `source`; what is worth knowing about it goes to the log.

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::mount::{absolute, exists};
 use crate::view::MergedAdapter;
 
 /// A path, and the number behind its last `=`.
@@ -34,7 +35,7 @@ impl Weighted {
 
 /// A source, kept as a path that holds in any working directory.
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().try_map(absolute)
+    OsStringValueParser::new().try_map(|word| absolute(Path::new(&word)))
 }
 
 /// An adapter, with a weight or without.
@@ -47,7 +48,7 @@ pub fn delta() -> impl TypedValueParser<Value = Weighted> {
     OsStringValueParser::new().try_map(|word| split(&word, None, false))
 }
 
-/// What exists as a path is a path; else the weight stands behind the last `=`.
+/// Splits off the weight behind the last `=`, unless the whole word exists as a path.
 fn split(word: &OsStr, usual: Option<f64>, may_be_own: bool) -> io::Result<Weighted> {
     let lacks = || io::Error::other("has no weight; write SOURCE=W");
     let weighted = |word: &OsStr, weight| {
@@ -66,9 +67,8 @@ fn split(word: &OsStr, usual: Option<f64>, may_be_own: bool) -> io::Result<Weigh
     };
     let bytes = word.as_bytes();
     let at = bytes.iter().rposition(|byte| *byte == b'=');
-    match at.filter(|_| !Path::new(word).exists()) {
-        None => weighted(word, usual.ok_or_else(lacks)?),
-        Some(at) => {
+    match at {
+        Some(at) if !exists(Path::new(word))? => {
             let (path, weight) = bytes.split_at(at);
             let weight = String::from_utf8_lossy(weight.get(1..).unwrap_or_default());
             weighted(
@@ -76,6 +76,7 @@ fn split(word: &OsStr, usual: Option<f64>, may_be_own: bool) -> io::Result<Weigh
                 number(&weight).map_err(io::Error::other)?,
             )
         }
+        _ => weighted(word, usual.ok_or_else(lacks)?),
     }
 }
 

@@ -13,13 +13,13 @@ use crate::tensor::{Part, Tensor, pieces};
 /// Equal for two lists of files only if each byte of both is made in the same way of the same, unchanged source files.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// How each byte is made, of files by their paths, sizes and modification times.
+    /// The making of each byte, of files by their paths, sizes and modification times.
     view: String,
     /// Inodes and change times of these files: another save of equal size can be given the modification time of the first.
     sources: String,
 }
 
-/// How much of an interrupted export is of use.
+/// The part of an interrupted export that is of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Match {
     Whole,

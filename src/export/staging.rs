@@ -185,7 +185,7 @@ impl Staging {
         }
     }
 
-    /// What was written stays, sizes and names included.
+    /// Makes all that was written durable, sizes and names included.
     pub fn sync(&self, files: &[VirtualFile]) -> Result<()> {
         parallel::try_each(parallel::usual_threads(), files, |file| {
             let synced = self

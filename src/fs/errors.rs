@@ -27,7 +27,7 @@ impl ErrorLog {
         let (logged, suppressed) = self.with(|period| period.admit(Instant::now()));
         report(suppressed);
         if logged {
-            tracing::warn!("{}", one_line(&what.to_string()));
+            tracing::error!("{}", one_line(&what.to_string()));
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::requirements;
 
-/// How long a mount may be in use without being taken for used.
+/// Time in which a mount may be in use without being taken for used.
 const GLANCE: Duration = Duration::from_millis(300);
 
 /// When a mount goes.
@@ -67,7 +67,7 @@ fn ask_helper(point: &Path, when: When) -> io::Result<()> {
     };
     let mut command = Command::new(helper);
     command.args([flags, "--"]).arg(point);
-    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output()?;
+    let output = command.env("LC_ALL", "C").stdin(Stdio::piped()).output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     match output.status.success() {
         true => Ok(()),

@@ -19,10 +19,10 @@ use crate::text::quoted;
 /// Time that a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long all questions about a mount point or a source may take.
+/// Longest time that all questions about a mount point or a source may take.
 const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long another mount on the same point, between its own check and its end, is waited for.
+/// Longest wait for another mount on the same point, between its own check and its end.
 const TURN: Duration = Duration::from_secs(2);
 
 /// Keeps other programs of this kind from checking the directory `path` meanwhile. `None` where the filesystem or the
@@ -49,6 +49,7 @@ pub fn hold(path: &Path) -> Option<Flock<File>> {
 /// The canonical path of `path` if it is an empty directory, no mount point, and apart from `source`. What a ckptfs that died
 /// left on it is taken away.
 pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
+    absolute(path).map_err(|error| Error::mount(path, error.to_string()))?;
     let (asked, apart_from) = (path.to_owned(), source.to_owned());
     let point = answer(LONG_PATIENCE, move || free(&asked, &apart_from));
     point.unwrap_or_else(|error| Err(Error::mount(path, error.to_string())))
@@ -56,19 +57,54 @@ pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
 
 /// Refuses a source that does not answer, such as one in a view whose process is stopped.
 pub fn check_source(source: &Path) -> Result<()> {
-    let path = source.to_owned();
+    try_open(source, LONG_PATIENCE).map_err(|error| Error::io(source, error))
+}
+
+/// Refuses a place to write to that does not answer.
+pub fn check_target(target: &Path) -> Result<()> {
+    try_open(target, LONG_PATIENCE).map_err(|error| Error::target(target, error.to_string()))
+}
+
+/// Whether something lies at `path`. A place that does not answer is an error.
+pub fn exists(path: &Path) -> io::Result<bool> {
+    let path = path.to_owned();
+    answer(LONG_PATIENCE, move || path.exists())
+}
+
+/// Whether the filesystem at `path` answers soon.
+pub fn answers(path: &Path) -> bool {
+    try_open(path, PATIENCE).is_ok()
+}
+
+/// Makes a path that holds in any working directory.
+///
+/// # Errors
+/// When the path is relative and the working directory was removed: nothing can be found from there.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| match path.is_relative() {
+        true => {
+            let reason =
+                format!("the working directory cannot be used ({error}); cd to one that is there");
+            io::Error::new(error.kind(), reason)
+        }
+        false => error,
+    })
+}
+
+/// Ignores open errors; the first use of the path reports them.
+fn try_open(path: &Path, patience: Duration) -> io::Result<()> {
+    absolute(path)?;
+    let path = path.to_owned();
     let open = move || {
         let mut options = OpenOptions::new();
         // A FIFO would wait for its other end.
         options.read(true).custom_flags(libc::O_NONBLOCK);
         options.open(path).map(drop)
     };
-    // Ignores open errors; the first read reports them.
-    let opened = answer(LONG_PATIENCE, open).map(drop);
-    opened.map_err(|error| Error::io(source, error))
+    answer(patience, open).map(drop)
 }
 
-/// What `ask` gives, unless it takes longer: who asks a filesystem whose process is stopped waits without end.
+/// Returns the result of `ask`, unless it takes longer: a call to a filesystem whose process is stopped waits without end.
 fn answer<T: Send + 'static>(
     patience: Duration,
     ask: impl FnOnce() -> T + Send + 'static,
@@ -97,6 +133,21 @@ fn free(path: &Path, source: &Path) -> Result<PathBuf> {
         None => apart(&point, source).and_then(|()| empty(&point)),
     }?;
     Ok(point)
+}
+
+/// The canonical path of a mount point, which may be dead. Nothing is asked of the view itself: only a path that leads through one
+/// whose process is stopped is not answered.
+pub fn located(path: &Path) -> Result<PathBuf> {
+    absolute(path).map_err(|error| Error::mount(path, error.to_string()))?;
+    let asked = path.to_owned();
+    let located = answer(LONG_PATIENCE, move || match fs::canonicalize(&asked) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let reason = "there is no such directory; ckptfs status lists what is mounted";
+            Err(Error::mount(&asked, reason))
+        }
+        _ => resolve(&asked),
+    });
+    located.unwrap_or_else(|error| Err(Error::mount(path, error.to_string())))
 }
 
 /// The canonical path of a mount point, which may be dead.
@@ -172,7 +223,7 @@ fn occupied(point: &Path, entry: &mountinfo::Entry) -> String {
     format!("is the mount point of another filesystem ({kind}); name an empty directory inside it")
 }
 
-/// Whether a process still answers for a mount. One that lets nobody in, or is stopped, is taken to have one.
+/// Whether a process still answers for a mount. One that denies access, or is stopped, is taken to have one.
 pub fn is_served(point: &Path) -> bool {
     let point = point.to_owned();
     let ask = move || {

@@ -1,4 +1,4 @@
-//! How far ahead the kernel reads: a server can only lower what the kernel offers, root can raise it.
+//! Readahead of the kernel: a server can only lower what the kernel offers, root can raise it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ pub fn raise(device: &str, source: &Path) {
     }
 }
 
-/// What the filesystem of a file reads ahead, in KiB: its own setting, or that of the disk whose partition it is.
+/// Readahead of a file's filesystem, in KiB: its own setting, or that of the disk whose partition it is.
 fn of_storage(source: &Path) -> Option<u64> {
     let number = fs::metadata(source).ok()?.dev();
     let device = format!("{}:{}", libc::major(number), libc::minor(number));

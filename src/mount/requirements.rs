@@ -20,7 +20,7 @@ const DESCRIPTORS: usize = 6;
 /// Threads and processes beside those that answer: for signals, for questions to a mount point, and who mounts for a user.
 const OTHER_THREADS: usize = 6;
 
-/// What a thread takes: its stack, the buffer in which fuser puts the largest request, and those in which replies are put together.
+/// Memory of a thread: its stack, the buffer in which fuser puts the largest request, and those in which replies are put together.
 const THREAD_BYTES: usize = (2 + 17 + 3) << 20;
 
 /// Refuses where a mount cannot succeed, saying what to do.
@@ -41,7 +41,7 @@ pub fn check(allow_other: bool, threads: usize) -> Result<()> {
     Ok(())
 }
 
-/// What a thread lacks after the mount appeared would leave a view that nobody serves.
+/// A thread that cannot start after the mount appeared would leave a view that no process serves.
 fn check_limits(threads: usize) -> std::result::Result<(), String> {
     let descriptors = threads.saturating_add(DESCRIPTORS);
     let opened: io::Result<Vec<File>> = (0..descriptors).map(|_| File::open("/")).collect();
@@ -58,7 +58,7 @@ fn check_limits(threads: usize) -> std::result::Result<(), String> {
     })
 }
 
-/// How much of a cache of so many bytes there is room for: where memory is limited, threads and replies need the most.
+/// Returns the part of a cache of so many bytes that there is room for: where memory is limited, threads and replies need the most.
 pub fn affordable_cache(bytes: u64) -> u64 {
     limits::memory().map_or(bytes, |limit| bytes.min(limit / 8))
 }
@@ -80,10 +80,10 @@ pub fn device_can_be_cloned() -> bool {
     open_device().is_ok()
 }
 
-/// What a helper that is there and may not be run is about.
+/// Message for a helper that is there and may not be run.
 const HELPER_DENIED: &str = "the program fusermount3 may not be run by this user; as root: chmod 4755 $(command -v fusermount3), or put the user into its group";
 
-/// What the helper says of a mount point that is not the user's.
+/// Message for a mount point that is not the user's.
 const POINT_DENIED: &str = "without root, a view is mounted only where this user may write; name an empty directory of this user";
 
 /// The program that mounts and unmounts for users who are not root.
@@ -96,7 +96,7 @@ pub fn helper() -> Option<PathBuf> {
     candidates.into_iter().find(|program| program.is_file())
 }
 
-/// What a refused mount says to the user, who has passed [`check`].
+/// Returns the message of a refused mount that has passed [`check`].
 pub fn mount_fault(error: &io::Error) -> String {
     let helper_missing = error.kind() == io::ErrorKind::NotFound;
     let said = error.to_string();

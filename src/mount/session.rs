@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::fs::{CheckpointFs, Counters};
 use crate::mountinfo::{self, Identity, NAME_PREFIX};
 
-/// How long the readers of a mount that is told to end may still be served.
+/// Longest time that the readers of a mount that is told to end are still served.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Most bytes of a request. A direct read of 1 MiB becomes two, which two threads answer at once, and a reply stays in its
@@ -78,7 +78,7 @@ impl Mounted {
         if let Some(gone) = gone {
             forget(gone, session.notifier()).map_err(refuse)?;
         }
-        // Whoever drops it unmounts what lies on the point by then, be it another's.
+        // Dropping it would unmount what lies on the point by then, be it another's.
         mem::forget(session.spawn().map_err(refuse)?);
         let this = Self {
             identity,
@@ -220,7 +220,7 @@ fn config(options: &Options) -> Config {
     config
 }
 
-/// What `df` and `mount` show as the device. A comma would end the option.
+/// Returns the device name that `df` and `mount` show. A comma would end the option.
 fn name(source: &Path) -> String {
     let source = source.display().to_string();
     let unsafe_in_option = |char: char| char == ',' || char == '\\' || char.is_control();

@@ -50,7 +50,7 @@ impl StopSignals {
     }
 }
 
-/// Whether whoever started the process asked it to ignore `signal`, as nohup does with SIGHUP.
+/// Whether the process was started with `signal` ignored, as nohup does with SIGHUP.
 pub fn is_ignored(signal: c_int) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: sigaction with a null new action only fills the struct that it is given; it is read only on success.

@@ -17,6 +17,9 @@ pub struct Mount {
     pub source: String,
     /// Whether its process lives.
     pub is_served: bool,
+    /// The user who mounted it, where the filesystem tells.
+    #[serde(skip)]
+    pub owner: Option<u32>,
 }
 
 /// JSON is text: a name that is none is shown as the lines for people show it.
@@ -35,8 +38,10 @@ pub fn view_points() -> Result<Vec<PathBuf>> {
 }
 
 fn views() -> Result<impl Iterator<Item = mountinfo::Entry>> {
-    let table = mountinfo::all()
-        .map_err(|error| Error::io(Path::new("/proc/thread-self/mountinfo"), error))?;
+    let table = mountinfo::all().map_err(|error| {
+        let reason = format!("the table of mounts cannot be read ({error}); mount /proc");
+        Error::mount(Path::new("/proc/thread-self/mountinfo"), reason)
+    })?;
     Ok(table.into_iter().filter(mountinfo::Entry::is_view))
 }
 
@@ -48,6 +53,7 @@ fn mount(entry: mountinfo::Entry) -> Mount {
     Mount {
         source: source.to_owned(),
         is_served: point::is_served(&entry.point),
+        owner: entry.owner(),
         point: entry.point,
     }
 }

@@ -1,8 +1,7 @@
 //! `ckptfs umount`: takes a view away, and says why another mount stays.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::detach::{When, detach_soon};
@@ -22,7 +21,7 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
             "the table of mounts cannot be read ({error}); mount /proc"
         ));
     }
-    let point = resolve(path)?;
+    let point = point::located(path)?;
     match mountinfo::at(&point) {
         None => return refuse("nothing is mounted here; ckptfs status lists what is"),
         Some(entry) if !entry.is_view() => {
@@ -41,17 +40,6 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
             "is in use; stop its readers (fuser -vm names them), or give --lazy to let it end with the last",
         ),
         Err(error) => refuse(&denial(path, &point).unwrap_or_else(|| error.to_string())),
-    }
-}
-
-fn resolve(path: &Path) -> Result<PathBuf> {
-    // No attributes are asked for: a view whose process is stopped would not answer.
-    match fs::canonicalize(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let reason = "there is no such directory; ckptfs status lists what is mounted";
-            Err(Error::mount(path, reason))
-        }
-        _ => point::resolve(path),
     }
 }
 

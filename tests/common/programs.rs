@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -38,6 +39,11 @@ impl Stage {
         copy
     }
 
+    /// The state folder, where mounts keep their logs.
+    pub fn state(&self) -> PathBuf {
+        self.other("state")
+    }
+
     pub fn source(&self) -> PathBuf {
         self.root.path().join("source")
     }
@@ -58,6 +64,7 @@ impl Stage {
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
         command.current_dir(self.root.path()).args(arguments);
+        command.env("XDG_STATE_HOME", self.state());
         command.output().unwrap()
     }
 
@@ -74,6 +81,7 @@ impl Stage {
         command.current_dir(self.root.path());
         command.args(["mount", "source", "point"]).args(flags);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env("XDG_STATE_HOME", self.state());
         // SAFETY: between fork and exec prctl may be called; it takes numbers alone.
         unsafe {
             command.pre_exec(|| {
@@ -172,6 +180,24 @@ impl Drop for Foreground {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Lets `user` mount what lies on the stage: opens /dev/fuse to all, in the mount namespace of this test alone.
+pub fn let_mount(user: u32, stage: &Stage) {
+    let weights = stage.source().join("model.safetensors");
+    for (path, mode) in [(stage.other(""), 0o755), (weights, 0o644)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    chown(stage.point(), Some(user), Some(user)).unwrap();
+    let device = stage.other("fuse");
+    let mut make = Command::new("mknod");
+    make.args(["-m", "666"])
+        .arg(&device)
+        .args(["c", "10", "229"]);
+    assert!(make.status().unwrap().success());
+    let mut bind = Command::new("mount");
+    bind.arg("--bind").arg(device).arg("/dev/fuse");
+    assert!(bind.status().unwrap().success());
 }
 
 /// Gives this thread and its children a mount namespace of their own, where it is root, so that the mounts of a test end

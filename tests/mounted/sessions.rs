@@ -113,11 +113,14 @@ impl Drop for Home {
     }
 }
 
-/// Without what differs from day to day: `in 0.1 s`.
+/// Without what differs from day to day: `in 0.1 s`, `by process 4711`.
 fn usual(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
-    let is_time = |at: usize| at > 0 && words[at - 1] == "in" && words[at].parse::<f64>().is_ok();
-    let usual = |at: usize| if is_time(at) { "some" } else { words[at] };
+    let differs = |at: usize| {
+        let follows = at > 0 && ["in", "process"].contains(&words[at - 1]);
+        follows && words[at].parse::<f64>().is_ok()
+    };
+    let usual = |at: usize| if differs(at) { "some" } else { words[at] };
     (0..words.len()).map(usual).collect::<Vec<_>>().join(" ")
 }
 

@@ -12,7 +12,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
 use crate::cli::complaint;
-use crate::cli::log::Log;
+use crate::cli::logging::Log;
 
 /// Statuses of a shell for a command that cannot be started, and for one that a signal ended.
 const NOT_FOUND: u8 = 127;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -23,7 +23,7 @@ impl MountFolder {
     /// The directory is named like the source: programs show that name as the model's.
     pub fn make(source: &Path) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir();
-        crate::mount::check_source(&folder)?;
+        crate::mount::check_target(&folder)?;
         let made = private_directory(&folder);
         let (private, held) = made.map_err(|error| unusable(&folder, &error))?;
         let source = fs::canonicalize(source)?;
@@ -33,7 +33,8 @@ impl MountFolder {
             point,
             _held: held,
         };
-        fs::create_dir(&place.point).map_err(|error| unusable(&place.point, &error))?;
+        let made = fs::create_dir(&place.point).and_then(|()| open_to_owner(&place.point));
+        made.map_err(|error| unusable(&place.point, &error))?;
         Ok(place)
     }
 
@@ -52,7 +53,7 @@ impl Drop for MountFolder {
     }
 }
 
-/// What the name of a private directory begins with; the process and a number follow.
+/// Beginning of the name of a private directory; the process and a number follow.
 const PREFIX: &str = "ckptfs-";
 
 fn unusable(folder: &Path, error: &io::Error) -> Error {
@@ -71,6 +72,7 @@ fn private_directory(folder: &Path) -> io::Result<(PathBuf, Flock<File>)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             result => result?,
         }
+        open_to_owner(&path)?;
         // Another ckptfs may have taken it for one that was left behind.
         match hold(&path) {
             Ok(held) if held.metadata()?.nlink() > 0 => return Ok((path, held)),
@@ -79,6 +81,11 @@ fn private_directory(folder: &Path) -> io::Result<(PathBuf, Flock<File>)> {
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Lets this user in, whatever umask was inherited.
+fn open_to_owner(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
 }
 
 /// Locks a private directory. The kernel lets go of it with the process, however that ends.
@@ -95,6 +102,9 @@ fn hold(private: &Path) -> io::Result<Flock<File>> {
 /// Takes away the mounts and directories of this user's commands that were killed. Best effort: what cannot be taken away
 /// hinders no other command.
 pub fn clear_abandoned() {
+    if !crate::mount::answers(&std::env::temp_dir()) {
+        return;
+    }
     let mounted = view_points().unwrap_or_default();
     let mounted = mounted
         .iter()

@@ -15,7 +15,9 @@ fn every_mount_is_listed_with_its_source() {
         assert_eq!(output.status.code(), Some(0));
         String::from_utf8(output.stdout).unwrap()
     };
-    let line = format!("source is mounted at {}\n", stage.point().display());
+    let (point, process) = (stage.point(), program.id());
+    let point = point.display();
+    let line = format!("source is mounted at {point} by process {process}\n");
     assert!(listed(&["status"]).contains(&line));
     let all: serde_json::Value = serde_json::from_str(&listed(&["status", "--json"])).unwrap();
     let mounts = all.as_array().unwrap();
@@ -23,6 +25,8 @@ fn every_mount_is_listed_with_its_source() {
         .iter()
         .find(|mount| mount["point"] == stage.point().to_str().unwrap());
     assert_eq!(own.unwrap()["is_served"], true);
+    assert_eq!(own.unwrap()["pid"], process);
+    assert_eq!(own.unwrap()["last_error"], serde_json::Value::Null);
     program.signal(libc::SIGKILL);
     program.wait();
     let repair = format!(
@@ -42,15 +46,36 @@ fn a_stopped_program_holds_no_status_up() {
     program.signal(libc::SIGSTOP);
     // A thread that has taken a request already would keep who asks until it goes on.
     within(|| program.is_stopped().then_some(()));
+    // The process that is to go on is named though the mount does not answer.
     let mut status = std::process::Command::new("timeout");
     status.args(["20", env!("CARGO_BIN_EXE_ckptfs"), "status"]);
     let output = status.output().unwrap();
     program.signal(libc::SIGCONT);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let line = format!("source is mounted at {}\n", stage.point().display());
+    let (point, process) = (stage.point(), program.id());
+    let line = format!(
+        "source is mounted at {} by process {process}\n",
+        point.display()
+    );
     assert!(String::from_utf8(output.stdout).unwrap().contains(&line));
     program.signal(libc::SIGTERM);
     assert_eq!(program.wait().0, Some(0));
+}
+
+#[test]
+fn the_source_is_listed_absolute_however_it_was_named() {
+    need_fuse!();
+    let stage = Stage::new();
+    assert!(
+        stage
+            .run(&["mount", "source", "point", "--daemon"])
+            .status
+            .success()
+    );
+    let said = String::from_utf8(stage.run(&["status"]).stdout).unwrap();
+    let source = stage.source().display().to_string();
+    assert!(said.lines().any(|line| line.starts_with(&source)), "{said}");
+    assert!(stage.run(&["umount", "point"]).status.success());
 }
 
 #[test]

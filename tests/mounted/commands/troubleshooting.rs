@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Messages of programs other than ckptfs.
-const OTHERS: [&str; 1] = ["Input/output error"];
+const OTHERS: [&str; 2] = ["Input/output error", "Bus error"];
 
 /// The text of all sources.
 fn sources(folder: &Path) -> String {

@@ -68,7 +68,7 @@ fn a_daemon_that_cannot_start_says_why() {
         "--log-file",
         "missing/log",
     ]);
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(3));
     assert!(complaint(&output).contains("missing/log"));
 }
 
