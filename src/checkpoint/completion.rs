@@ -11,6 +11,7 @@ use super::Opening;
 use super::folder::Folder;
 use super::links::resolve;
 use super::locate::layout::{CheckpointFormat, Files, layouts};
+use super::locate::manifest::MANIFEST;
 use super::locate::tag::LATEST;
 use super::rewritten::{Marked, Rewritten, Seen};
 use crate::error::{Error, Result};
@@ -289,6 +290,14 @@ impl Weights {
         layouts.any(|layout| matches!(layout, CheckpointFormat::DeepSpeed(Some(_))))
     }
 
+    /// Whether verl's manifest of the save is there, two or three folders above the weights.
+    fn has_manifest(&self) -> bool {
+        let above = self.path.ancestors().skip(1).take(3);
+        above
+            .map(|folder| folder.join(MANIFEST))
+            .any(|file| file.is_file())
+    }
+
     /// Whether the file is there with which a save ends. DeepSpeed writes it beside the folder of the save.
     fn has_marker(&self) -> bool {
         let is_marked = |layout: &CheckpointFormat| match layout {
@@ -306,7 +315,7 @@ impl Weights {
     fn may_end(&self, name: &str, rest: Duration) -> bool {
         let is_marked = match self.is_dcp() {
             true => !is_linguas(name) || self.has(TRAIN_STATE),
-            false => self.is_tagged(),
+            false => self.is_tagged() || self.has_manifest(),
         };
         is_marked || rest >= REST
     }

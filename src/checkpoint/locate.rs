@@ -2,6 +2,7 @@
 
 mod contents;
 pub mod layout;
+pub mod manifest;
 mod masters;
 pub mod single_file;
 pub mod tag;
@@ -209,6 +210,11 @@ impl Search<'_> {
         if !layouts.is_empty() {
             self.found.push(relative.to_owned());
             return Ok(());
+        }
+        if depth > 0
+            && let Some(weights) = manifest::weights(&folder)?
+        {
+            return self.look(&join(relative, &weights), depth - 1);
         }
         let is_inner = |name: &&str| depth > 0 && folder.has_folder(name);
         let found = self.found.len();
