@@ -50,16 +50,31 @@ def settings(stage, precision, **zero):
             "zero_optimization": {"stage": stage, **zero}, **more, **accumulate}
 
 
-def train(rank, model, config, folder, several, exclude):
+class Module(torch.nn.Module):
+    """A model inside of another, as in Lightning's module."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs):
+        return self.model(**inputs)
+
+
+def train(rank, model, config, folder, several, exclude, tag=None):
     os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]  # else DeepSpeed 0.14 asks numactl for the number of devices
     engine, _, _, _ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(groups(model, several), lr=3e-3), config=config)
     engine.train()
-    torch.manual_seed(rank)
+    torch.manual_seed(0 if "tensor_parallel" in config else rank)
     for _ in range(2):
         tokens = torch.randint(3, 200, (1, 8))
         engine.backward(engine(input_ids=tokens, labels=tokens).loss)
         engine.step()
-    engine.save_checkpoint(folder, **({"exclude_frozen_parameters": True} if exclude else {}))
+    engine.save_checkpoint(folder, tag=tag, **({"exclude_frozen_parameters": True} if exclude else {}))
+    if "tensor_parallel" in config:
+        whole = engine._consolidated_16bit_state_dict()
+        if rank == 0:
+            torch.save({name: tensor.clone() for name, tensor in whole.items()}, f"{folder}/../gathered.pt")
 
 
 def states(folder):
@@ -78,12 +93,14 @@ def converted(source, tag, exclude):
     return found
 
 
-def universal(source, tag):
+def universal(source, tag, convert_alone=False):
     """fp32.pt of each parameter, by ds_to_universal."""
     from deepspeed.checkpoint import ds_to_universal
     arguments = types.SimpleNamespace(input_folder=str(source / tag), output_folder=f"{source / tag}_universal", num_extract_workers=1,
                                       num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True)
     ds_to_universal.main(arguments)
+    if convert_alone:
+        return None
     saved = states(source / tag)
     found = {}
     for name, shape in ((n, s) for group in saved["param_shapes"] for n, s in group.items()):
@@ -92,12 +109,29 @@ def universal(source, tag):
     return found
 
 
+def tensor_parallel(out, name, stage, *, is_universal=False, special):
+    """AutoTP on two ranks. Its 16-bit weights, gathered by the engine, must be the view's cast; the view itself has the masters."""
+    shape = dict(hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=10, intermediate_size=76, num_hidden_layers=2, vocab_size=204)
+    made = hf.model(hf.config("llama", **shape), torch.float32)
+    _, config = hf.saved(made)
+    config["dtype"] = "bfloat16"
+    case = Case(out, f"deepspeed-{deepspeed.__version__}-{name}", system="deepspeed", family="llama", packages=("torch", "deepspeed", "transformers"))
+    case.config(config)
+    ranks.run(2, train, made, {**settings(stage, "bf16"), "tensor_parallel": {"autotp_size": 2}}, str(case.source), False, False)
+    tag = (case.source / "latest").read_text()
+    if is_universal:
+        universal(case.source, tag, convert_alone=True)
+    gathered = torch.load(case.folder / "gathered.pt")
+    (case.folder / "gathered.pt").unlink()
+    case.done(gathered, by="the engine's own gathered 16-bit weights", source=f"source/{tag}_universal" if is_universal else "source", args=("--dtype", "bf16"), special=special)
+
+
 def untied(reference, config):
     """Without the head that a tied config leaves out."""
     return {n: t for n, t in reference.items() if not (config["tie_word_embeddings"] and n == "lm_head.weight")}
 
 
-def one(out, name, stage, precision, world, *, family="llama", several=False, freeze=None, exclude=False, special="", judge=converted, is_universal=False, **more):
+def one(out, name, stage, precision, world, *, family="llama", several=False, freeze=None, exclude=False, special="", judge=converted, is_universal=False, tag=None, wrap=False, **more):
     changes = {key: more.pop(key) for key in list(more) if key in ("tie_word_embeddings", "attention_bias")}
     made = hf.model(hf.config(family, **NARROW, **changes), torch.float32)
     _, config = hf.saved(made)
@@ -108,9 +142,10 @@ def one(out, name, stage, precision, world, *, family="llama", several=False, fr
     for parameter_name, parameter in made.named_parameters():
         if freeze and freeze in parameter_name:
             parameter.requires_grad_(False)
-    ranks.run(world, train, made, settings(stage, precision, **more), str(case.source), several, exclude)
+    ranks.run(world, train, Module(made) if wrap else made, settings(stage, precision, **more), str(case.source), several, exclude, tag)
     tag = (case.source / "latest").read_text()
     reference = untied(judge(case.source, tag) if judge is universal else judge(case.source, tag, exclude), config)
+    reference = {n.removeprefix("model.") if wrap else n: t for n, t in reference.items()}
     cast = {n: t.to(dtype) if t.is_floating_point() else t for n, t in reference.items()}
     if judge is universal and not is_universal:
         shutil.rmtree(case.source / f"{tag}_universal")
@@ -127,6 +162,9 @@ def main(out, *names):
     for name, *rest, more in CASES:
         if not names or name in names:
             one(out, name, *rest, **more)
+    for name, stage, more in TENSOR_PARALLEL:
+        if not names or name in names:
+            tensor_parallel(out, name, stage, **more)
 
 
 CASES = [
@@ -140,7 +178,15 @@ CASES = [
     ("z3-f32-tied", 3, "f32", 3, dict(family="qwen3", tie_word_embeddings=True, special="tied")),
     ("z3-bf16-frozen", 3, "bf16", 3, dict(freeze="layers.1", special="frozen parameters divided among the ranks")),
     ("z1-bf16-f32-gradients", 1, "bf16", 3, dict(several=True, accumulate="fp32", judge=universal, special="BF16_Optimizer")),
+    ("z3-bf16-lightning", 3, "bf16", 2, dict(wrap=True, tag="checkpoint", special="Lightning's folder: the tag checkpoint, a module's prefix")),
+    ("z3-bf16-accelerate", 3, "bf16", 2, dict(tag="pytorch_model", special="Accelerate's tag pytorch_model")),
     ("z3-bf16-universal", 3, "bf16", 2, dict(judge=universal, is_universal=True, special="a universal checkpoint")),
+]
+
+TENSOR_PARALLEL = [
+    ("z1-bf16-autotp", 1, dict(special="AutoTP with ZeRO-1")),
+    ("z3-bf16-autotp", 3, dict(special="AutoTP with ZeRO-3")),
+    ("z1-bf16-autotp-universal", 1, dict(is_universal=True, special="a universal checkpoint of AutoTP")),
 ]
 
 
