@@ -15,6 +15,7 @@ mod save;
 mod side_files;
 mod tensor_error;
 mod tracker;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -123,6 +124,7 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
     let mut copies = Vec::new();
     let (mut rounded, mut doubt, mut trained_as) = (Vec::new(), None, None);
     notes.extend(located.note.clone());
+    notes.extend(versions::written_by(&located.beside));
     let mut dictionaries = BTreeSet::new();
     let mut tensors = match &located.layout {
         CheckpointFormat::Safetensors(files) => whole_files::safetensors_files(folder, files)?,

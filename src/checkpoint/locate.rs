@@ -1,5 +1,6 @@
 //! From the path that a user names to the folder that holds the weights, and the folders that hold what goes with them.
 
+mod assets;
 mod contents;
 pub mod layout;
 pub mod manifest;
@@ -267,6 +268,7 @@ fn at(root: &Folder, relative: &str, system: Option<&str>) -> Result<LocatedChec
     if layout == CheckpointFormat::DeepSpeed(None) && relative.is_empty() {
         beside.extend(tag::folder_of_saves(&weights));
     }
+    beside.extend(assets::of(root));
     Ok(LocatedCheckpoint {
         layout,
         beside,
