@@ -1,20 +1,18 @@
 //! A checkpoint on disk: where each named tensor's bytes are, the side files, and which system wrote it.
 
-mod completion;
 pub mod folder;
 pub mod foreign;
 pub mod formats;
 mod hub;
-mod links;
-mod locate;
+pub mod links;
+pub mod locate;
 pub mod lora;
 mod names;
-mod rewritten;
-mod run;
-mod save;
+pub mod rewritten;
+pub mod save_names;
 mod side_files;
 mod tensor_error;
-mod tracker;
+pub mod tracker;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,8 +40,6 @@ pub use names::{
     normalise, number, one_of_each_form, shared_roots, unwrapped,
 };
 pub use rewritten::Rewritten;
-pub use run::{LATEST, Run};
-pub use save::Save;
 pub use side_files::SideFile;
 
 /// PEFT's config of an adapter.

@@ -33,6 +33,9 @@ pub enum Error {
     /// The files together are no complete, unambiguous checkpoint.
     #[error("{}: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
+    /// A folder holds several checkpoints where one is wanted.
+    #[error("{}: holds {} checkpoints; name one of them: {}", path.display(), names.len(), names.join(", "))]
+    Several { path: PathBuf, names: Vec<String> },
     /// A tensor has a form that is not served. Callers that know the file and the tensor's name add them.
     #[error("{0}")]
     Unserved(String),
@@ -123,6 +126,7 @@ impl Error {
             Self::Malformed { .. }
             | Self::Tensor { .. }
             | Self::Checkpoint { .. }
+            | Self::Several { .. }
             | Self::Unserved(_)
             | Self::Mapping(_)
             | Self::Changed { .. }
@@ -139,6 +143,7 @@ impl Error {
             Self::Malformed { .. }
             | Self::Tensor { .. }
             | Self::Checkpoint { .. }
+            | Self::Several { .. }
             | Self::Unserved(_)
             | Self::Mapping(_)
             | Self::Memory { .. }

@@ -3,7 +3,7 @@
 //! Data flows one way through the house, and each floor uses only what lies below it:
 //!
 //! ```text
-//! source -> tensor -> checkpoint -> mapping -> output -> read -> view -> tree -> fs -> mount, export, verify -> cli
+//! source -> tensor -> checkpoint -> run -> mapping -> output -> read -> view -> tree -> fs -> mount, export, verify -> cli
 //! ```
 #![deny(
     clippy::undocumented_unsafe_blocks,
@@ -25,6 +25,7 @@ mod mountinfo;
 pub mod output;
 pub mod parallel;
 pub mod read;
+pub mod run;
 pub mod source;
 mod statx;
 pub mod tensor;

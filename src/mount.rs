@@ -23,10 +23,10 @@ pub use signals::{StopSignals, is_ignored};
 pub use status::{Mount, mounts, view_points};
 pub use unmount::unmount;
 
-use crate::checkpoint::Run;
 use crate::error::Result;
 use crate::fs::{CheckpointFs, Inodes, Open, RunTree, Tree};
 use crate::output::VirtualFile;
+use crate::run::Run;
 
 /// The canonical path of `mount_point` where nothing stands against a mount on it: neither there nor in the system.
 pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {

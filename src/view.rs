@@ -32,6 +32,7 @@ use crate::checkpoint::{self, Checkpoint, Entry, Opening, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Dropped, Family, MappedTensor, Tables};
 use crate::output::{self, Naming, VirtualFile, Weights};
+use crate::run;
 
 use computed::Stage;
 use config::ConfigFile;
@@ -111,7 +112,7 @@ impl View {
             accepts_rewritten: options.accepts_rewritten,
             budget: options.budget.clone(),
         };
-        let checkpoint = checkpoint::open_with(source, &opening)?;
+        let checkpoint = run::open(source, &opening)?;
         let options = &options.of(&checkpoint);
         let view = match options.adapter || checkpoint.is_only_adapter() && options.merge.is_empty()
         {

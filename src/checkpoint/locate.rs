@@ -5,6 +5,7 @@ mod contents;
 pub mod layout;
 pub mod manifest;
 mod masters;
+pub mod saves;
 pub mod single_file;
 pub mod tag;
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::names;
-use super::run::{Run, is_link_beside, is_temporary};
+use super::save_names::{is_link_beside, is_temporary};
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::source::Budget;
 use contents::FileKind;
@@ -103,10 +104,13 @@ pub fn find(source: &Path, system: Option<&str>, budget: &Budget) -> Result<Loca
     if let [relative] = &*found {
         return at(&folder, relative, system);
     }
-    match Run::find(folder.path())? {
+    match saves::first(folder.path(), &saves::holds_checkpoints)? {
         Some(inner) if inner.path() != folder.path() => find(inner.path(), system, budget),
         _ if found.is_empty() => Err(none_in(&folder)?),
-        _ => Err(which(folder, &found)),
+        _ => Err(Error::Several {
+            path: folder.path().to_owned(),
+            names: found,
+        }),
     }
 }
 
@@ -122,35 +126,6 @@ pub fn snapshot(folder: Folder) -> Result<Folder> {
     let revision = String::from_utf8_lossy(&revision);
     let snapshot = folder.subfolder(&format!("snapshots/{}", revision.trim()))?;
     Folder::open(snapshot.path())
-}
-
-/// Asks for one of `several`: those that are complete, unless none is.
-fn which(folder: Folder, several: &[String]) -> Error {
-    const SHOWN: usize = 5;
-    let path = folder.path().to_owned();
-    let run = Run::at(folder);
-    let complete = |hit: &&String| {
-        let name = hit.split('/').next().unwrap_or(hit);
-        run.save(name).is_some_and(|save| save.has_ended)
-    };
-    let complete: Vec<&String> = several.iter().filter(complete).collect();
-    let (all, named) = match complete.len() {
-        0 => (
-            "checkpoints, none of which is complete",
-            several.iter().collect(),
-        ),
-        count if count < several.len() => ("checkpoints that are complete", complete),
-        _ => ("checkpoints", complete),
-    };
-    let names: Vec<&str> = named.iter().take(SHOWN).map(|name| name.as_str()).collect();
-    let more = if named.len() > SHOWN { ", ..." } else { "" };
-    let latest = match run.latest() {
-        Ok(Some(_)) => ", or latest",
-        _ => "",
-    };
-    let (count, names) = (named.len(), names.join(", "));
-    let reason = format!("holds {count} {all}; name one of them: {names}{more}{latest}");
-    Error::checkpoint(&path, reason)
 }
 
 /// Whether it is a folder in which Accelerate or Megatron Bridge keeps an optimizer beside the weights.

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
-use super::run::numbered;
+use super::save_names::numbered;
 
 /// Of verl and Megatron, and of DeepSpeed.
 const NAMES: [&str; 2] = ["latest_checkpointed_iteration.txt", "latest"];

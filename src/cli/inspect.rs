@@ -16,9 +16,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{output, view};
-use crate::checkpoint::Run;
 use crate::destination::create_new;
 use crate::error::Error;
+use crate::run::Run;
 use crate::text::{plain_json, quoted};
 use crate::view::View;
 use report::{Report, TensorDetail};

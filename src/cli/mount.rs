@@ -10,10 +10,10 @@ use clap::Args;
 
 use super::logging::{Log, Syslog};
 use super::{allocator, daemon, mount_log, options, output, size, systemd, view};
-use crate::checkpoint::Run;
 use crate::error::{Error, Result};
 use crate::mount::{Mounted, Options, StopSignals, absolute, affordable_cache};
 use crate::read::Reader;
+use crate::run::Run;
 use crate::text::{one_line, quoted};
 use crate::view::{Options as ViewOptions, View};
 

@@ -11,10 +11,11 @@ use clap::Args;
 use super::inspect::print;
 use super::progress::Bar;
 use super::{options, view};
-use crate::checkpoint;
+use crate::checkpoint::Opening;
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::read::Reader;
+use crate::run;
 use crate::tensor::Tensor;
 use crate::verify::{self, Finding, Reading};
 use crate::view::View;
@@ -91,7 +92,7 @@ fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {
         let wanted = "name a Hugging Face folder or a checkpoint as --against";
         return Err(Error::absent(other, wanted));
     }
-    let other = checkpoint::open(other, None).map_err(|error| match error {
+    let other = run::open(other, &Opening::default()).map_err(|error| match error {
         Error::Mapping(reason) => Error::checkpoint(other, reason),
         error => error,
     })?;

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::compare::{Equality, compare};
 use super::{Options, OutputFormat, View};
-use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::MappedTensor;
+use crate::run;
 use crate::tensor::{Dtype, Kernel, Tensor};
 
 /// The tensors with those of further members mixed in, as the options say.
@@ -62,7 +62,7 @@ struct Member<'a> {
 impl<'a> Member<'a> {
     /// Opens a member with the options of the first; where it lacks a config.json, it takes that one's.
     fn open(path: &'a Path, source: &Path, options: &Options) -> Result<Self> {
-        let own = checkpoint::open_with(path, &options.opening_of_other())?;
+        let own = run::open(path, &options.opening_of_other())?;
         let has_config = own.params.is_some()
             || own
                 .side_files

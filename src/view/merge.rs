@@ -12,9 +12,10 @@ use std::path::Path;
 use super::adapter::{self, Loaded};
 use super::options::{MergedAdapter, Options};
 use crate::checkpoint::lora::PREFIX;
-use crate::checkpoint::{self, Checkpoint, SideFile};
+use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::MappedTensor;
+use crate::run;
 
 use settings::Settings;
 use update::Factors;
@@ -61,7 +62,7 @@ fn merge_from(
     options: &Options,
     weight: f64,
 ) -> Result<()> {
-    let checkpoint = checkpoint::open_with(path, &options.opening_of_other())?;
+    let checkpoint = run::open(path, &options.opening_of_other())?;
     let own = &checkpoint.side_files;
     let has_config = own.iter().any(|file| file.path == super::config::NAME);
     let side_files = if has_config { own } else { side_files };

@@ -4,9 +4,9 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Run, Save};
 use crate::error::Result;
 use crate::parallel;
+use crate::run::{Run, Save};
 use crate::text::one_line;
 
 #[derive(Debug, Serialize)]

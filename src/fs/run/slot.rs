@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::number::inode_in;
-use crate::checkpoint::{Run, Save};
 use crate::error::{Error, Result};
 use crate::output::{Attributes, VISIBLE_MODE, VirtualFile, inline_file};
+use crate::run::{Run, Save};
 use crate::text::one_line;
 use crate::tree::{Kind, ROOT, Stat, Tree, Usage};
 

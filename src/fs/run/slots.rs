@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::slot::Slot;
-use crate::checkpoint::Save;
+use crate::run::Save;
 use crate::tree::Usage;
 
 /// All slots that can be reached: by their names, or through what the kernel still knows.

@@ -65,9 +65,7 @@ fn a_save_that_is_not_whole_is_opened_again_only_when_it_changes() {
         file.set_modified(written).unwrap();
     };
     rewrite(&vec![0; bytes.len()]);
-    let run = ckptfs::checkpoint::Run::find(&scene.run())
-        .unwrap()
-        .unwrap();
+    let run = ckptfs::run::Run::find(&scene.run()).unwrap().unwrap();
     let has_ended = || run.save("step-1").unwrap().has_ended;
     assert!(!has_ended());
     rewrite(&bytes);

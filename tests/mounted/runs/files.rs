@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use ckptfs::checkpoint::Run;
+use ckptfs::run::Run;
 
 use super::scene::*;
 use crate::common::programs::complaint;

@@ -4,8 +4,8 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use ckptfs::checkpoint::Run;
 use ckptfs::output::VirtualFile;
+use ckptfs::run::Run;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::scene::*;

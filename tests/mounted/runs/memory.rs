@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::process::Command;
 
-use ckptfs::checkpoint::{self, Opening, Run};
+use ckptfs::checkpoint::{self, Opening};
 use ckptfs::error::Error;
+use ckptfs::run::Run;
 use ckptfs::source::Budget;
 
 use super::scene::*;

@@ -8,7 +8,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use ckptfs::checkpoint::{self, Opening, Run};
+use ckptfs::checkpoint::{self, Opening};
+use ckptfs::run::Run;
 
 use ckptfs::source::Budget;
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use ckptfs::checkpoint::Run;
 use ckptfs::error::Result;
 use ckptfs::mount::{Mounted, Options, mount_run};
 use ckptfs::output::VirtualFile;
+use ckptfs::run::Run;
 use ckptfs::view::{self, View};
 use tempfile::TempDir;
 

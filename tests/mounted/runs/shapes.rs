@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use ckptfs::checkpoint::Run;
+use ckptfs::run::Run;
 use ckptfs::view::{Options, View};
 
 use super::scene::*;

@@ -1,29 +1,25 @@
-//! A run: a folder of checkpoints, to which a training may still be adding.
+//! A run: a folder of checkpoints, to which a training may still be adding. Callers decide first whether a path is a run or
+//! a checkpoint: [`Run::find`], [`Run::single`] and [`open`] do it for them.
+
+mod completion;
+mod save;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::completion::Completions;
-use super::folder::Folder;
-use super::links::resolve;
-use super::locate::single_file::{is_single_file, stem};
-use super::locate::{is_optimizers, search};
-use super::rewritten::Rewritten;
-use super::save::{self, Save};
-use super::tracker;
+use crate::checkpoint::folder::Folder;
+use crate::checkpoint::locate::saves::{first, holds_checkpoints};
+use crate::checkpoint::locate::single_file::is_single_file;
+use crate::checkpoint::locate::{is_optimizers, search};
+use crate::checkpoint::save_names::{is_link_beside, is_temporary, numbered};
+use crate::checkpoint::{self, Checkpoint, Opening, Rewritten, tracker};
 use crate::error::{Error, Result};
 use crate::source::Budget;
+use completion::Completions;
 
-/// Folders in which torchtitan (0.3.0) and Lingua keep a run's checkpoints.
-const INNER: [&str; 2] = ["checkpoint", "checkpoints"];
-
-/// The name of the link to the latest save.
-pub const LATEST: &str = "latest";
-
-/// What marks the names under which saves are written until they end.
-const TEMPORARY_STARTS: [&str; 2] = ["tmp-", "tmp_"];
-const TEMPORARY_ENDS: [&str; 2] = [".tmp", ".partial"];
+pub use crate::checkpoint::save_names::LATEST;
+pub use save::Save;
 
 /// A folder whose folders or files are checkpoints.
 #[derive(Debug)]
@@ -39,7 +35,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub(super) fn at(folder: Folder) -> Self {
+    fn at(folder: Folder) -> Self {
         let run = Self::awaited_at(folder);
         run.settled.get_or_init(|| run.named.clone());
         run
@@ -189,7 +185,7 @@ impl Run {
     }
 
     /// A link called `latest` gives way to the run's own; a temporary name is that of a save to come; a name with control
-    /// characters is nobody's checkpoint.
+    /// characters is no checkpoint's.
     fn may_show(&self, name: &str) -> bool {
         let is_replaced = || name == LATEST && self.path().join(name).read_link().is_ok();
         !name.contains('/')
@@ -247,48 +243,43 @@ impl Run {
     }
 }
 
-/// The folder at `source`, or else its folder of checkpoints, if it is as wanted.
-fn first(source: &Path, is_wanted: &dyn Fn(&Folder) -> Result<bool>) -> Result<Option<Folder>> {
-    if !source.is_dir() {
-        return Ok(None);
-    }
-    let outer = Folder::open(source)?;
-    if is_wanted(&outer)? {
-        return Ok(Some(outer));
-    }
-    let is_folder = |name: &&str| outer.has_folder(name);
-    for name in INNER.into_iter().filter(is_folder) {
-        let folder = outer.subfolder(name)?;
-        if is_wanted(&folder)? {
-            return Ok(Some(folder));
-        }
-    }
-    Ok(None)
+/// Opens the one checkpoint at `source`.
+///
+/// # Errors
+/// As those of [`checkpoint::open_with`]; where there are several, the error names those that are complete.
+pub fn open(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
+    checkpoint::open_with(source, opening).map_err(|error| match error {
+        Error::Several { path, names } => which(&path, &names).unwrap_or_else(|error| error),
+        error => error,
+    })
 }
 
-/// Whether the folder is no checkpoint itself and has several, or a numbered one.
-fn holds_checkpoints(folder: &Folder) -> Result<bool> {
-    let own = search(folder, "")?.len();
-    if own > 0 {
-        return Ok(own > 1);
-    }
-    let mut names = folder.folders()?;
-    names.retain(|name| !is_temporary(name) && !is_link_beside(folder, name));
-    // The numbered ones first: of them one is enough.
-    names.sort_by_key(|name| numbered(name).is_none());
-    let mut found = 0;
-    for name in names {
-        // One that cannot be looked at proves nothing.
-        let inside = search(folder, &name).map_or(0, |inside| inside.len());
-        if inside > 1 && INNER.contains(&&*name) {
-            continue; // The run itself.
-        }
-        found += inside;
-        if found > 1 || inside > 0 && numbered(&name).is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Asks for one of `several`: those that are complete, unless none is.
+fn which(path: &Path, several: &[String]) -> Result<Error> {
+    const SHOWN: usize = 5;
+    let run = Run::at(Folder::open(path)?);
+    let complete = |hit: &&String| {
+        let name = hit.split('/').next().unwrap_or(hit);
+        run.save(name).is_some_and(|save| save.has_ended)
+    };
+    let complete: Vec<&String> = several.iter().filter(complete).collect();
+    let (all, named) = match complete.len() {
+        0 => (
+            "checkpoints, none of which is complete",
+            several.iter().collect(),
+        ),
+        count if count < several.len() => ("checkpoints that are complete", complete),
+        _ => ("checkpoints", complete),
+    };
+    let names: Vec<&str> = named.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    let more = if named.len() > SHOWN { ", ..." } else { "" };
+    let latest = match run.latest() {
+        Ok(Some(_)) => ", or latest",
+        _ => "",
+    };
+    let (count, names) = (named.len(), names.join(", "));
+    let reason = format!("holds {count} {all}; name one of them: {names}{more}{latest}");
+    Ok(Error::checkpoint(path, reason))
 }
 
 /// Whether there is nothing but numbered folders, in which no checkpoint has begun.
@@ -296,32 +287,4 @@ fn holds_nothing(folder: &Folder) -> Result<bool> {
     let mut folders = folder.folders()?;
     folders.retain(|name| is_optimizers(name) || numbered(name).is_none() && !is_temporary(name));
     Ok(folder.names()?.is_empty() && folders.is_empty() && search(folder, "")?.is_empty())
-}
-
-/// Whether `name` is a link to another entry of the same folder and has no number of its own, as `LATEST` and `LOWEST_VAL`:
-/// it names a save twice.
-pub fn is_link_beside(folder: &Folder, name: &str) -> bool {
-    let is_link = folder.path().join(name).read_link().is_ok() && numbered(name).is_none();
-    let leads_beside = |target: PathBuf| target.parent() == Some(folder.path());
-    is_link && resolve(folder.path(), Path::new(name)).is_ok_and(leads_beside)
-}
-
-/// Whether a save of that name is to be renamed when it ends.
-pub fn is_temporary(name: &str) -> bool {
-    TEMPORARY_STARTS.iter().any(|start| name.starts_with(start))
-        || TEMPORARY_ENDS.iter().any(|end| name.ends_with(end))
-}
-
-/// Kind and numbers of `step-4000`, `global_step_100`, `epoch_1`, `0000004000`, `epoch=0-step=10.ckpt`.
-pub fn numbered(name: &str) -> Option<(String, Vec<u64>)> {
-    let stem = stem(name);
-    let is_digit = |char: char| char.is_ascii_digit();
-    let numbers = stem
-        .split(|char| !is_digit(char))
-        .filter(|digits| !digits.is_empty());
-    let numbers = numbers
-        .map(|digits| digits.parse().ok())
-        .collect::<Option<_>>()?;
-    let kind = stem.replace(is_digit, "");
-    stem.ends_with(is_digit).then_some((kind, numbers))
 }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::Opening;
-use super::folder::Folder;
-use super::links::resolve;
-use super::locate::layout::{CheckpointFormat, Files, layouts};
-use super::locate::manifest::MANIFEST;
-use super::locate::tag::LATEST;
-use super::rewritten::{Marked, Rewritten, Seen};
+use crate::checkpoint::folder::Folder;
+use crate::checkpoint::links::resolve;
+use crate::checkpoint::locate::layout::{CheckpointFormat, Files, layouts};
+use crate::checkpoint::locate::manifest::MANIFEST;
+use crate::checkpoint::locate::tag::LATEST;
+use crate::checkpoint::rewritten::{Marked, Rewritten, Seen};
+use crate::checkpoint::{Opening, open_with};
 use crate::error::{Error, Result};
 use crate::source::Budget;
 use crate::statx::Source;
@@ -331,7 +331,7 @@ impl Weights {
             accepts_rewritten: true,
             budget: self.budget.clone(),
         };
-        telling.find_map(|layout| super::open_with(&self.path, &opening(layout)).err())
+        telling.find_map(|layout| open_with(&self.path, &opening(layout)).err())
     }
 }
 

@@ -4,11 +4,11 @@ use std::fs::Metadata;
 use std::time::SystemTime;
 
 use super::completion::{Completions, Trace, Weights};
-use super::folder::Folder;
-use super::locate::single_file::is_single_file;
-use super::locate::{UNFINISHED, search};
-use super::rewritten::Rewritten;
-use super::run::numbered;
+use crate::checkpoint::Rewritten;
+use crate::checkpoint::folder::Folder;
+use crate::checkpoint::locate::single_file::is_single_file;
+use crate::checkpoint::locate::{UNFINISHED, search};
+use crate::checkpoint::save_names::numbered;
 use crate::error::{Error, Result};
 
 /// The parts of saves of reinforcement learning that are served: verl's and SkyRL's.
