@@ -65,7 +65,7 @@ pub struct Checkpoint {
     pub notes: Vec<String>,
     /// Warnings about the checkpoint.
     pub warnings: Vec<String>,
-    /// What several ranks hold of one tensor, though one of them would do.
+    /// Copies that several ranks hold of one tensor, though one of them would do.
     pub copies: Vec<SourceTensor>,
     /// Tensors that are stored a second time, rounded to another type, under the same names.
     pub rounded: Vec<SourceTensor>,

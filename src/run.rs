@@ -165,7 +165,7 @@ impl Run {
         Ok(names)
     }
 
-    /// What is saved under `name`, or being saved. `None` where no checkpoint is.
+    /// Returns the save under `name`, complete or not. `None` where no checkpoint is.
     pub fn save(&self, name: &str) -> Option<Save> {
         let look = || {
             let mut looked = save::look(&self.charged(), name, self.last_ended(), &self.endings)?;

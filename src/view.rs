@@ -231,7 +231,7 @@ fn notes_of(checkpoint: &Checkpoint) -> Vec<Note> {
     warnings.chain(remarks).collect()
 }
 
-/// What was seen: the layout's files, and how the system spells its names.
+/// Evidence of the system: the layout's files, and how it spells its names.
 fn evidence(checkpoint: &Checkpoint) -> String {
     let mut tensors = checkpoint.tensors.iter();
     let example = tensors.find(|tensor| tensor.name.contains("layers"));
@@ -277,7 +277,7 @@ fn check_system(options: &Options, checkpoint: &Checkpoint, table: &str) -> Resu
     }
 }
 
-/// What `total_parameters` of the index counts.
+/// Counts the parameters as `total_parameters` of the index does.
 fn parameters(tensors: &[MappedTensor], family: Option<&Family>) -> u64 {
     let is_buffer =
         |tensor: &&MappedTensor| family.is_some_and(|family| family.is_buffer(&tensor.name));

@@ -1,11 +1,11 @@
-//! What lies in the place of a file of a checkpoint when a download or a copy went wrong.
+//! Files that lie in the place of a checkpoint's when a download or a copy went wrong.
 
 use std::path::Path;
 
 use crate::error::Error;
 use crate::text::beginning;
 
-/// What a file is that begins with `front`, and what to do; `None` when it is none of these.
+/// Returns the kind of a file that begins with `front`, and what to do; `None` when it is none of these.
 pub fn kind(front: &[u8]) -> Option<&'static str> {
     const KINDS: &[(&[u8], &str)] = &[
         (

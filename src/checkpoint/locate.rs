@@ -28,7 +28,7 @@ pub struct LocatedCheckpoint {
     pub weights: Folder,
     /// Folders with side files, the first wins.
     pub beside: Vec<Folder>,
-    /// What else there is, and how it is asked for.
+    /// A remark on other weights, and how they are asked for.
     pub note: Option<String>,
 }
 

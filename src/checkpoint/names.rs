@@ -33,7 +33,7 @@ pub struct State<'s> {
     pub keeps_roots: bool,
 }
 
-/// What a state consists of.
+/// The parts of a state.
 #[derive(Debug, Default)]
 pub struct Normalised {
     /// The tensors below `prefix`, under their own names there.

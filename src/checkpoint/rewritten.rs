@@ -37,7 +37,7 @@ pub struct Marked {
     skew: i64,
 }
 
-/// What is remembered of a save that was whole: its marker, and inode, size and time of each data file.
+/// A save that was whole, as it is remembered: its marker, and inode, size and time of each data file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
     marker: Attributes,

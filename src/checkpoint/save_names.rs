@@ -9,7 +9,7 @@ use super::locate::single_file::stem;
 /// The name of the link to the latest save.
 pub const LATEST: &str = "latest";
 
-/// What marks the names under which saves are written until they end.
+/// Starts and ends of the names under which saves are written until they end.
 const TEMPORARY_STARTS: [&str; 2] = ["tmp-", "tmp_"];
 const TEMPORARY_ENDS: [&str; 2] = [".tmp", ".partial"];
 

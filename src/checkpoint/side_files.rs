@@ -6,7 +6,7 @@ use super::folder::Folder;
 use crate::error::Result;
 use crate::source::SourceFile;
 
-/// What may stand in a Hugging Face directory beside the weights. Code (`*.py`) is left out: it would be run.
+/// Files that may stand in a Hugging Face directory beside the weights. Code (`*.py`) is left out: it would be run.
 const NAMES: [&str; 25] = [
     "added_tokens.json",
     "chat_template.jinja",

@@ -13,15 +13,15 @@ use super::tables::Tables;
 use crate::checkpoint::lora::PREFIX;
 use crate::error::{Error, Result};
 
-/// What the name of an adapted weight ends in.
+/// The end of an adapted weight's name.
 const WEIGHT: &str = ".weight";
 
-/// What stands in the place of the weight W: `lora_A` of the shape [rank, columns of W], `lora_B` of [rows of W, rank], a
+/// Names in the place of the weight W: `lora_A` of the shape [rank, columns of W], `lora_B` of [rows of W, rank], a
 /// number for each row of W.
 const COLUMNS: &str = ".lora_A.weight";
 const ROWS: [&str; 2] = [".lora_B.weight", ".lora_magnitude_vector"];
 
-/// What the systems call the adapters of a family, and the operations that take them to PEFT's.
+/// The names of a family's adapters in each system, and the operations that take them to PEFT's.
 pub fn adapter_systems(tables: &Tables, family: &Family) -> Vec<System> {
     let system = |system: &System| System {
         name: system.name.clone(),

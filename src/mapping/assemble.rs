@@ -1,4 +1,4 @@
-//! What rules run backwards contribute to one tensor, put together: tiles, slices of a new first axis, and what a rule
+//! Contributions of rules that run backwards to one tensor, put together: tiles, slices of a new first axis, and what a rule
 //! does before it cuts.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::table::Rule;
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::tensor::{Shape, Tensor};
 
-/// What one tensor of the directory contributes to one of the system.
+/// The contribution of one tensor of the directory to one of the system.
 pub struct Contribution<'a> {
     pub rule: &'a Rule,
     /// The slices of the first axes that it is, where the rule cuts these.

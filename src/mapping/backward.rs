@@ -177,7 +177,7 @@ impl<'a> Writers<'a> {
         Ok(Some(bindings))
     }
 
-    /// What a tensor of the directory contributes, with the names that it contributes to.
+    /// Returns the contributions of a tensor of the directory, with the names that it contributes to.
     fn contributions(
         &self,
         writer: &Writer<'a>,

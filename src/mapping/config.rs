@@ -1,4 +1,4 @@
-//! What config.json says, as the numbers that tables compute with.
+//! The values of config.json, as the numbers that tables compute with.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ pub struct Config {
     seen: Heads,
 }
 
-/// What a model may end in.
+/// The heads that a model may end in.
 #[derive(Debug, Clone, Copy, Default)]
 struct Heads {
     of_language: bool,
     of_classes: bool,
 }
 
-/// What a class of transformers is by its name.
+/// The kind of a class of transformers, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Base,
@@ -143,7 +143,7 @@ impl Config {
         }
     }
 
-    /// What the class is that config.json names, if it names one.
+    /// Returns the kind of the class that config.json names, if it names one.
     fn class(&self) -> Option<Class> {
         let name = self.architecture()?;
         Some(match name.split_once("For") {
@@ -176,7 +176,7 @@ impl Config {
 /// The head of a classifier.
 const CLASSIFIER: &str = "score.weight";
 
-/// What follows `For` in the names of transformers' classes of models that end in a language model's head, or in one of
+/// Words that follow `For` in the names of transformers' classes of models that end in a language model's head, or in one of
 /// their own that tables list.
 const LANGUAGE_MODELS: [&str; 5] = [
     "CausalLM",
@@ -212,7 +212,7 @@ struct Limited<'a> {
     left: &'a Cell<usize>,
 }
 
-/// What to do about a config.json that says nothing sensible.
+/// The hint for a config.json that says nothing sensible.
 pub const OTHER: &str = "give the right config.json with --config-from";
 
 impl ConfigScope<'_> {

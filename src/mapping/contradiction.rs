@@ -169,7 +169,7 @@ impl Comparison<'_> {
         (keys, odd)
     }
 
-    /// What a variable is in a name.
+    /// The value of a variable in a name.
     fn index(&self, name: &str, variable: &str) -> Option<u64> {
         self.tensor(name)?.1.get(variable).copied()
     }
@@ -191,7 +191,7 @@ impl Comparison<'_> {
     }
 }
 
-/// What is told of each, plain keys first.
+/// The words for each, plain keys first.
 fn values(told: &BTreeMap<String, String>) -> Vec<&str> {
     let mut told: Vec<_> = told.iter().collect();
     told.sort_by_key(|(key, _)| key.contains(' '));

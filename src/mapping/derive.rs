@@ -18,7 +18,7 @@ pub struct Derivation {
     pub family: String,
     /// Keys that params.json must have for this table to apply.
     pub needs: Vec<String>,
-    /// What the system assumes where params.json is silent.
+    /// Values that the system assumes where params.json is silent.
     #[serde(default)]
     pub defaults: BTreeMap<String, Expression>,
     pub fields: Vec<Field>,
@@ -96,7 +96,7 @@ impl Derivation {
         self.made(self.fields.iter(), params, tensors, tied)
     }
 
-    /// What `params` themselves say, without what the system assumes.
+    /// Returns the values of `params` themselves, without those that the system assumes.
     pub fn declared(&self, params: &Map<String, Value>) -> Result<Map<String, Value>> {
         let is_constant = |field: &&Field| matches!(field.value, FieldValue::Constant(_));
         let fields = self.fields.iter().filter(|field| !is_constant(field));

@@ -19,7 +19,7 @@ pub struct Family {
     /// How far each variable of the names counts.
     #[serde(default)]
     pub variables: BTreeMap<String, Expression>,
-    /// What the model class assumes where config.json is silent.
+    /// Values that the model class assumes where config.json is silent.
     #[serde(default)]
     pub defaults: BTreeMap<String, Expression>,
     /// In the order in which `save_pretrained` writes them. Where none is listed every name passes.
@@ -35,7 +35,7 @@ pub struct Family {
     /// The output head, which a tied model has not.
     #[serde(default = "lm_head")]
     pub head: String,
-    /// What the output head is tied to.
+    /// The weight to which the output head is tied.
     #[serde(default = "embed_tokens")]
     pub embedding: String,
     /// Buffers that old versions saved and no reader wants.

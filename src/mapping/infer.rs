@@ -1,4 +1,4 @@
-//! What the tensors themselves tell of a config: the sizes that a family's shapes name, and the number of layers.
+//! Values of a config that the tensors themselves tell: the sizes that a family's shapes name, and the number of layers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::table::System;
 use crate::error::{Error, Result};
 use crate::tensor::SourceTensor;
 
-/// What is known of config.json's keys.
+/// Keys of config.json and their known values.
 type Values = BTreeMap<String, u64>;
 
 /// Values of config.json's keys that shapes tell by themselves, or as one of two factors of which config.json has the other.

@@ -1,4 +1,4 @@
-//! What config.json promises: the names and shapes of a family's tensors.
+//! Promises of config.json: the names and shapes of a family's tensors.
 
 use std::cell::Cell;
 

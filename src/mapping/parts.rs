@@ -296,7 +296,7 @@ fn fill<'t>(value: &Value<'t>, site: &Site) -> std::result::Result<Value<'t>, St
     ))
 }
 
-/// What stands before a word.
+/// The text before a word.
 const SIGN: char = '$';
 
 /// The text with each `$word` filled in.

@@ -33,7 +33,7 @@ pub enum Spelling {
 pub struct Pattern {
     /// The pattern with `{}` for each component of digits.
     pub form: String,
-    /// What stands at each `{}`: a variable, or digits that must be these.
+    /// The part at each `{}`: a variable, or digits that must be these.
     places: Vec<Piece>,
 }
 

@@ -67,7 +67,7 @@ impl Expected<'_> {
         )
     }
 
-    /// What each size of the shape is in config.json, its value there, and the one in `dims`.
+    /// The key of each size of the shape in config.json, its value there, and the one in `dims`.
     pub(super) fn sizes(&self, dims: &[u64]) -> impl Iterator<Item = (&Expression, u64, u64)> {
         let told = self.of.shape.iter().zip(&self.shape).zip(dims.to_vec());
         told.filter_map(|((expression, said), found)| Some((expression.as_ref()?, (*said)?, found)))

@@ -11,7 +11,7 @@ use super::operation::Operation;
 use super::pattern::{Names, Pattern};
 use super::template::Template;
 
-/// What one system calls the tensors of some families.
+/// The names of some families' tensors in one system.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct System {
@@ -32,7 +32,7 @@ pub struct System {
     /// Its names are another's and mean other tensors: without these it is taken only where `--system` names it.
     #[serde(default)]
     pub marks: Vec<String>,
-    /// What a user should know who has such names.
+    /// A remark for users who have such names.
     pub note: Option<String>,
     /// Tensors of the directory that the system has no place for and does not need.
     #[serde(default)]

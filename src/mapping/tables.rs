@@ -40,7 +40,7 @@ pub struct Tables {
     embedded: &'static Table,
 }
 
-/// What one file, or several in a row, say.
+/// The entries of one file, or of several in a row.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
@@ -123,7 +123,7 @@ impl Tables {
             || self.own.systems.iter().any(rules)
     }
 
-    /// What makes a config.json of this params.json, and the part of it that speaks of the model.
+    /// Returns the rules that make a config.json of this params.json, and the part of it that speaks of the model.
     pub fn derivation<'a, 'p>(
         &'a self,
         params: &'p Map<String, Value>,
@@ -135,7 +135,7 @@ impl Tables {
         Some((all.find(|each| each.applies(model))?, model))
     }
 
-    /// What params.json itself tells of config.json; nothing where it does not say enough.
+    /// Returns the values of config.json that params.json itself tells; none where it does not say enough.
     pub fn declared(&self, params: &Map<String, Value>) -> Map<String, Value> {
         let declared = self
             .derivation(params)
@@ -147,7 +147,7 @@ impl Tables {
         self.families().find(|family| family.is(model_type))
     }
 
-    /// What is told of a family whose tensors are not listed.
+    /// The text on a family whose tensors are not listed.
     pub fn unknown_family(&self, model_type: &str) -> Option<&Family> {
         let all = self.own.families.iter().chain(&self.embedded.families);
         all.filter(|family| !family.is_listed())
@@ -187,7 +187,7 @@ fn text(path: &Path) -> Result<String> {
     }
 }
 
-/// What the embedded files hold, and the parts of it that users' own files may use.
+/// The entries of the embedded files, and the parts that users' own files may use.
 struct Embedded {
     table: Table,
     parts: Parts<'static>,
@@ -254,7 +254,7 @@ impl<'t> Document<'t> {
         Ok(())
     }
 
-    /// What the file says, with the entries of `parts` in the place of their uses.
+    /// Returns the file's entries, with those of `parts` in the place of their uses.
     fn table(mut self, parts: &Parts<'t>) -> Result<Table> {
         let families = self.take(FAMILY, parts)?;
         let systems = self.take(SYSTEM, parts)?;

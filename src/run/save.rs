@@ -81,7 +81,7 @@ fn weights(run: &Folder, name: &str) -> Result<(Vec<Weights>, Vec<String>)> {
     Ok((weights.collect::<Result<_>>()?, hits))
 }
 
-/// What is missing of the save called `name`.
+/// Returns why the save called `name` cannot be opened.
 pub fn fault(run: &Folder, name: &str) -> Option<Error> {
     match weights(run, name) {
         Ok((weights, _)) => weights.iter().find_map(Weights::fault),

@@ -10,7 +10,7 @@ const WHOLE: u64 = 64 << 20;
 /// Bytes compared at a time.
 const BLOCK: u64 = 64 << 10;
 
-/// What is known of two tensors.
+/// The result of comparing two tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Equality {
     Different,

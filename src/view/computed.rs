@@ -25,7 +25,7 @@ pub fn dequantize(
     Ok(())
 }
 
-/// What mapped and cast tensors are computed with.
+/// The context in which mapped and cast tensors are computed.
 pub struct Stage<'a> {
     pub source: &'a Path,
     pub checkpoint: &'a Checkpoint,

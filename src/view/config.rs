@@ -23,7 +23,7 @@ const TEXT: &str = "text_config";
 
 const ARCHITECTURES: &str = "architectures";
 
-/// What FSDP2 puts before the name of a class.
+/// The prefix that FSDP2 puts before the name of a class.
 const WRAPPER: &str = "FSDP";
 
 /// Largest config.json that is read. In memory its values may take forty times as much.
@@ -32,7 +32,7 @@ const SIZE_LIMIT: u64 = 4 << 20;
 pub struct ConfigFile<'a> {
     values: Config,
     origin: Origin<'a>,
-    /// What flags say, where nothing else does.
+    /// Values of flags, where nothing else says them.
     taken: Vec<String>,
     /// Whether the text differs from the file's.
     changed: bool,
@@ -151,7 +151,7 @@ impl<'a> ConfigFile<'a> {
         }
     }
 
-    /// What was taken from the command line because no file says it.
+    /// Values that were taken from the command line because no file says them.
     pub fn note(&self) -> Option<String> {
         match &*self.taken {
             [] => None,
@@ -237,7 +237,7 @@ impl<'a> ConfigFile<'a> {
         }
     }
 
-    /// What tensors alone tell, where flags stand in for config.json.
+    /// Adds the values that tensors alone tell, where flags stand in for config.json.
     pub fn infer(
         &mut self,
         system: &System,
@@ -258,7 +258,7 @@ impl<'a> ConfigFile<'a> {
         self.values.see_heads(&family.head, names);
     }
 
-    /// What only mapped tensors tell, where config.json is made from params.json.
+    /// Adds the values that only mapped tensors tell, where config.json is made from params.json.
     pub fn complete(&mut self, family: &Family, tensors: &[MappedTensor]) -> Result<()> {
         let tied = super::tied::shares_head(family, tensors)?;
         match &self.origin {
@@ -336,7 +336,7 @@ impl<'a> ConfigFile<'a> {
         }
     }
 
-    /// What a flag says, which config.json must not contradict.
+    /// Adds the value of a flag, which config.json must not contradict.
     fn state(&mut self, key: &str, value: Value) -> Result<()> {
         match self.values.get(key) {
             Some(said) if *said != value => Err(Error::Mapping(format!(

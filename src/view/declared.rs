@@ -1,4 +1,4 @@
-//! What a checkpoint itself tells of its config.json: the one beside it, params.json, and the arguments of the training.
+//! Values of config.json that a checkpoint itself tells: the one beside it, params.json, and the arguments of the training.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::mapping::{Config, Tables};
 use crate::source::SourceFile;
 
-/// What says which tensors there are, and how they are read.
+/// Keys that say which tensors there are, and how they are read.
 const WEIGHTS: [&str; 8] = [
     "num_attention_heads",
     "num_key_value_heads",
@@ -20,10 +20,10 @@ const WEIGHTS: [&str; 8] = [
     "num_local_experts",
 ];
 
-/// What of that no shape tells.
+/// Those of them that no shape tells.
 const HEADS: [&str; 3] = ["num_attention_heads", "num_key_value_heads", "head_dim"];
 
-/// What a model computes with, whatever its tensors are.
+/// Keys that a model computes with, whatever its tensors are.
 const BESIDE: [&str; 1] = ["rope_theta"];
 
 /// # Errors
@@ -64,7 +64,7 @@ fn told(checkpoint: &Checkpoint, tables: &Tables) -> Map<String, Value> {
     told
 }
 
-/// What the config.json beside the weights says of heads, which no shape tells, where `file` stands in for it.
+/// Values of the config.json beside the weights on heads, which no shape tells, where `file` stands in for it.
 fn beside(file: &SourceFile, checkpoint: &Checkpoint) -> Map<String, Value> {
     let mut files = checkpoint.side_files.iter();
     let own = files.find(|own| own.path == config::NAME && own.file.path() != file.path());

@@ -71,7 +71,7 @@ fn said(
     }
 }
 
-/// What the tensors are once tied ones, promises and what is dropped have been seen to.
+/// The tensors once tied ones, promises and dropped ones have been seen to.
 fn settled(
     checkpoint: &Checkpoint,
     family: &Family,

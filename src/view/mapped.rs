@@ -21,7 +21,7 @@ pub struct Mapped {
     pub spelling: Spelling,
 }
 
-/// What one kind of knowledge makes of a state.
+/// The tensors that one kind of knowledge makes of a state.
 pub enum Reading {
     Whole(Box<Mapped>),
     /// Some names are none that it has.

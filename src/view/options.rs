@@ -13,7 +13,7 @@ use crate::tensor::Dtype;
 use super::config::ConfigFile;
 use super::target;
 
-/// What `save_pretrained` puts into a shard unless it is told otherwise (transformers 5.23.0).
+/// Most bytes that `save_pretrained` puts into a shard by default (transformers 5.23.0).
 pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
 
 /// Element type of the shown weights.
@@ -43,7 +43,7 @@ impl DtypeChoice {
     }
 }
 
-/// What the weights of a view are shown as.
+/// The format in which the weights of a view are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OutputFormat {
     /// Safetensors files and their index.

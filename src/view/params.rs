@@ -7,14 +7,14 @@ use crate::tensor::Dtype;
 
 pub const NAME: &str = "params.json";
 
-/// What a model assumes where config.json names no base of its rotary embedding (transformers 5.23.0).
+/// The base that a model assumes where config.json names none of its rotary embedding (transformers 5.23.0).
 const ROPE_THETA: f64 = 10000.0;
 
 /// A params.json.
 #[derive(Debug)]
 pub struct Params {
     pub values: Map<String, Value>,
-    /// What it cannot say.
+    /// The parts that it cannot say.
     pub note: Option<String>,
 }
 
@@ -117,7 +117,7 @@ fn copy(config: &Config, from: &str, to: &str, values: &mut Map<String, Value>) 
     }
 }
 
-/// What both say of the model's sizes.
+/// Keys in which both say the model's sizes.
 struct Sizes<'a> {
     config: &'a Config,
     dim: u64,

@@ -88,7 +88,7 @@ const BERT: [&str; 9] = [
     "classifier.bias",
 ];
 
-/// What is shown of tensors of these names, or the refusal.
+/// The tensors that are shown of these names, or the refusal.
 fn names_of(names: &[String]) -> Result<Vec<String>, String> {
     let folder = tempfile::tempdir().unwrap();
     let bytes = [0; 4];

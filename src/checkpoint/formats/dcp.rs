@@ -27,7 +27,7 @@ use crate::tensor::{Dims, Dtype, Shape, SourceTensor, Tensor, Tile};
 /// Memory that an item takes until its chunk is placed: in the map and in the list of ranges, which double, and the chunk.
 const ITEM_COST: u64 = 1000;
 
-/// What a directory holds.
+/// The contents of a directory.
 #[derive(Debug)]
 pub struct Dcp {
     pub tensors: Vec<SourceTensor>,

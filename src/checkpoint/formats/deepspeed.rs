@@ -30,7 +30,7 @@ use files::Files;
 use model_states::ModelStates;
 use optim_states::OptimStates;
 
-/// What a save of DeepSpeed holds of a model.
+/// The tensors of a model in a save of DeepSpeed.
 #[derive(Debug, Default)]
 pub struct Saved {
     /// The F32 masters, and what no optimizer has: frozen parameters and buffers.
@@ -129,7 +129,7 @@ fn without_zero(first: &ModelStates) -> Saved {
     }
 }
 
-/// What wrote the save, and which choice there is.
+/// A remark on the save's writer, and the choice that there is.
 fn said(ranks: &[TensorRank]) -> Vec<String> {
     let Some((model, optim)) = ranks
         .first()

@@ -15,7 +15,7 @@ use crate::tensor::{Shape, SourceTensor, Tensor, Tile};
 /// World size and rank.
 const RANK_FILE: &str = "model_world_size_{}_rank_{}.pt";
 
-/// What the files of all ranks hold together.
+/// The contents of the files of all ranks together.
 #[derive(Debug, Default)]
 pub struct Ranks {
     pub tensors: Vec<SourceTensor>,

@@ -14,7 +14,7 @@ const NUMBERS: [(&str, &str); 3] = [
     ("hidden_size", "hidden_size"),
 ];
 
-/// What the arguments tell of config.json; nothing where there are none.
+/// Returns the values of config.json that the arguments tell; none where there are no arguments.
 pub fn declared(file: &TorchFile) -> Map<String, Value> {
     let number = |name: &str| file.get(&["args", name]).and_then(|value| value.as_u64());
     let mut declared = Map::new();

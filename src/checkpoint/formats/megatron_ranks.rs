@@ -23,17 +23,17 @@ use grid::{Rank, RankFiles, ranks};
 /// The beginning of names of multi-token prediction.
 const PREDICTION: &str = "mtp.";
 
-/// What the files of all ranks hold together.
+/// The contents of the files of all ranks together.
 #[derive(Debug, Default)]
 pub struct Ranks {
     pub tensors: Vec<SourceTensor>,
     /// The copies that expert-parallel ranks hold of one tensor.
     pub copies: Vec<SourceTensor>,
-    /// What the arguments of the training tell of config.json.
+    /// Values of config.json that the arguments of the training tell.
     pub declared: Map<String, Json>,
 }
 
-/// What the ranks of one pipeline stage hold.
+/// The tensors of the ranks of one pipeline stage.
 #[derive(Default)]
 struct Parts {
     /// By tensor-parallel rank.

@@ -24,7 +24,7 @@ use crate::tensor::{Dims, Shape, SourceTensor, Tensor, Tile};
 /// The folder of the weights.
 pub const MODEL: &str = "model";
 
-/// What says, beside that folder, that nanotron wrote it.
+/// The file beside that folder which shows that nanotron wrote it.
 pub const METADATA: &str = "checkpoint_metadata.json";
 
 /// nanotron's own config of the model.
@@ -42,7 +42,7 @@ const START: &str = "model_";
 
 const END: &str = ".safetensors";
 
-/// What may follow the parameter's name: pipeline, tensor and expert ranks with their counts.
+/// The suffix that may follow the parameter's name: pipeline, tensor and expert ranks with their counts.
 const RANKS: [&str; 2] = [
     "_pp-rank-{}-of-{}_tp-rank-{}-of-{}",
     "_pp-rank-{}-of-{}_tp-rank-{}-of-{}_exp-rank-{}-of-{}",

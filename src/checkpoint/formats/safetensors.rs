@@ -30,7 +30,7 @@ const PARSED: u64 = 700;
 /// The key of a header that is no tensor.
 const METADATA: &str = "__metadata__";
 
-/// What a file holds: tensors in the order of their bytes, each with its range in the file.
+/// The contents of a file: tensors in the order of their bytes, each with its range in the file.
 #[derive(Debug)]
 pub struct Header {
     pub metadata: Vec<(String, String)>,

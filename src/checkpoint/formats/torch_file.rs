@@ -155,7 +155,7 @@ pub fn check_sums(file: &Arc<SourceFile>) -> Result<bool> {
     }
 }
 
-/// What a file is that only has the name of a torch file.
+/// Returns the kind of a file that only has the name of a torch file.
 fn foreign(front: &[u8]) -> Option<&'static str> {
     const TAR: &str =
         "is a tar archive, as torch 0.1 wrote; load it and save it again with torch.save";

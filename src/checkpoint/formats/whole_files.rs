@@ -42,7 +42,7 @@ pub fn safetensors_files(folder: &Folder, files: &Files) -> Result<Vec<SourceTen
     Ok(seen.tensors)
 }
 
-/// What files of torch.save hold.
+/// The contents of files of torch.save.
 #[derive(Default)]
 pub struct Saved {
     pub tensors: Vec<SourceTensor>,

@@ -1,4 +1,4 @@
-//! What a file is, judged by its first bytes, and whether it holds a model, judged by its tensors. A save keeps files of
+//! The kind of a file, judged by its first bytes, and whether it holds a model, judged by its tensors. A save keeps files of
 //! the training beside the weights, `rng.pt`, `train_state.pt`, `dl_state_dict.bin`, under names that nothing fixes.
 
 use std::collections::BTreeMap;

@@ -140,7 +140,7 @@ impl CheckpointFormat {
         }
     }
 
-    /// What was seen.
+    /// The evidence for it.
     pub fn evidence(&self) -> String {
         let files = |names: &[String]| match names {
             [one] => one.clone(),

@@ -6,7 +6,7 @@ use super::layout::CheckpointFormat;
 use crate::checkpoint::folder::Folder;
 use crate::error::{Error, Result};
 
-/// What the Trainer writes beside both.
+/// The Trainer's own file beside both.
 const TRAINER: &str = "trainer_state.json";
 
 /// Files of whole models; others may be anything.

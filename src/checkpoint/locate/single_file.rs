@@ -6,7 +6,7 @@ use super::layout::{CheckpointFormat, Files};
 /// Ends of names of files that hold tensors.
 const ENDS: [&str; 6] = [".ckpt", ".pt", ".pth", ".pth.tar", ".bin", ".safetensors"];
 
-/// What the last number of a name counts in a file that holds all.
+/// The word that the last number of a name counts in a file that holds all.
 const COUNTS: [&str; 7] = [
     "step",
     "steps",
@@ -17,7 +17,7 @@ const COUNTS: [&str; 7] = [
     "ckpt",
 ];
 
-/// What is said of a file in the place of a number.
+/// Words for a file in the place of a number.
 const WORDS: [&str; 4] = ["last", "latest", "best", "final"];
 
 /// In names of parts of a checkpoint.

@@ -169,7 +169,7 @@ fn the_dictionary_with_the_bulk_of_the_tensors_is_a_model_that_no_family_tells()
     assert_eq!(found.beside.len(), 3);
 }
 
-/// What is left of names, and of the keys of dictionaries, below those that hold everything.
+/// The rest of names, and of the keys of dictionaries, below those that hold everything.
 fn inside(all: &[&str], dictionaries: &[&str]) -> (Vec<String>, Vec<String>) {
     let mut all = tensors(all);
     let mut dictionaries = dictionaries.iter().map(|key| (*key).to_owned()).collect();

@@ -8,7 +8,7 @@ use crate::checkpoint::foreign;
 use crate::error::Result;
 use crate::source::SourceFile;
 
-/// What Python writes for numbers that JSON lacks.
+/// Python's words for numbers that JSON lacks.
 const NO_NUMBERS: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
 
 /// A text that is one JSON object.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::mapping::{MappedTensor, System};
 
-/// What models with a head put before the names of their base.
+/// The prefix that models with a head put before the names of their base.
 const BASE_PREFIX: &str = "model.";
 
 /// How names that a system knows stand in a model.

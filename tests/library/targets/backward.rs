@@ -1,4 +1,4 @@
-//! What a table makes of a system's tensors, run backwards, gives these tensors back, for every name that can be written and
+//! A table, run backwards on the tensors that it makes of a system's, gives the system's back, for every name that can be written and
 //! every family that has it.
 
 use std::collections::BTreeMap;

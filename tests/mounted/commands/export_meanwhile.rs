@@ -1,4 +1,4 @@
-//! What happens to the source and the destination while an export is stopped.
+//! Changes of the source and the destination while an export is stopped.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -1,4 +1,4 @@
-//! What a new user tries first and gets wrong: each answer names what was wrong, and what to do.
+//! First mistakes of a new user: each answer names what was wrong, and what to do.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -167,7 +167,7 @@ fn the_parts_of_a_save_are_directories_and_the_latest_is_the_actor() {
     assert!(shown.weights("latest") == shown.weights("global_step_5/critic"));
 }
 
-/// What the commands for one checkpoint say of `run`.
+/// The answers of the commands for one checkpoint to `run`.
 fn said_of_run(scene: &Scene) -> Vec<String> {
     let commands = [
         &["exec", "run", "--", "ls", "{}"][..],

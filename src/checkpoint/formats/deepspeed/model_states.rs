@@ -14,7 +14,7 @@ use crate::tensor::{Shape, Tensor};
 /// Names and shapes in the order of a flat array.
 pub type Shapes = Vec<(String, Shape)>;
 
-/// What one rank saved of the model.
+/// The model as one rank saved it.
 #[derive(Debug)]
 pub struct ModelStates {
     pub path: PathBuf,

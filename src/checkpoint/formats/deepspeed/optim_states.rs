@@ -19,7 +19,7 @@ pub enum Stage {
     Parameters,
 }
 
-/// What one rank saved of the optimizer.
+/// The optimizer as one rank saved it.
 #[derive(Debug)]
 pub struct OptimStates {
     pub name: String,

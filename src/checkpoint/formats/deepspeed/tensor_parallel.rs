@@ -13,7 +13,7 @@ use crate::tensor::{Dims, Shape, SourceTensor, Tensor, Tile, contiguous};
 /// The version of piece lists that is known.
 const PIECES_VERSION: u64 = 1;
 
-/// What `universal_checkpoint_info` tells, by the names of parameters.
+/// The patterns of `universal_checkpoint_info`, by the names of parameters.
 #[derive(Debug, Default)]
 pub struct Layout {
     /// Parameters of which each rank has a copy.

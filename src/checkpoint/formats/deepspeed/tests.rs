@@ -169,7 +169,7 @@ impl Save {
     }
 }
 
-/// What a rank has of a parameter that ZeRO-3 divides.
+/// The part of a parameter that a rank has where ZeRO-3 divides it.
 fn divided(values: &[f32], rank: u64, world: u64) -> Vec<f32> {
     let width = values.len().div_ceil(world as usize);
     let index = |at: usize| {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::INCOMPLETE;
 use crate::tensor::Tensor;
 
-/// What the names of a layer's experts have.
+/// The part of a name that a layer's experts have.
 const EXPERTS: &str = "mlp.experts.";
 
 /// Tensors of one rank's virtual stage, by name.

@@ -111,7 +111,7 @@ impl Sizes {
     }
 }
 
-/// What the arguments of the training tell of its ranks.
+/// The training's ranks, as its arguments tell them.
 #[derive(Default)]
 struct Said {
     tensor: Option<u64>,

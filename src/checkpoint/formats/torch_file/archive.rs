@@ -224,7 +224,7 @@ fn check_local(header: &[u8], name: &str, entry: &Entry) -> Option<u64> {
     same.then_some(LOCAL_HEADER + name_length + extra_length)
 }
 
-/// What follows the data of a member whose sizes do: a signature, checksum and twice the size. The format leaves the
+/// The record behind the data of a member whose sizes stand there: a signature, checksum and twice the size. The format leaves the
 /// signature open and every writer sets it; were it optional, data could begin four bytes late and take it along.
 fn is_descriptor(bytes: &[u8], entry: &Entry) -> bool {
     let Some(bytes) = bytes.strip_prefix(b"PK\x07\x08") else {

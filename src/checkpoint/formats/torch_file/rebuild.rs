@@ -202,7 +202,7 @@ pub fn dtype(object: Object<'_>) -> Result<Dtype> {
     }
 }
 
-/// What a tensor shows of a storage: offset and strides in elements.
+/// The part of a storage that a tensor shows: offset and strides in elements.
 struct View {
     offset: u64,
     shape: Shape,

@@ -14,7 +14,7 @@ pub fn file(bytes: &[u8]) -> (tempfile::NamedTempFile, Arc<SourceFile>) {
     (temporary, file)
 }
 
-/// What a zip member says of itself, in the directory and in its own header.
+/// The description of a zip member, in the directory and in its own header.
 #[derive(Clone)]
 pub struct Member {
     pub name: String,

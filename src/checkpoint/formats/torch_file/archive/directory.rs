@@ -89,7 +89,7 @@ pub fn read(section: &Section) -> Result<(u64, Vec<Entry>, Charge)> {
     }
 }
 
-/// What the end records say of the directory.
+/// The directory as the end records describe it.
 #[derive(Debug, PartialEq)]
 struct End {
     count: u64,

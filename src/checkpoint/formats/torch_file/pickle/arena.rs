@@ -68,7 +68,7 @@ pub enum Node {
     Dict(Chain),
     Global(u32),
     Instance(u32),
-    /// What the pickler left to the file around it, by its id: a storage.
+    /// An object that the pickler left to the file around it, by its id: a storage.
     Persistent(Id),
 }
 

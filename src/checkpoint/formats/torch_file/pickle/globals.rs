@@ -10,7 +10,7 @@ static STANDARD_LIBRARY: LazyLock<HashSet<&str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What the files of training systems name from the standard library. No names means all names of the module, but none
+/// Names of the standard library in files of training systems. No names means all names of the module, but none
 /// behind a dot: `os.system` is a name of whatever module imports `os`.
 const HARMLESS: &[(&str, &[&str])] = &[
     ("__builtin__", BUILTINS),
@@ -78,7 +78,7 @@ const BUILTINS: &[&str] = &[
 
 const COPYREG: &[&str] = &["__newobj__", "__newobj_ex__", "_reconstructor"];
 
-/// What a class or function means to the machine.
+/// The meaning of a class or function to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Plain,
@@ -118,7 +118,7 @@ impl Kind {
     }
 }
 
-/// What `module.name` means, `None` if a pickle may not name it. Anything of a third-party module may be named, since it
+/// Returns the meaning of `module.name`, `None` if a pickle may not name it. Anything of a third-party module may be named, since it
 /// stays inert, and what is known to be harmless of the standard library.
 pub fn kind(module: &str, name: &str) -> Option<Kind> {
     let top = module.split('.').next().unwrap_or(module);

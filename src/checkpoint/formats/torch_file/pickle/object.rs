@@ -94,7 +94,7 @@ impl<'a> Object<'a> {
         ))
     }
 
-    /// What made an object: its class, or the function that was to be called.
+    /// The maker of an object: its class, or the function that was to be called.
     pub fn callable(self) -> Option<Self> {
         Some(self.of(self.instance()?.callable))
     }
@@ -115,7 +115,7 @@ impl<'a> Object<'a> {
         self.args()?.item(index)
     }
 
-    /// What an object is given after it is made.
+    /// State that an object is given after it is made.
     pub fn state(self) -> Option<Self> {
         let state = self.instance()?.state;
         (state != Id::UNSET).then(|| self.of(state))
