@@ -39,6 +39,9 @@ pub enum Error {
     /// A tensor has a form that is not served. Callers that know the file and the tensor's name add them.
     #[error("{0}")]
     Unserved(String),
+    /// Options that are unknown, or that no checkpoint could satisfy.
+    #[error("{0}")]
+    Usage(String),
     /// Names, shapes or config.json contradict each other.
     #[error("{0}")]
     Mapping(String),
@@ -128,6 +131,7 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Several { .. }
             | Self::Unserved(_)
+            | Self::Usage(_)
             | Self::Mapping(_)
             | Self::Changed { .. }
             | Self::Mount { .. }
@@ -136,8 +140,8 @@ impl Error {
         }
     }
 
-    /// The exit status of the command line: 1 the checkpoint is refused, 3 the mount point, FUSE, an export's
-    /// destination or standard output cannot be used, 4 a source file cannot be read. (0 is success; 2, wrong usage, is clap's.)
+    /// The exit status of the command line: 1 the checkpoint is refused, 2 wrong usage (mostly told by clap), 3 the mount
+    /// point, FUSE, an export's destination or standard output cannot be used, 4 a source file cannot be read. (0 is success.)
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Malformed { .. }
@@ -148,6 +152,7 @@ impl Error {
             | Self::Mapping(_)
             | Self::Memory { .. }
             | Self::Changed { .. } => 1,
+            Self::Usage(_) => 2,
             Self::Mount { .. } | Self::Target { .. } => 3,
             Self::Io { .. } => 4,
         }

@@ -206,7 +206,7 @@ impl Options {
     pub fn check_weights(&self) -> Result<()> {
         let (weights, members) = (self.weights.len(), self.average.len() + 1);
         let refuse = |found: String| {
-            Err(Error::Mapping(format!(
+            Err(Error::Usage(format!(
                 "--weights: {found}; give one for SOURCE, then one for each --average"
             )))
         };

@@ -27,7 +27,7 @@ pub fn names_of<'t>(options: &Options, tables: &'t Tables) -> Result<Option<&'t 
         OutputFormat::Hf | OutputFormat::Npy => {
             return match &options.names {
                 None => Ok(None),
-                Some(name) => Err(Error::Mapping(format!(
+                Some(name) => Err(Error::Usage(format!(
                     "--names {name} goes with --as dcp, --as torch or --as meta; leave it out, or add one of them"
                 ))),
             };
@@ -37,19 +37,19 @@ pub fn names_of<'t>(options: &Options, tables: &'t Tables) -> Result<Option<&'t 
         OutputFormat::Meta => Some("meta"),
     };
     let Some(name) = options.names.as_deref().or(default) else {
-        return Err(Error::Mapping(format!(
+        return Err(Error::Usage(format!(
             "--as dcp needs --names, the names of the system that reads it: {}",
             known(tables)
         )));
     };
     if options.layout == OutputFormat::Meta && name != "meta" {
-        return Err(Error::Mapping(format!(
+        return Err(Error::Usage(format!(
             "--as meta is Meta's own layout, and --names {name} asks for other names: leave it out, or pass --as torch"
         )));
     }
     match tables.targets().find(|target| target.name == name) {
         Some(target) => Ok(Some(target)),
-        None => Err(Error::Mapping(format!(
+        None => Err(Error::Usage(format!(
             "--names {name} is not known; pass {}",
             known(tables)
         ))),
