@@ -33,6 +33,7 @@ pub fn adapter_systems(tables: &Tables, family: &Family) -> Vec<System> {
         marks: Vec::new(),
         note: None,
         leave: Vec::new(),
+        leave_passed: None,
     };
     let systems = tables
         .systems_of(family)

@@ -238,8 +238,11 @@ impl<'a> Writers<'a> {
     /// A tensor without a rule, and why the table leaves it out.
     fn leave(&self, tensor: &MappedTensor) -> Result<(Arc<str>, String)> {
         let mut leaves = self.system.leave.iter();
-        match leaves.find(|leave| leave.name.matches(&tensor.name)) {
-            Some(leave) => Ok((tensor.name.clone(), leave.why.clone())),
+        let listed = leaves.find(|leave| leave.name.matches(&tensor.name));
+        let passed = || self.family.passes(&tensor.name);
+        let passed = self.system.leave_passed.as_ref().filter(|_| passed());
+        match listed.map(|leave| &leave.why).or(passed) {
+            Some(why) => Ok((tensor.name.clone(), why.clone())),
             None => Err(Error::Mapping(format!(
                 "{} has no name in table {} for family {}; write other --names, or add a rule with --mapping FILE",
                 tensor.name, self.system.name, self.family.name

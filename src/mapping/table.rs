@@ -37,6 +37,8 @@ pub struct System {
     /// Tensors of the directory that the system has no place for and does not need.
     #[serde(default)]
     pub leave: Vec<Drop>,
+    /// Why the system has no place for what the family passes, such as a vision tower, if it has none.
+    pub leave_passed: Option<String>,
 }
 
 impl System {
