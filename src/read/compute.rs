@@ -2,6 +2,7 @@
 
 mod blocks_of_fp8;
 mod combine;
+mod interleaved;
 mod low_rank;
 mod scaled;
 mod wanted;

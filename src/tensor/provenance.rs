@@ -2,6 +2,7 @@
 
 use super::kernel::Kernel;
 use super::node::{Expression, Tensor};
+use super::shape::row_major;
 use super::stored::Stored;
 
 impl Tensor {
@@ -37,6 +38,22 @@ impl Tensor {
                 inputs.iter().for_each(|input| input.each_computed(visit));
                 visit(self);
             }
+        }
+    }
+
+    /// The stored array of which this tensor has some elements, in any order, and where it begins in its file; `None` unless it
+    /// lies there row after row.
+    pub fn stored_array(&self) -> Option<(&Self, u64)> {
+        match self.expression() {
+            Expression::Stored(stored) => {
+                let layout = stored.layout(self.dtype(), self.shape()).ok()?;
+                let is_dense = layout.strides == row_major(self.shape().dims());
+                is_dense.then_some((self, layout.offset))
+            }
+            Expression::Narrow { of, .. }
+            | Expression::Permute { of, .. }
+            | Expression::Reshape { of, .. } => of.stored_array(),
+            Expression::Tiled(_) | Expression::Computed { .. } => None,
         }
     }
 

@@ -1,10 +1,12 @@
 //! Low-rank updates: the product of two narrow matrices, added to a wide one.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use multiversion::multiversion;
 
+use super::interleaved;
 use super::wanted::{CHUNK, Wanted, finish};
 use crate::error::Result;
 use crate::read::cast::{narrow, widen};
@@ -24,6 +26,11 @@ const LARGEST: u64 = 16 << 20;
 /// Steps of the product that are taken in one pass over the sums.
 const STEPS: usize = 8;
 
+thread_local! {
+    /// Memory of a band's sums. Taken from the system for each band, it would cost more than the product.
+    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> Result<()> {
     let base = wanted.input(0)?;
     let columns = match kernel.has_magnitude {
@@ -32,7 +39,7 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> 
     };
     let width = (columns.end - columns.start) as usize;
     let (_, rank) = wanted.input(1)?.sides();
-    let left = wanted.floats(1, wanted.rows.clone(), 0..rank)?;
+    let left = interleaved::floats(wanted.from, wanted.input(1)?, wanted.rows.clone(), 0..rank)?;
     let right = Right::read(wanted.from, wanted.input(2)?, columns.clone())?;
     let lengths = match kernel.has_magnitude {
         true => wanted.floats(3, wanted.rows.clone(), 0..1)?,
@@ -40,13 +47,14 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> 
     };
     let bytes = wanted.fetch(base, wanted.rows.clone(), columns.clone())?;
     let band = (BAND / width.max(1)).max(1);
-    let mut sums = vec![0.0; band * width];
+    let mut memory = SUMS.take();
+    memory.resize(memory.len().max(band * width), 0.0);
     let lefts = left.chunks(band * rank.max(1) as usize);
     let bases = bytes.chunks(band * width * base.unit() as usize);
     let targets = target.chunks_mut(band * wanted.width() * wanted.unit());
     for (number, ((left, base_bytes), target)) in lefts.zip(bases).zip(targets).enumerate() {
         let count = left.len() / rank.max(1) as usize * width;
-        let sums = sums.get_mut(..count).unwrap_or_default();
+        let sums = memory.get_mut(..count).unwrap_or_default();
         multiply(left, rank as usize, &right, columns.clone(), sums);
         add(base, base_bytes, kernel, sums);
         if kernel.has_magnitude {
@@ -62,6 +70,7 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> 
             finish(wanted.dtype, row, target);
         }
     }
+    SUMS.set(memory);
     Ok(())
 }
 
@@ -79,7 +88,10 @@ impl Right {
         let limit = from.factors().limit().min(LARGEST);
         let read = |columns: Range<u64>| {
             let width = (columns.end - columns.start) as usize;
-            Ok(packed(&from.floats(tensor, 0..rank, columns)?, width))
+            Ok(packed(
+                &interleaved::floats(from, tensor, 0..rank, columns)?,
+                width,
+            ))
         };
         if 4 * rank.saturating_mul(width) > limit {
             return Ok(Self {
@@ -128,6 +140,20 @@ fn multiply(left: &[f32], rank: usize, right: &Right, columns: Range<u64>, sums:
 /// The sums of some columns of one panel, for all rows.
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn multiply_panel(
+    left: &[f32],
+    rank: usize,
+    panel: &[[f32; PANEL]],
+    inside: Range<usize>,
+    sums: &mut [f32],
+    width: usize,
+    to: usize,
+) {
+    multiply_panel_anywhere(left, rank, panel, inside, sums, width, to);
+}
+
+/// Compiled for each instruction set that `multiply_panel` chooses from.
+#[inline(always)]
+fn multiply_panel_anywhere(
     left: &[f32],
     rank: usize,
     panel: &[[f32; PANEL]],
@@ -195,5 +221,32 @@ fn normalise(row: &mut [f32], length: f32) {
     let factor = length / squares.sqrt() as f32;
     for x in row {
         *x *= factor;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::compute::tests::numbers;
+
+    #[test]
+    fn a_product_is_the_same_with_every_instruction_set() {
+        for rank in (1..258).step_by(4) {
+            let (left, width) = (numbers(rank as u64, 7 * rank), 70);
+            let panel = numbers(rank as u64 + 1, PANEL * rank);
+            let (panel, _) = panel.as_chunks();
+            let inside = rank % 9..PANEL - rank % 5;
+            let mut sums = [(); 2].map(|()| vec![0.5; 7 * width]);
+            let [chosen, plain] = &mut sums;
+            multiply_panel(&left, rank, panel, inside.clone(), chosen, width, 3);
+            multiply_panel_anywhere(&left, rank, panel, inside, plain, width, 3);
+            let bits = sums.map(|sums| sums.iter().map(|sum| canonical(*sum)).collect::<Vec<_>>());
+            assert_eq!(bits[0], bits[1], "rank {rank}");
+        }
+    }
+
+    /// Which NaN arithmetic gives differs between processors; results are made one NaN later.
+    fn canonical(float: f32) -> u32 {
+        if float.is_nan() { f32::NAN } else { float }.to_bits()
     }
 }

@@ -67,6 +67,18 @@ fn e2m1(half: u8) -> f32 {
 
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn scale_singles(table: &Singles, codes: &[u8], zero: f32, scale: f32, target: &mut [f32]) {
+    scale_singles_anywhere(table, codes, zero, scale, target);
+}
+
+/// Compiled for each instruction set that `scale_singles` chooses from.
+#[inline(always)]
+fn scale_singles_anywhere(
+    table: &Singles,
+    codes: &[u8],
+    zero: f32,
+    scale: f32,
+    target: &mut [f32],
+) {
     if zero == 0.0 {
         for (value, code) in target.iter_mut().zip(codes) {
             *value = table[usize::from(*code)] * scale;
@@ -80,6 +92,19 @@ fn scale_singles(table: &Singles, codes: &[u8], zero: f32, scale: f32, target: &
 
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn scale_pairs(
+    table: &Pairs,
+    codes: &[u8],
+    start: usize,
+    zero: f32,
+    scale: f32,
+    target: &mut [f32],
+) {
+    scale_pairs_anywhere(table, codes, start, zero, scale, target);
+}
+
+/// Compiled for each instruction set that `scale_pairs` chooses from.
+#[inline(always)]
+fn scale_pairs_anywhere(
     table: &Pairs,
     codes: &[u8],
     start: usize,
@@ -230,4 +255,34 @@ fn unpacked(zero: Zero, bytes: &[u8], width: usize, skip: u64, count: u64) -> Ve
     rows.flat_map(|row| (0..width).map(move |column| (row, column)))
         .map(|(row, column)| value(row, column))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_same_with_every_instruction_set() {
+        let codes: Vec<u8> = (0..=255).collect();
+        for code in [Code::E4M3, Code::I8, Code::U8, Code::E2M1, Code::U4] {
+            for (length, zero) in (0..200).zip([0.0, -3.0].into_iter().cycle()) {
+                let start = length % 7;
+                let mut floats = [(); 2].map(|()| vec![0.0; length]);
+                let [chosen, plain] = &mut floats;
+                match Table::of(code) {
+                    Table::Singles(table) => {
+                        scale_singles(&table, &codes[start..], zero, 0.3, chosen);
+                        scale_singles_anywhere(&table, &codes[start..], zero, 0.3, plain);
+                    }
+                    Table::Pairs(table) => {
+                        scale_pairs(&table, &codes, start, zero, 0.3, chosen);
+                        scale_pairs_anywhere(&table, &codes, start, zero, 0.3, plain);
+                    }
+                }
+                let bits =
+                    floats.map(|floats| floats.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+                assert_eq!(bits[0], bits[1], "{code:?} {length}");
+            }
+        }
+    }
 }

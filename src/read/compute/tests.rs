@@ -25,7 +25,7 @@ fn random(seed: u64, count: usize) -> Vec<u8> {
 }
 
 /// Floats of about one, and one in two hundred that is NaN, infinite or tiny.
-fn numbers(seed: u64, count: usize) -> Vec<f32> {
+pub(super) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let bytes = random(seed, 4 * count);
     let number = |bytes: &[u8]| match bytes[3] {
         0 => [f32::NAN, f32::INFINITY, -0.0, 1e-40][usize::from(bytes[0] % 4)],
