@@ -29,5 +29,23 @@ pub fn weight(parts: &Parts, name: &str, codes: &Tensor) -> Option<Weight> {
     if code == Code::E4M3 && !has_one_scale && is_of_blocks {
         weight.block = Block::ConfiguredOr(DEEPSEEK);
     }
+    if let Some(scale) = scale_of_columns(parts, name, &weight) {
+        weight.scale = scale;
+    }
     Some(weight)
+}
+
+/// The scales of fbgemm's fused experts [experts, in, out] as [experts, 1, out]: it writes those of `gate_up_proj` like that,
+/// those of `down_proj` as [experts, out, 1], though they are for columns, too.
+fn scale_of_columns(parts: &Parts, name: &str, weight: &Weight) -> Option<Tensor> {
+    let gate_up = format!("{}gate_up_proj_scale", name.strip_suffix("down_proj")?);
+    let is_of_columns = matches!(parts.sole(&gate_up)?.shape().dims(), [_, 1, _]);
+    match (weight.codes.shape().dims(), weight.scale.shape().dims()) {
+        ([experts, _, columns], [of, scales, 1])
+            if is_of_columns && of == experts && scales == columns =>
+        {
+            weight.scale.reshape(&[*experts, 1, *columns]).ok()
+        }
+        _ => None,
+    }
 }
