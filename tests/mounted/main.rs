@@ -4,6 +4,7 @@ mod commands;
 #[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "../common/mod.rs"]
 mod common;
+mod computed;
 mod faults;
 mod limits;
 mod mount;
