@@ -27,6 +27,17 @@ def mounted(source, *args):
                 time.sleep(0.02)
 
 
+def bytes_read(point):
+    """Bytes that the daemon of a mount has asked the kernel for with reads, of a disk or of the page cache."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if str(point).encode() in words and b"--daemon" in words:
+                counts = dict(line.split(": ") for line in (process / "io").read_text().splitlines())
+                return int(counts["rchar"])
+    raise AssertionError(f"no daemon serves {point}")
+
+
 def refusal(source, *args):
     """The one line with which a mount is refused, without a trace."""
     with tempfile.TemporaryDirectory(prefix="ckptfs-") as folder:

@@ -49,25 +49,48 @@ CASES = {
     "router-parameter": (MOE, BF, dict(r=2, lora_alpha=7, target_modules=["q_proj"], target_parameters=["mlp.gate.weight"])),
     "gpt-oss": (OSS, BF, dict(r=2, lora_alpha=7, target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])),
     "mixtral": (MIXTRAL, BF, dict(r=2, lora_alpha=7, target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])),
+    "several": (LLAMA, BF, dict(r=4, lora_alpha=7, target_modules=["q_proj", "down_proj"]), dict(r=9, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "embed_tokens"])),
+    "patterns-regex": (LLAMA, F32, dict(r=4, lora_alpha=8, target_modules=ALL, rank_pattern={r"layers\.[01]\.mlp\.(up|gate)_proj": 6, "proj": 9}, alpha_pattern={"q_proj": 5, r"(q|k)_proj": 11, "proj": 2})),
+    "layers-to-transform": (LLAMA, F32, dict(r=4, lora_alpha=8, target_modules=["q_proj"], layers_to_transform=[1])),
+    "experts-patterns": (MOE, BF, dict(r=3, lora_alpha=7, target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], rank_pattern={"mlp.experts.down_proj": 5}, alpha_pattern={"experts.gate_up_proj": 4})),
     "gaussian": (LLAMA, BF, dict(r=4, lora_alpha=8, init_lora_weights="gaussian", target_modules="all-linear")),
 }
 
 
-def made(folder, config, dtype, lora):
-    """A base, an adapter whose parameters are random, and the merged model."""
-    AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder / "base")
-    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=dtype)
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+# PEFT merges these; in its own words they are DoRA on an embedding, and on a Conv1D.
+REFUSED = {
+    "refused-dora-embedding": (LLAMA, BF, dict(r=4, lora_alpha=7, use_dora=True, target_modules=["embed_tokens", "q_proj"])),
+    "refused-dora-conv1d": (GPT2, BF, dict(r=4, lora_alpha=7, use_dora=True, target_modules=["c_attn"], fan_in_fan_out=True)),
+}
+NAMES = ("adapter", "second")
+
+
+def load(folder, dtype):
+    return AutoModelForCausalLM.from_pretrained(folder / "base", dtype=dtype)
+
+
+def adapted(folder, name, dtype, lora):
+    """Saves an adapter whose parameters are random."""
+    model = get_peft_model(load(folder, dtype), LoraConfig(task_type="CAUSAL_LM", **lora))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 is_vector = parameter.ndim == 1
                 parameter.copy_(torch.randn_like(parameter, dtype=F32) * (1 if is_vector else 0.05) + is_vector)
-    model.save_pretrained(folder / "adapter")
-    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=dtype)
-    PeftModel.from_pretrained(base, folder / "adapter").merge_and_unload().save_pretrained(folder / "merged")
+    model.save_pretrained(folder / name)
 
 
-for seed, (name, (config, dtype, lora)) in enumerate(CASES.items()):
+def made(folder, config, dtype, *loras):
+    """A base, adapters, and the model into which they are merged, one after the other."""
+    AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder / "base")
+    for name, lora in zip(NAMES, loras):
+        adapted(folder, name, dtype, lora)
+    model = PeftModel.from_pretrained(load(folder, dtype), folder / NAMES[0], adapter_name=NAMES[0])
+    for name, _ in list(zip(NAMES, loras))[1:]:
+        model.load_adapter(folder / name, name)
+    model.merge_and_unload(adapter_names=list(NAMES[:len(loras)])).save_pretrained(folder / "merged")
+
+
+for seed, (name, (config, dtype, *loras)) in enumerate([*CASES.items(), *REFUSED.items()]):
     torch.manual_seed(seed)
-    made(out / name, config, dtype, lora)
+    made(out / name, config, dtype, *loras)

@@ -113,7 +113,7 @@ def expected(family, dtype, options, changes):
     made = build(family, dtype, options, changes)
     adapter = {k.replace(".default", ""): own(v) for k, v in made.state_dict().items() if "lora_" in k}
     base = build(family, dtype, {**options, "lora": False}, changes)
-    return *hf.saved(base), adapter
+    return *hf.saved(made.merge_and_unload() if options.get("merged") else base), adapter
 
 
 def one(out, name, family="llama", dtype=torch.float32, *, role="actor", show="model", merger=True, keep_config=True, special="", options=None, args=(), **changes):
@@ -133,7 +133,7 @@ def one(out, name, family="llama", dtype=torch.float32, *, role="actor", show="m
         second = (["--dtype", "bf16"], theirs, "verl.model_merger.FSDPModelMerger")
         by += ", whose bf16 cast is what verl's FSDPModelMerger writes"
     else:
-        by += "; verl's FSDPModelMerger cannot read this checkpoint"
+        by += "; PEFT's merge_and_unload of it" if options.get("merged") else "; verl's FSDPModelMerger cannot read this checkpoint"
     if not keep_config:
         (actor / "fsdp_config.json").unlink()
     where = dict(source=f"source/global_step_10/{role}", config_from=None, special=special)
@@ -161,6 +161,9 @@ def main(out):
     one(out, "lora-base-w2", options={"lora": True}, special="LoRA save shown as its base")
     one(out, "lora-adapter-w2", options={"lora": True}, show="adapter", args=["--adapter"], special="LoRA save shown as its adapter")
     one(out, "lora-adapter-w3-bf16", "qwen2", bf16, options={"lora": True, "mesh": (3,)}, show="adapter", args=["--adapter"], special="uneven adapter rows")
+    own = dict(merger=False, args=["--merge", "own"], special="a save of base and adapter, merged")
+    one(out, "lora-merged-w2", options={"lora": True, "merged": True}, **own)
+    one(out, "lora-merged-w3", "qwen2", options={"lora": True, "merged": True, "mesh": (3,)}, **own)
     one(out, "lora-only-w2", options={"lora": True, "lora_only": True}, show="adapter", merger=False, special="adapter-only save shown as one")
     one(out, "qwen3moe-w2", "qwen3_moe", special="experts fused in memory, per expert for Hugging Face", head_dim=32, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=44)
     one(out, "mixtral-w3-bf16", "mixtral", bf16, options={"mesh": (3,)}, special="experts fused in memory", num_local_experts=4)

@@ -4,7 +4,11 @@
     start_dcp.py load OUT MNT SHAPE   SHAPE such as 4 or 2x2: the mesh
     start_dcp.py save MNT FILE        torch's dcp_to_torch_save
     start_dcp.py bin OUT MNT          from_pretrained of pytorch_model.bin or its shards
+    start_dcp.py large OUT            writes eight tensors of 16 MiB
+    start_dcp.py shards OUT MNT N     N ranks load shards of them
+    start_dcp.py sparse FILE I,J ...  torch.load of a tensor that is 1.5 at these places, and else 0
 """
+import pathlib
 import sys
 
 import torch
@@ -42,6 +46,37 @@ def save(mount, file):
     dcp_to_torch_save(mount, file)
 
 
+LARGE = (4096, 2048)
+
+
+def large(out):
+    from safetensors.torch import save_file
+
+    pathlib.Path(out).mkdir()
+    torch.manual_seed(0)
+    save_file({f"layers.{number}.weight": torch.randn(LARGE).bfloat16() for number in range(8)}, f"{out}/model.safetensors")
+    pathlib.Path(out, "config.json").write_text('{"model_type": "free"}')
+
+
+def shards(rank, source, mount, world):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, zeros
+
+    mesh, wanted = init_device_mesh("cpu", (world,)), hf.folder(source)
+    state = {name: zeros(LARGE, dtype=torch.bfloat16, device_mesh=mesh, placements=[Shard(0)]) for name in wanted}
+    dcp.load(state, checkpoint_id=mount)
+    for name, tensor in state.items():
+        assert torch.equal(tensor.to_local(), wanted[name].chunk(world)[rank]), name
+
+
+def sparse(file, *places):
+    (tensor,) = torch.load(file, mmap=True, weights_only=True).values()
+    for place in places:
+        row, column = map(int, place.split(","))
+        assert tensor[row, column].item() == 1.5 and tensor[row].count_nonzero().item() == 1, place
+    assert tensor[1].count_nonzero() == 0
+
+
 def from_bin(source, mount):
     made = AutoModelForCausalLM.from_pretrained(mount, use_safetensors=False, dtype=torch.bfloat16)
     wanted = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).state_dict()
@@ -63,3 +98,9 @@ if __name__ == "__main__":
             save(mount, file)
         case ["bin", out, mount]:
             from_bin(out, mount)
+        case ["large", out]:
+            large(out)
+        case ["shards", out, mount, world]:
+            ranks.run(int(world), shards, out, mount, int(world))
+        case ["sparse", file, *places]:
+            sparse(file, *places)
