@@ -22,7 +22,7 @@ use envelope::Envelopes;
 /// Measured with eight tensors of 16 MiB: 1.01 times their bytes for 1, 2 and 4 ranks; 64 KiB: 1.45 times.
 pub const CHUNK_SIZE: u64 = 4 << 20;
 
-/// How tensors become a DCP.
+/// Settings by which tensors become a DCP.
 #[derive(Debug, Clone, Copy)]
 pub struct Dcp<'a> {
     /// The entry of the state dict in which the model lies; empty for none.

@@ -140,7 +140,7 @@ const LAYOUTS: [&[&str]; 5] = [
     &["--as", "meta"],
 ];
 
-/// What is computed and then laid out is what was computed and saved, and then laid out.
+/// A layout of computed tensors is that of the tensors once saved.
 #[test]
 fn trainers_layouts_show_what_is_computed() {
     let stage = finite();

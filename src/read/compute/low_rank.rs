@@ -1,6 +1,5 @@
 //! Low-rank updates: the product of two narrow matrices, added to a wide one.
 
-use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,11 +25,6 @@ const LARGEST: u64 = 16 << 20;
 /// Steps of the product that are taken in one pass over the sums.
 const STEPS: usize = 8;
 
-thread_local! {
-    /// Memory of a band's sums. Taken from the system for each band, it would cost more than the product.
-    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
 pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> Result<()> {
     let base = wanted.input(0)?;
     let columns = match kernel.has_magnitude {
@@ -47,8 +41,9 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> 
     };
     let bytes = wanted.fetch(base, wanted.rows.clone(), columns.clone())?;
     let band = (BAND / width.max(1)).max(1);
-    let mut memory = SUMS.take();
-    memory.resize(memory.len().max(band * width), 0.0);
+    // Taken from the system for each band, the memory would cost more than the product.
+    let mut memory = wanted.from.memory(size_of::<f32>() * (band * width + 1))?;
+    let (_, memory, _) = bytemuck::pod_align_to_mut::<u8, f32>(&mut memory);
     let lefts = left.chunks(band * rank.max(1) as usize);
     let bases = bytes.chunks(band * width * base.unit() as usize);
     let targets = target.chunks_mut(band * wanted.width() * wanted.unit());
@@ -70,7 +65,6 @@ pub(super) fn fill(wanted: &Wanted<'_>, kernel: &LowRank, target: &mut [u8]) -> 
             finish(wanted.dtype, row, target);
         }
     }
-    SUMS.set(memory);
     Ok(())
 }
 
