@@ -161,13 +161,10 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
             saved.tensors
         }
         CheckpointFormat::MegatronRanks(names) => {
-            let tensors;
-            megatron_ranks::Ranks {
-                tensors,
-                copies,
-                declared,
-            } = megatron_ranks::read(folder, names)?;
-            tensors
+            let ranks = megatron_ranks::read(folder, names)?;
+            notes.extend(beside_models(&ranks.beside));
+            (copies, declared) = (ranks.copies, ranks.declared);
+            ranks.tensors
         }
     };
     // After all that is told from the bytes, which says more.
@@ -367,6 +364,13 @@ fn left_alone(entries: &BTreeMap<String, LeftAlone>) -> Option<String> {
     };
     let entries: Vec<String> = entries.iter().map(entry).collect();
     (!entries.is_empty()).then(|| format!("left alone, as an optimizer's: {}", entries.join(", ")))
+}
+
+/// A remark on tensors that stand beside the models of a rank.
+fn beside_models(entries: &BTreeSet<String>) -> Option<String> {
+    let entries: Vec<&str> = entries.iter().map(|entry| &**entry).collect();
+    let entries = entries.join(", ");
+    (!entries.is_empty()).then(|| format!("left out, as it stands beside the model: {entries}"))
 }
 
 /// The side files of all folders that go with the weights; of two of one name the nearer counts.

@@ -6,7 +6,7 @@
 mod experts;
 mod grid;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
@@ -31,6 +31,8 @@ pub struct Ranks {
     pub copies: Vec<SourceTensor>,
     /// Values of config.json that the arguments of the training tell.
     pub declared: Map<String, Json>,
+    /// Entries with tensors that stand beside the models, such as the random state.
+    pub beside: BTreeSet<String>,
 }
 
 /// The tensors of the ranks of one pipeline stage.
@@ -55,9 +57,9 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Ranks> {
         .map(|rank| megatron_args::declared(&rank.file));
     let declared = { declared }.find(|declared| !declared.is_empty());
     let mut stages: BTreeMap<(u64, u64), Parts> = BTreeMap::new();
-    let mut copies = Vec::new();
+    let (mut copies, mut beside) = (Vec::new(), BTreeSet::new());
     for ((tensor_rank, pipeline_rank, expert_rank), rank) in &files {
-        for (virtual_stage, stage) in stages_of(rank)? {
+        for (virtual_stage, stage) in stages_of(rank, &mut beside)? {
             let parts = stages.entry((virtual_stage, *pipeline_rank)).or_default();
             let is_divided = |(name, _): &(String, Tensor)| sizes.expert > 1 && is_expert(name);
             let (experts, dense): (Stage, Stage) = stage.into_iter().partition(is_divided);
@@ -107,6 +109,7 @@ pub fn read(folder: &Folder, names: &[String]) -> Result<Ranks> {
         tensors: tensors.into_values().collect(),
         copies: copied(copies),
         declared: declared.unwrap_or_default(),
+        beside,
     })
 }
 
@@ -205,8 +208,11 @@ fn check_iterations(folder: &Folder, ranks: &RankFiles) -> Result<()> {
     Err(Error::checkpoint(folder.path(), reason))
 }
 
-/// The weights of one rank's file, by virtual stage.
-fn stages_of(Rank { path: at, file, .. }: &Rank) -> Result<BTreeMap<u64, Stage>> {
+/// The weights of one rank's file, by virtual stage. Names in `beside` what is no weight of the models.
+fn stages_of(
+    Rank { path: at, file, .. }: &Rank,
+    beside: &mut BTreeSet<String>,
+) -> Result<BTreeMap<u64, Stage>> {
     refuse_old_order(file)
         .and_then(|()| megatron_args::refuse_interleaved(file))
         .map_err(|reason| Error::checkpoint(at, reason))?;
@@ -218,6 +224,7 @@ fn stages_of(Rank { path: at, file, .. }: &Rank) -> Result<BTreeMap<u64, Stage>>
     for (path, value) in found {
         // Beside the model, or the models of virtual stages, a rank keeps its random state and its schedule.
         if has_models && !is_models(&path) {
+            beside.extend(path.into_iter().next());
             continue;
         }
         let (stage, tensor_name) = stage_of(&path);

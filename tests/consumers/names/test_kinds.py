@@ -129,6 +129,16 @@ STATES = {
 }
 
 
+def test_what_a_rank_keeps_beside_its_model_is_named(tmp_path):
+    (tmp_path / "mp_rank_00").mkdir()
+    state = {"checkpoint_version": 3.0, "iteration": 5, "model": {"embed.weight": matrix()}, "rng_state": [{"torch": rng_state()}]}
+    torch_save(state, tmp_path / "mp_rank_00", "model_optim_rng.pt")
+    (tmp_path / "config.json").write_text('{"model_type": "free"}')
+    report = said(tmp_path)
+    assert [tensor["name"] for tensor in report["tensors"]] == ["embed.weight"]
+    assert any("rng_state" in note["text"] for note in report["notes"])
+
+
 @pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", "dcp", "model.safetensors"])
 def test_states_of_trainings_beside_the_weights_are_no_checkpoints(made, weights, tmp_path):
     model, reference = made("bert-classifier")
