@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::checkpoint::hub_folder;
+use crate::mount::{absolute, exists};
 
 /// The variable of the environment for checkpoints that have no config.json themselves.
 const VARIABLE: &str = "CKPTFS_CONFIG_FROM";
@@ -24,10 +25,10 @@ pub fn usual() -> Option<PathBuf> {
 
 fn resolve(named: OsString) -> io::Result<PathBuf> {
     let path = Path::new(&named);
-    let cached = if path.exists() {
-        None
-    } else {
-        hub_folder(path)
+    let path = &absolute(path)?;
+    let cached = match exists(path)? {
+        true => None,
+        false => hub_folder(Path::new(&named)),
     };
     absolute(cached.as_deref().unwrap_or(path))
 }
