@@ -37,8 +37,6 @@ CHOICES = {
 }
 # Switches of every config that change nothing about which weights there are.
 COMMON = set(PreTrainedConfig().to_dict()) - {"tie_word_embeddings", "add_cross_attention", "is_decoder"} | {"is_encoder_decoder", "use_cache"}
-# Switches that base classes read.
-ALWAYS = {"tie_word_embeddings"}
 # Lines of code that choose.
 CHOOSING = re.compile(r"\b(if|else|elif|and|or|not|in|is|assert)\b|[=!<>]=|[<>]")
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -61,6 +59,27 @@ def model_classes():
                 if is_model and cls.config_class is not None and not is_abstract:
                     found[name] = cls
     return found
+
+
+# Sizes of a model that is built in no time.
+TINY = {
+    "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "vocab_size": 130,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "d_model": 64, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "n_embd": 64, "n_head": 4, "d_ff": 96, "d_kv": 16, "num_heads": 4,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}
+
+
+def tiny(cls):
+    """The default config with small sizes, few layers and few experts; not every class can be built of it."""
+    made = config(cls, {}, True)
+    for key in cls.sub_configs:
+        if isinstance(getattr(made, key, None), PreTrainedConfig):
+            setattr(made, key, tiny(type(getattr(made, key))))
+    for key, value in TINY.items():
+        if type(getattr(made, key, None)) is int:
+            setattr(made, key, value)
+    return type(made)(**{key: value for key, value in vars(made).items() if not key.startswith("_")})
 
 
 def config(cls, changes, small):
@@ -128,19 +147,18 @@ def others(key, value, words):
     return [0.0, 0.5] if isinstance(value, float) else []
 
 
-def switches(cls, model, only=None, path=()):
-    """The paths of a config's values that may decide which weights a model class has, each with its other values: of all
-    that the code reads, or of those among `only`."""
+def switches(cls, model, path=()):
+    """The paths of a config's values that may decide which weights a model class has, each with its other values."""
     plain, words = cls(), words_of(cls, model)
     found = {}
     for key, value in vars(plain).items():
-        is_read = key in ALWAYS or key in (words if only is None else only)
-        if is_read and not key.startswith("_") and key not in COMMON and (values := others(key, value, words)):
+        may_decide = isinstance(value, bool) or key in CHOICES or key in words
+        if may_decide and not key.startswith("_") and key not in COMMON and (values := others(key, value, words)):
             found[(*path, key)] = values
     for key in cls.sub_configs:
         part = getattr(plain, key, None)
         if isinstance(part, PreTrainedConfig) and type(part) is not cls and len(path) < 2:
-            found.update(switches(type(part), model, only, (*path, key)))
+            found.update(switches(type(part), model, (*path, key)))
     return found
 
 

@@ -1,8 +1,9 @@
 """The forms of the names of every model class: digits generalised, over the default config and one switch of it at a time.
 
-Of each model type one class is built with every value that its code chooses by, all others with those that their own lines
-read; pack.py gives what that adds to the other classes of the type."""
+Each class is built with every value that the code of its model chooses by; pack.py gives what that adds to one class to the
+others of its type."""
 
+import contextlib
 import json
 import re
 import sys
@@ -125,18 +126,6 @@ def ratios(old, new):
     return ["other", list(old), list(new)]
 
 
-def flipped(found):
-    """The classes whose configs are varied: of each model type the one with the most heads and parts."""
-    order = ("ForConditionalGeneration", "ForPreTraining", "ForCausalLM", "LMHeadModel", "ForMaskedLM", "Model")
-    chosen = {}
-    for name, cls in found.items():
-        rank = next((i for i, end in enumerate(order) if name.endswith(end)), len(order))
-        kind = (cls.__module__, cls.config_class.model_type)
-        if kind not in chosen or rank < chosen[kind][0]:
-            chosen[kind] = (rank, name)
-    return {name for _, name in chosen.values()}
-
-
 def collected(cls, varies):
     """The forms of a class, or why there are none."""
     own = Forms(cls)
@@ -151,12 +140,14 @@ def collected(cls, varies):
     else:
         return own, errors[-1]
     own.plain, own.plain_saved = {*own.memory, *own.saved}, set(own.saved)
-    only = None if varies else set(classes.code(cls))
-    switches = classes.switches(cls.config_class, cls, only)
+    # Some classes have projections where two sizes differ.
+    with contextlib.suppress(Exception):
+        own.add(classes.built(cls, classes.tiny(cls.config_class)))
+    switches = classes.switches(cls.config_class, cls) if varies else {}
     changes = [{path: value} for path, values in switches.items() for value in values]
-    # Weights that need two switches: all of one kind together, and each beside the ones that are off.
+    # Weights that need two switches: all that turn something on together, and all that turn something off.
     flips = {path: values[0] for path, values in switches.items() if isinstance(values[0], bool)}
-    for flip in (True, False) if varies else ():
+    for flip in (True, False) if flips else ():
         changes.append({path: value for path, value in flips.items() if value is flip})
     own.switches = len(switches)
     small = is_built(cls, True)
@@ -201,13 +192,12 @@ def record(own, error):
 def main(path, only, share, of):
     begun = time.time()
     found = classes.model_classes()
-    varied = flipped(found)
     with open(path, "w") as out:
         for i, (name, cls) in enumerate(found.items()):
             if i % int(of) != int(share) or only != "all" and not re.search(only, name):
                 continue
             start = time.time()
-            out.write(json.dumps(record(*collected(cls, name in varied))) + "\n")
+            out.write(json.dumps(record(*collected(cls, True))) + "\n")
             out.flush()
             print(f"{i} {name} {time.time() - start:.1f} s, {time.time() - begun:.0f} s", file=sys.stderr)
 

@@ -1,5 +1,5 @@
-"""Writes what collect.py found as the data that the program carries: names.txt and conversions.txt. Classes that it was not
-asked for stay as they are there.
+"""Writes what collect.py found as the data that the program carries: names.txt and conversions.txt. Names and classes that are
+there already stay, so that some classes alone can be collected, with other configs; without the two files all is new.
 
 names.txt is one graph for all classes: a name's components, digits as {}, are edges, and equal subtrees are one node, so that
 a layer that fifty classes share is written once. A line is a node: `weight` ends a name, `mlp:12` leads to the node of line 12.
@@ -221,7 +221,7 @@ def copies(record):
 
 
 class Carried:
-    """What the two files have already: classes without a record stay as they are."""
+    """What the two files have already."""
 
     def __init__(self, names, conversions):
         self.nodes = names.split("[nodes]\n")[1].split("[ties]\n")[0].splitlines()
@@ -239,14 +239,24 @@ class Carried:
             self.forms[node] = found
         return self.forms[node]
 
-    def records(self, but):
+    def add(self, records):
+        """Gives every record the names that its class has already, and adds the classes that have none."""
+        own = {record["name"]: record for record in records}
+        for carried in self.records():
+            record = own.get(carried["name"])
+            if record is None or record["error"]:
+                records.append(carried)
+            else:
+                for key in ("saved", "memory"):
+                    record[key] = sorted({*record[key], *carried[key]})
+
+    def records(self):
         for name, kind, prefix, saved, memory, conversion, tie in self.lines:
-            if name not in but:
-                yield {
-                    "name": name, "type": kind.strip("-"), "prefix": prefix.strip("-"), "error": None, "varied": [], "switches": 0, "builds": 0,
-                    "saved": sorted(self.below(int(saved))), "memory": sorted(self.below(int(memory))),
-                    "table": self.tables.get(conversion), "copies": self.ties[int(tie)] if tie != "-" else "",
-                }
+            yield {
+                "name": name, "type": kind.removeprefix("-"), "prefix": prefix.removeprefix("-"), "error": None, "varied": [], "switches": 0, "builds": 0,
+                "saved": sorted(self.below(int(saved))), "memory": sorted(self.below(int(memory))),
+                "table": self.tables.get(conversion), "copies": self.ties[int(tie)] if tie != "-" else "",
+            }
 
 
 def packed(records, version):
@@ -278,8 +288,7 @@ def main(*paths):
 
     records = [json.loads(line) for path in paths for line in pathlib.Path(path).read_text().splitlines()]
     if (FOLDER / "names.txt").exists():
-        carried = Carried((FOLDER / "names.txt").read_text(), (FOLDER / "conversions.txt").read_text())
-        records += carried.records({record["name"] for record in records})
+        Carried((FOLDER / "names.txt").read_text(), (FOLDER / "conversions.txt").read_text()).add(records)
     names, conversions, odd = packed(records, transformers.__version__)
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "names.txt").write_text(names)

@@ -1,7 +1,6 @@
 """What stands around models in real saves: heads, states of trainings, folders of runs, files of any name; and what is refused."""
 
 import json
-import pathlib
 import shlex
 import shutil
 import subprocess
@@ -9,27 +8,11 @@ import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import models
 from mounts import BINARY, mounted, refusal
 from processes import python, run
 from tensors import assert_equal_bitwise, from_torch, tensors_of
 from test_states import below, beside, copy_of, dcp_save, matrix, torch_save
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    kept = {}
-
-    def make(name):
-        if name not in kept:
-            model, folder = models.MODELS[name](), tmp_path_factory.mktemp(name)
-            with models.quiet():
-                model.save_pretrained(folder)
-            kept[name] = model, folder
-        return kept[name]
-
-    return make
 
 
 def said(source, *args):

@@ -1,31 +1,10 @@
 """States as trainings save them, by real saves of torch: what is mounted has save_pretrained's names and the model's bytes."""
 
-import json
-import pathlib
-import sys
-
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import models
-from mounts import mounted, refusal
+from mounts import mounted
 from tensors import assert_equal_bitwise, tensors_of
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """By name: a model and the folder that save_pretrained wrote."""
-    kept = {}
-
-    def make(name):
-        if name not in kept:
-            model, folder = models.MODELS[name](), tmp_path_factory.mktemp(name)
-            with models.quiet():
-                model.save_pretrained(folder)
-            kept[name] = model, folder
-        return kept[name]
-
-    return make
 
 
 def below(state, prefix):
