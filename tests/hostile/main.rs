@@ -9,7 +9,6 @@ mod case;
 mod attacks;
 mod distributed;
 mod folders;
-mod fuzz;
 mod headers;
 mod make;
 mod mounted;

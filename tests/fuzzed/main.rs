@@ -6,10 +6,15 @@
 //! checksum, whatever is shown is the reference itself. Where it says things once, as a pickle does, damage may describe
 //! another checkpoint, which cannot be told from the truth; then names and shapes are still those that config.json
 //! promises, unless that was damaged itself, and every element shown is an element of weights.
+//!
+//! A binary of its own: the largest allocation of the process is the cases'.
 
 mod base;
 mod bounds;
 mod damage;
+#[allow(dead_code, reason = "each test binary uses a part")]
+#[path = "../hostile/make/mod.rs"]
+mod make;
 mod run;
 
 use std::fs;
