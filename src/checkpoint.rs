@@ -22,7 +22,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::source::{Budget, SourceFile};
+use crate::source::{Budget, SourceFile, place};
 use crate::tensor::Dtype;
 pub use crate::tensor::SourceTensor;
 
@@ -215,12 +215,12 @@ pub fn adapter_config_in(path: &Path) -> Result<Option<Arc<SourceFile>>> {
 }
 
 fn config_folder(path: &Path) -> Result<Folder> {
-    if let Ok(false) = path.try_exists() {
+    if !place::exists(path)? {
         let wanted = "name the model's Hugging Face folder as --config-from, or a model that the hub's local cache has, such as org/model";
         return Err(Error::absent(path, wanted));
     }
     let folder = match path.parent() {
-        Some(parent) if path.is_file() => Folder::open(parent)?,
+        Some(parent) if place::is_file(path) => Folder::open(parent)?,
         _ => Folder::open(path)?,
     };
     locate::snapshot(folder)

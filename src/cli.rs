@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 mod allocator;
 mod completions;
@@ -23,9 +26,13 @@ mod man;
 mod mapping;
 mod mount;
 mod mount_log;
+mod mounter;
 mod options;
 mod output;
+mod place;
 mod progress;
+#[cfg(feature = "remote")]
+mod serve;
 mod size;
 mod status;
 mod stop;
@@ -73,10 +80,13 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     Mount(mount::Arguments),
+    Mounter(mounter::Arguments),
     Exec(exec::Arguments),
     Export(export::Arguments),
     Verify(verify::Arguments),
     Inspect(inspect::Arguments),
+    #[cfg(feature = "remote")]
+    Serve(serve::Arguments),
     Umount(umount::Arguments),
     Status(status::Arguments),
     Log(log::Arguments),
@@ -127,19 +137,43 @@ impl Drop for Finish<'_> {
 impl Command {
     /// Whether others depend on the end of the command.
     fn serves(&self) -> bool {
+        #[cfg(feature = "remote")]
+        if matches!(self, Self::Serve(_)) {
+            return true;
+        }
         matches!(self, Self::Mount(_) | Self::Exec(_))
     }
 
+    /// The options of a command that reads a source.
+    fn view_options(&self) -> Option<&view::ViewOptions> {
+        match self {
+            Self::Mount(arguments) => Some(arguments.view()),
+            Self::Exec(arguments) => Some(arguments.view()),
+            Self::Export(arguments) => Some(arguments.view()),
+            Self::Verify(arguments) => Some(arguments.view()),
+            Self::Inspect(arguments) => Some(arguments.view()),
+            #[cfg(feature = "remote")]
+            Self::Serve(arguments) => Some(arguments.view()),
+            _ => None,
+        }
+    }
+
     fn run(self, inherited: &Inherited, log: &Log) -> anyhow::Result<ExitCode> {
+        if let Some(view) = self.view_options() {
+            view.stores.apply();
+        }
         if !matches!(self, Self::Completions(_) | Self::Man(_)) {
             exec::clear_abandoned();
         }
         match self {
             Self::Mount(arguments) => mount::run(arguments, log),
+            Self::Mounter(arguments) => mounter::run(arguments),
             Self::Exec(arguments) => exec::run(arguments, inherited, log),
             Self::Export(arguments) => export::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
             Self::Inspect(arguments) => inspect::run(arguments),
+            #[cfg(feature = "remote")]
+            Self::Serve(arguments) => serve::run(arguments),
             Self::Umount(arguments) => umount::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Log(arguments) => log::run(arguments),
@@ -198,9 +232,11 @@ fn start_log(format: LogFormat, log: &Log) {
         .with_writer(writer)
         .log_internal_errors(false)
         .with_ansi(false);
+    // Libraries log the URLs and headers of requests, which hold keys and tokens, whatever RUST_LOG says.
+    let own = filter_fn(|line| line.target().starts_with(env!("CARGO_CRATE_NAME")));
     match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.finish().with(own).init(),
+        LogFormat::Json => log.json().finish().with(own).init(),
     }
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("a bug in ckptfs: {}", one_line(&panic.to_string()));

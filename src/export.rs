@@ -1,7 +1,6 @@
 //! A view as real files: complete under its name, or not there at all.
 
 mod checksums;
-mod fingerprint;
 mod options;
 mod pieces;
 mod runs;
@@ -14,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::output::VirtualFile;
+use crate::output::{Fingerprint, VirtualFile};
 use crate::parallel;
 use crate::tree::Tree;
 
@@ -51,7 +50,7 @@ pub fn export(
     if options.reflink {
         (files, shared) = share::plan(files, &staging)?;
     }
-    staging.resume(&fingerprint::of(&files)?, &files)?;
+    staging.resume(&Fingerprint::of(&files)?, &files)?;
     staging.make(&files)?;
     shared.retain(|range| share::share(range, &files, &staging));
     let plan = Plan::new(&files, &shared, &staging);

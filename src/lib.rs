@@ -26,6 +26,8 @@ pub mod output;
 pub mod parallel;
 pub mod read;
 pub mod run;
+#[cfg(feature = "remote")]
+pub mod serve;
 pub mod source;
 mod statx;
 pub mod tensor;

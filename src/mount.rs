@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 
+mod descriptor;
 mod detach;
 mod options;
 mod others;
@@ -14,6 +15,7 @@ mod signals;
 mod status;
 mod unmount;
 
+pub use descriptor::{Descriptor, hand_over, open_and_mount};
 pub use detach::When;
 pub use options::Options;
 pub use point::{absolute, answers, check_source, check_target, clear_dead, exists, located};
@@ -30,6 +32,9 @@ use crate::run::Run;
 
 /// The canonical path of `mount_point` where nothing stands against a mount on it: neither there nor in the system.
 pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
+    if Descriptor::named_by(mount_point).is_some() {
+        return Ok(mount_point.to_owned());
+    }
     requirements::check(options.allow_other, options.threads())?;
     point::check(mount_point, &options.source)
 }
@@ -68,6 +73,11 @@ fn serve(
     mount_point: &Path,
     options: &Options,
 ) -> Result<Mounted> {
+    if let Some(descriptor) = Descriptor::named_by(mount_point) {
+        let taken = descriptor.take(mount_point)?;
+        let filesystem = CheckpointFs::new(inodes, options.reader.clone(), options.passthrough);
+        return Mounted::start_on(taken, filesystem, gone, mount_point, options);
+    }
     // Of two at the same moment, the second looks when the first is mounted.
     let _held = point::hold(mount_point);
     let point = check(mount_point, options)?;

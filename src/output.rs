@@ -3,6 +3,7 @@
 mod dcp;
 mod file;
 mod file_ranges;
+mod fingerprint;
 mod header;
 mod index;
 mod item;
@@ -25,6 +26,7 @@ pub use file::{
     source_file,
 };
 pub use file_ranges::{FileRange, file_ranges};
+pub use fingerprint::{Fingerprint, Match, hex};
 pub use header::lengthened;
 pub use index::python_json;
 pub use item::{Content, Item};

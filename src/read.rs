@@ -13,6 +13,7 @@ mod compute;
 mod computed;
 mod copies;
 mod factors;
+mod foresight;
 mod inputs;
 mod passthrough;
 mod plan;
@@ -119,6 +120,7 @@ impl Reader {
             let error = io::ErrorKind::UnexpectedEof.into();
             return Err(Error::io(file.path().as_ref(), error));
         }
+        self.0.foresight.note(file, offset, end);
         let request = Request::new(&self.0, Caching::Kernel);
         Plan::new(file, offset, end)?.execute(&request, buffer)
     }
@@ -155,6 +157,7 @@ impl ReadFile for Reader {
         if length == 0 {
             return Ok(Reply::default());
         }
+        self.0.foresight.note(file, offset, end);
         let request = Request::new(&self.0, caching);
         let plan = Plan::new(file, offset, end)?;
         let progress = plan.progress(end);

@@ -15,7 +15,7 @@ use crate::checkpoint::locate::{is_optimizers, search};
 use crate::checkpoint::save_names::{is_link_beside, is_temporary, numbered};
 use crate::checkpoint::{self, Checkpoint, Opening, Rewritten, tracker};
 use crate::error::{Error, Result};
-use crate::source::Budget;
+use crate::source::{Budget, place};
 use completion::Completions;
 
 pub use crate::checkpoint::save_names::LATEST;
@@ -70,8 +70,7 @@ impl Run {
 
     /// The run that is to be at `source`, where nothing is saved yet. An empty folder may as well be a wrong one.
     pub fn awaited(source: &Path) -> Result<Option<Self>> {
-        let is_empty = std::fs::read_dir(source).is_ok_and(|mut names| names.next().is_none());
-        if is_empty {
+        if is_empty(source) {
             return Ok(None);
         }
         Ok(first(source, &holds_nothing)?.map(Self::awaited_at))
@@ -91,7 +90,7 @@ impl Run {
     pub fn pinned(source: &Path) -> Result<PathBuf> {
         let parent = source.parent().filter(|_| source.ends_with(LATEST));
         let parent = parent
-            .filter(|_| !source.exists())
+            .filter(|_| !place::exists(source).unwrap_or(true))
             .map(|parent| parent.join("."));
         let run = parent.map(|parent| Self::find(&parent)).transpose()?;
         let Some(run) = run.flatten() else {
@@ -252,6 +251,13 @@ pub fn open(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
         Error::Several { path, names } => which(&path, &names).unwrap_or_else(|error| error),
         error => error,
     })
+}
+
+fn is_empty(folder: &Path) -> bool {
+    match place::is_remote(folder) {
+        true => place::list(folder).is_ok_and(|entries| entries.is_empty()),
+        false => std::fs::read_dir(folder).is_ok_and(|mut names| names.next().is_none()),
+    }
 }
 
 /// Asks for one of `several`: those that are complete, unless none is.

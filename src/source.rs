@@ -18,6 +18,9 @@ mod memory;
 mod open;
 mod pace;
 mod page_cache;
+pub mod place;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod route;
 mod touched;
 mod version;

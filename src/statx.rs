@@ -53,6 +53,14 @@ impl Attributes {
         Ok(Self::read(&statx(libc::AT_FDCWD, &path, flags, WANTED)?))
     }
 
+    pub fn is_folder(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+
     /// When the bytes were last written. Times before the epoch count as the epoch.
     pub fn written(&self) -> SystemTime {
         let (seconds, nanoseconds) = self.modified;

@@ -1,6 +1,6 @@
 //! The folder of a checkpoint: the only way to open anything in it.
 
-use std::fs::{self, DirEntry, Metadata};
+use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use super::foreign;
 use super::links::resolve;
 use crate::error::{Error, INCOMPLETE, Result};
-use crate::source::{Budget, Charge, SourceFile};
+use crate::source::{Budget, Charge, SourceFile, place};
+use crate::statx::{Attributes, Source};
 
 /// Largest file of parameters.
 const JSON_LIMIT: u64 = 4 << 20;
@@ -56,7 +57,7 @@ pub fn cost_of_longest(json: &[u8]) -> u64 {
 impl Folder {
     pub fn open(path: &Path) -> Result<Self> {
         let root = canonical(path)?;
-        if !root.is_dir() {
+        if !place::is_folder(&root) {
             let reason = "not a folder; name the folder that holds the files";
             return Err(Error::checkpoint(path, reason));
         }
@@ -86,17 +87,17 @@ impl Folder {
 
     /// Names of everything that is no folder, sorted. What turns out not to be a regular file is refused when opened.
     pub fn names(&self) -> Result<Vec<String>> {
-        self.entries(|entry| !self.is_folder(entry))
+        self.entries(false)
     }
 
     /// Names of the folders in this one, sorted.
     pub fn folders(&self) -> Result<Vec<String>> {
-        self.entries(|entry| self.is_folder(entry))
+        self.entries(true)
     }
 
     pub fn subfolder(&self, relative: &str) -> Result<Self> {
         let path = self.locate(relative)?;
-        if !path.is_dir() {
+        if !place::is_folder(&path) {
             let reason = format!("not a folder: {INCOMPLETE}");
             return Err(Error::checkpoint(&path, reason));
         }
@@ -112,13 +113,21 @@ impl Folder {
     }
 
     pub fn has_folder(&self, name: &str) -> bool {
-        self.metadata(name).is_ok_and(|found| found.is_dir())
+        self.metadata(name).is_ok_and(|found| found.is_folder())
     }
 
     /// Of what `relative` leads to, be it outside the checkpoint.
-    pub fn metadata(&self, relative: &str) -> Result<Metadata> {
-        let path = resolve(&self.path, Path::new(relative))?;
-        fs::metadata(&path).map_err(|error| Error::io(&path, error))
+    pub fn metadata(&self, relative: &str) -> Result<Attributes> {
+        let path = match self.is_remote() {
+            true => self.path.join(relative),
+            false => resolve(&self.path, Path::new(relative))?,
+        };
+        place::attributes(&path, Source::Cache)
+    }
+
+    /// Whether the folder is one of a store.
+    fn is_remote(&self) -> bool {
+        place::is_remote(&self.path)
     }
 
     pub fn open_file(&self, relative: &str) -> Result<Arc<SourceFile>> {
@@ -132,7 +141,7 @@ impl Folder {
         let is_recorded = || {
             let text = String::from_utf8(self.read_small(&record, RECORD_LIMIT).ok()?).ok()?;
             let recorded: f64 = text.lines().nth(2)?.trim().parse().ok()?;
-            let written = self.metadata(name).ok()?.modified().ok()?;
+            let written = self.metadata(name).ok()?.written();
             let written = written.duration_since(UNIX_EPOCH).ok()?;
             Some(written.as_secs_f64() <= recorded + 1.0)
         };
@@ -151,7 +160,7 @@ impl Folder {
     pub fn bytes_beside(&self, name: &str) -> Result<u64> {
         let others = self.names()?.into_iter().filter(|other| other != name);
         let sizes = others.filter_map(|other| self.metadata(&other).ok());
-        Ok(sizes.fold(0, |sum, file| sum.saturating_add(file.len())))
+        Ok(sizes.fold(0, |sum, file| sum.saturating_add(file.size)))
     }
 
     /// The whole of a file that has at most `limit` bytes.
@@ -213,12 +222,18 @@ impl Folder {
         }
     }
 
-    fn entries(&self, wanted: impl Fn(&DirEntry) -> bool) -> Result<Vec<String>> {
+    /// Names of the entries that are folders, or of those that are not.
+    fn entries(&self, are_folders: bool) -> Result<Vec<String>> {
+        if self.is_remote() {
+            let mut entries = place::list(&self.path)?;
+            entries.retain(|entry| entry.is_folder == are_folders);
+            return Ok(entries.into_iter().map(|entry| entry.name).collect());
+        }
         let failed = |error| Error::io(&self.path, error);
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if wanted(&entry) {
+            if self.is_folder(&entry) == are_folders {
                 // What is no UTF-8 gets a name that leads nowhere: it may be missed, but not passed over.
                 names.push(entry.file_name().to_string_lossy().into_owned());
             }
@@ -241,6 +256,9 @@ impl Folder {
             ));
         }
         let path = self.path.join(relative);
+        if self.is_remote() {
+            return Ok(path);
+        }
         let target = resolve(&self.path, Path::new(relative))?;
         let is_blob = |blobs: &PathBuf| target.parent() == Some(blobs) && target.is_file();
         if target.starts_with(&self.root) || self.blobs.as_ref().is_some_and(is_blob) {
@@ -257,7 +275,7 @@ impl Folder {
 }
 
 fn canonical(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().map_err(|error| Error::io(path, error))
+    place::canonical(path).map_err(|error| Error::io(path, error))
 }
 
 /// Whether a path has names alone: no root, no `..`, nothing that another system reads as a root.

@@ -16,7 +16,7 @@ use super::folder::Folder;
 use super::names;
 use super::save_names::{is_link_beside, is_temporary};
 use crate::error::{Error, INCOMPLETE, Result};
-use crate::source::Budget;
+use crate::source::{Budget, place};
 use contents::FileKind;
 use layout::{CheckpointFormat, Files, layouts};
 use single_file::single_files;
@@ -85,11 +85,11 @@ const DEPTH: usize = 4;
 /// # Errors
 /// When there is none, or more than one and `system` does not tell which.
 pub fn find(source: &Path, system: Option<&str>, budget: &Budget) -> Result<LocatedCheckpoint> {
-    if let Ok(false) = source.try_exists() {
+    if !place::exists(source)? {
         let wanted = "name the folder or the file of a checkpoint as SOURCE";
         return Err(Error::absent(source, wanted));
     }
-    if source.is_file() {
+    if place::is_file(source) {
         return single_file(source, budget);
     }
     let folder = snapshot(Folder::open(source)?)?.within(budget);

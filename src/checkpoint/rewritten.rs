@@ -19,6 +19,7 @@ use super::folder::Folder;
 use super::locate::layout::CheckpointFormat;
 use super::tracker;
 use crate::error::{Error, Result};
+use crate::source::place;
 use crate::statx::{Attributes, Source, has_one_clock};
 use crate::text::utc;
 
@@ -94,13 +95,13 @@ impl Marked {
         let Some(marker) = own.or_else(of_run) else {
             return Ok(None);
         };
-        let Ok(times) = Attributes::at(&marker, source) else {
+        let Ok(times) = place::attributes(&marker, source) else {
             return Ok(None);
         };
         let skew = if has_one_clock(&marker) { 0 } else { SKEW };
         let data = format.data_files(folder)?.into_iter().filter_map(|name| {
             let path = folder.path().join(&name);
-            let found = Attributes::at(&path, source).ok()?;
+            let found = place::attributes(&path, source).ok()?;
             let is_good = order(&found, &times, skew) == Order::Saved || !folder.is_download(&name);
             is_good.then_some((path, found))
         });

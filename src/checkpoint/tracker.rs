@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::save_names::numbered;
+use crate::source::{SourceFile, place};
 
 /// Of verl and Megatron, and of DeepSpeed.
 const NAMES: [&str; 2] = ["latest_checkpointed_iteration.txt", "latest"];
@@ -39,6 +40,14 @@ pub fn above(weights: &Path) -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Option<u64> {
+    if place::is_remote(path) {
+        let file = SourceFile::open(path)
+            .ok()
+            .filter(|file| file.size() <= LIMIT)?;
+        let mut text = vec![0; usize::try_from(file.size()).ok()?];
+        file.read_exact_at(&mut text, 0).ok()?;
+        return number(&String::from_utf8(text).ok()?);
+    }
     if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
         return None;
     }

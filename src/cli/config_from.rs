@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::checkpoint::hub_folder;
 use crate::mount::{absolute, exists};
+use crate::source::place;
 
 /// The variable of the environment for checkpoints that have no config.json themselves.
 const VARIABLE: &str = "CKPTFS_CONFIG_FROM";
@@ -24,11 +25,14 @@ pub fn usual() -> Option<PathBuf> {
 }
 
 fn resolve(named: OsString) -> io::Result<PathBuf> {
-    let path = Path::new(&named);
-    let path = &absolute(path)?;
-    let cached = match exists(path)? {
+    let path = place::admit(Path::new(&named)).map_err(io::Error::other)?;
+    if place::is_remote(&path) {
+        return Ok(path);
+    }
+    let path = absolute(&path)?;
+    let cached = match exists(&path)? {
         true => None,
         false => hub_folder(Path::new(&named)),
     };
-    absolute(cached.as_deref().unwrap_or(path))
+    absolute(cached.as_deref().unwrap_or(&path))
 }

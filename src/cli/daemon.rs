@@ -29,9 +29,39 @@ pub fn is_background() -> bool {
 /// Starts the background process. Its standard output is a pipe that carries the readiness line, and its standard error
 /// stays ours until then: whatever stops it is said as without --daemon. What cannot be said to be mounted is not.
 pub fn launch(mountpoint: &Path) -> anyhow::Result<ExitCode> {
+    wait_until_ready(start(mountpoint)?, mountpoint)
+}
+
+/// Starts the background process of a server, which says where it is served until it lets go of its standard output.
+#[cfg(feature = "remote")]
+pub fn launch_server(source: &Path) -> anyhow::Result<ExitCode> {
+    let mut child = start(source)?;
+    let mut ready = String::new();
+    if let Some(mut pipe) = child.stdout.take() {
+        io::Read::read_to_string(&mut pipe, &mut ready)?;
+    }
+    if ready.is_empty() {
+        return ended(child);
+    }
+    output::announce(&ready).inspect_err(|_| {
+        child.kill().ok();
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The status of a background process that was never ready.
+fn ended(mut child: Child) -> anyhow::Result<ExitCode> {
+    let status = child.wait()?.code();
+    let code = status.and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(
+        code.filter(|code| *code != 0).unwrap_or(DIED),
+    ))
+}
+
+fn start(place: &Path) -> anyhow::Result<Child> {
     let refused = |error: io::Error, hint: &str| {
         let reason = format!("no background process can be started ({error}); {hint}");
-        Error::mount(mountpoint, reason)
+        Error::mount(place, reason)
     };
     let program = std::env::current_exe()
         .map_err(|error| refused(error, "mount /proc, or leave --daemon out"))?;
@@ -43,7 +73,7 @@ pub fn launch(mountpoint: &Path) -> anyhow::Result<ExitCode> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| refused(error, "allow more with: ulimit -u"))?;
-    wait_until_ready(child, mountpoint)
+    Ok(child)
 }
 
 fn wait_until_ready(mut child: Child, mountpoint: &Path) -> anyhow::Result<ExitCode> {
@@ -52,11 +82,7 @@ fn wait_until_ready(mut child: Child, mountpoint: &Path) -> anyhow::Result<ExitC
         BufReader::new(pipe).read_line(&mut ready)?;
     }
     if ready.is_empty() {
-        let status = child.wait()?.code();
-        let code = status.and_then(|code| u8::try_from(code).ok());
-        return Ok(ExitCode::from(
-            code.filter(|code| *code != 0).unwrap_or(DIED),
-        ));
+        return ended(child);
     }
     output::announce(&ready).inspect_err(|_| {
         unmount(mountpoint, When::Lazily).ok();

@@ -14,7 +14,7 @@ use clap::Args;
 use super::inherited::Inherited;
 use super::logging::Log;
 use super::mount_log;
-use super::view;
+use super::{place, view};
 use crate::mount::Options;
 use child::Signals;
 use mount_folder::MountFolder;
@@ -27,12 +27,19 @@ const PATH: &[u8] = b"{}";
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The checkpoint: a directory or a file; RUN/latest is the latest save at the start
+    #[arg(value_parser = place::source())]
     source: PathBuf,
     /// The command; {} in its arguments becomes the path of the mount
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
     #[command(flatten)]
     view: view::ViewOptions,
+}
+
+impl Arguments {
+    pub fn view(&self) -> &view::ViewOptions {
+        &self.view
+    }
 }
 
 pub fn run(arguments: Arguments, inherited: &Inherited, log: &Log) -> anyhow::Result<ExitCode> {

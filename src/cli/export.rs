@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
-use super::{options, output, size, stop, view};
+use super::{options, output, place, size, stop, view};
 use crate::export::{Exported, Options, export};
 use crate::parallel;
 use crate::text::one_line;
@@ -18,6 +18,7 @@ use crate::text::one_line;
 #[command(mut_arg("max_shard_size", |arg| arg.help(SHARDS)))]
 pub struct Arguments {
     /// The checkpoint: a directory or a file; RUN/latest is the latest save
+    #[arg(value_parser = place::source())]
     source: PathBuf,
     /// The directory to make; it must not exist yet
     destination: PathBuf,
@@ -45,6 +46,12 @@ const SHARDS: &str =
 
 /// Words in which an export that was stopped says how it goes on.
 const STOPPED: &str = "stopped; run the same command again to go on where it was";
+
+impl Arguments {
+    pub fn view(&self) -> &view::ViewOptions {
+        &self.view
+    }
+}
 
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();

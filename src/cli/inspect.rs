@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{output, view};
+use super::{output, place, view};
 use crate::destination::create_new;
 use crate::error::Error;
 use crate::run::Run;
@@ -28,6 +28,7 @@ use run::RunReport;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The checkpoint: a directory or a file, a run, or RUN/latest
+    #[arg(value_parser = place::source())]
     source: PathBuf,
     /// As JSON, with all tensors
     #[arg(long)]
@@ -40,6 +41,12 @@ pub struct Arguments {
     html: Option<PathBuf>,
     #[command(flatten)]
     view: view::ViewOptions,
+}
+
+impl Arguments {
+    pub fn view(&self) -> &view::ViewOptions {
+        &self.view
+    }
 }
 
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{config_from, output, view};
+use super::{config_from, output, place, view};
 use crate::output::Split;
 use crate::text::one_line;
 use crate::view::{MAX_SHARD_SIZE, Options, View, check_table};
@@ -32,6 +32,7 @@ struct Check {
     /// The table, in TOML
     file: PathBuf,
     /// A checkpoint whose names the table should know
+    #[arg(value_parser = place::source())]
     source: Option<PathBuf>,
     /// The model's Hugging Face folder, or its config.json
     #[arg(long, value_name = "DIR|ORG/MODEL", value_parser = config_from::folder())]

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::logging::{Log, Syslog};
-use super::{allocator, daemon, mount_log, options, output, size, systemd, view};
+use super::{allocator, daemon, mount_log, options, output, place, size, systemd, view};
 use crate::error::{Error, Result};
-use crate::mount::{Mounted, Options, StopSignals, absolute, affordable_cache};
+use crate::mount::{Descriptor, Mounted, Options, StopSignals, absolute, affordable_cache};
 use crate::read::Reader;
 use crate::run::Run;
 use crate::text::{one_line, quoted};
@@ -21,8 +21,9 @@ use crate::view::{Options as ViewOptions, View};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The checkpoint: a directory or a file. Or a directory of checkpoints: each is shown once its save is complete
+    #[arg(value_parser = place::source())]
     source: PathBuf,
-    /// An empty directory
+    /// An empty directory; or /dev/fd/N, or a socket, of a process that has mounted already: `ckptfs mounter`
     mountpoint: PathBuf,
     /// Return once the mount answers, and serve it in the background
     #[arg(long)]
@@ -54,6 +55,10 @@ pub struct Arguments {
 }
 
 pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
+    if arguments.daemon && Descriptor::named_by(&arguments.mountpoint).is_some() {
+        let reason = "a descriptor ends with the process that it was handed to; leave --daemon out";
+        return Err(Error::mount(&arguments.mountpoint, reason).into());
+    }
     if arguments.daemon && !daemon::is_background() {
         return daemon::launch(&arguments.mountpoint);
     }
@@ -90,6 +95,10 @@ pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
 }
 
 impl Arguments {
+    pub fn view(&self) -> &view::ViewOptions {
+        &self.view
+    }
+
     /// A background process has no place in the file system; a source file may be opened again long after.
     fn make_absolute(&mut self) -> anyhow::Result<()> {
         let paths = [&mut self.source, &mut self.mountpoint];
@@ -118,6 +127,9 @@ impl Arguments {
     fn readiness(&self, shown: &Shown) -> String {
         let (source, mountpoint) = (self.source.display(), self.mountpoint.display());
         let end = match self.daemon {
+            _ if Descriptor::named_by(&self.mountpoint).is_some() => {
+                "its mounter unmounts".to_owned()
+            }
             true => format!("ckptfs umount {} unmounts", quoted(&self.mountpoint)),
             false => "Ctrl-C unmounts".to_owned(),
         };

@@ -9,9 +9,11 @@ use serde::Serialize;
 use super::inspect::print;
 use super::mount_log::{MountProcess, last_error, last_log, processes};
 use crate::mount::{Mount, mounts};
+#[cfg(feature = "remote")]
+use crate::serve::{Served, served};
 use crate::text::{one_line, quoted};
 
-/// List what is mounted where, by which process, and the last error of each mount
+/// List what is mounted where, by which process, and the last error of each mount; and what is served
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// As JSON
@@ -23,13 +25,41 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let processes = processes();
     let rows = mounts()?
         .into_iter()
-        .map(|mount| Row::of(mount, &processes));
+        .map(|mount| Shown::Mount(Row::of(mount, &processes)));
+    #[cfg(feature = "remote")]
+    let rows = rows.chain(served().into_iter().map(Shown::Server));
     print(&Status(rows.collect()), arguments.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// A mount, or a server of `ckptfs serve`.
 #[derive(Debug, Serialize)]
-struct Status(Vec<Row>);
+struct Status(Vec<Shown>);
+
+/// A mount, or a server of `ckptfs serve`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Mount(Row),
+    #[cfg(feature = "remote")]
+    Server(Served),
+}
+
+impl Shown {
+    fn said(&self) -> String {
+        match self {
+            Self::Mount(row) => row.said(),
+            #[cfg(feature = "remote")]
+            Self::Server(Served {
+                source,
+                address,
+                process,
+            }) => format!(
+                "{source} is served at http://{address} by process {process}; kill {process} ends it"
+            ),
+        }
+    }
+}
 
 /// A mount, with what its log tells.
 #[derive(Debug, Serialize)]

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::mount::{When, unmount};
+use crate::error::Error;
+use crate::mount::{Descriptor, When, unmount};
 
 /// Unmount a view; also removes what a killed ckptfs left behind
 #[derive(Debug, Args)]
@@ -23,6 +24,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     } else {
         When::Unused
     };
+    if Descriptor::named_by(&arguments.mountpoint).is_some() {
+        let reason = "stands for a mount of another process, the mounter, which alone unmounts it";
+        return Err(Error::mount(&arguments.mountpoint, reason).into());
+    }
     unmount(&arguments.mountpoint, when)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::inspect::print;
 use super::progress::Bar;
-use super::{options, view};
+use super::{options, place, view};
 use crate::checkpoint::Opening;
 use crate::error::{Error, Result};
 use crate::parallel;
@@ -28,9 +28,10 @@ const NOT_GOOD: u8 = 1;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The checkpoint: a directory or a file; RUN/latest is the latest save
+    #[arg(value_parser = place::source())]
     source: PathBuf,
     /// Compare every tensor with the one of the same name in this Hugging Face directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = place::source())]
     against: Option<PathBuf>,
     /// Count NaN and infinite values
     #[arg(long, conflicts_with = "against")]
@@ -43,6 +44,12 @@ pub struct Arguments {
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     view: view::ViewOptions,
+}
+
+impl Arguments {
+    pub fn view(&self) -> &view::ViewOptions {
+        &self.view
+    }
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -88,7 +95,7 @@ fn tied(view: &View, reading: &Reading<'_>) -> Result<Vec<Finding>> {
 }
 
 fn against(view: &View, other: &Path, reading: &Reading<'_>) -> Result<Report> {
-    if let Ok(false) = other.try_exists() {
+    if !crate::source::place::exists(other)? {
         let wanted = "name a Hugging Face folder or a checkpoint as --against";
         return Err(Error::absent(other, wanted));
     }

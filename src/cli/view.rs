@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::config_from;
+use super::place::StoreOptions;
 use super::size;
 use super::weighted::{self, Weighted};
 use crate::error::Result;
@@ -97,6 +98,8 @@ pub struct ViewOptions {
     /// Show linear weights quantized, with a scale for each block of 128 x 128
     #[arg(long, value_enum, value_name = "TYPE")]
     pub quantize: Option<Quantized>,
+    #[command(flatten)]
+    pub stores: StoreOptions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

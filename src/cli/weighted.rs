@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::mount::{absolute, exists};
+use crate::source::place;
 use crate::view::MergedAdapter;
 
 /// A path, and the number behind its last `=`.
@@ -35,7 +36,7 @@ impl Weighted {
 
 /// A source, kept as a path that holds in any working directory.
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().try_map(|word| absolute(Path::new(&word)))
+    OsStringValueParser::new().try_map(|word| admitted(Path::new(&word)))
 }
 
 /// An adapter, with a weight or without.
@@ -48,6 +49,12 @@ pub fn delta() -> impl TypedValueParser<Value = Weighted> {
     OsStringValueParser::new().try_map(|word| split(&word, None, false))
 }
 
+/// The path or URL, as one that holds in any working directory.
+fn admitted(path: &Path) -> io::Result<PathBuf> {
+    let admitted = place::admit(path).map_err(io::Error::other)?;
+    absolute(&admitted)
+}
+
 /// Splits off the weight behind the last `=`, unless the whole word exists as a path.
 fn split(word: &OsStr, usual: Option<f64>, may_be_own: bool) -> io::Result<Weighted> {
     let lacks = || io::Error::other("has no weight; write SOURCE=W");
@@ -57,7 +64,7 @@ fn split(word: &OsStr, usual: Option<f64>, may_be_own: bool) -> io::Result<Weigh
         let path = if is_own {
             path.to_owned()
         } else {
-            absolute(path)?
+            admitted(path)?
         };
         Ok(Weighted {
             path,

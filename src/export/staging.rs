@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::geteuid;
 
-use super::fingerprint::{Fingerprint, Match};
 use super::options::Progress;
 use super::pieces::Piece;
 use super::target::Target;
 use crate::destination::Directory;
 use crate::error::{Error, Result};
-use crate::output::VirtualFile;
+use crate::output::{Fingerprint, Match, VirtualFile};
 use crate::parallel;
 use crate::read::Reader;
 

@@ -8,11 +8,10 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
-use super::fingerprint::hex;
 use super::options::{Progress, Step};
 use super::staging::Staging;
 use crate::error::{Error, Result};
-use crate::output::VirtualFile;
+use crate::output::{VirtualFile, hex};
 use crate::parallel;
 
 const NAME: &str = "SHA256SUMS";

@@ -10,6 +10,7 @@ use nix::sys::statvfs::fstatvfs;
 
 use crate::destination::Directory;
 use crate::error::{Error, Result};
+use crate::source::place;
 
 /// A directory that is to be.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Target {
             ));
         };
         let parent = fs::canonicalize(parent).map_err(|error| Error::unwritable(parent, &error))?;
-        let source = fs::canonicalize(source).map_err(|error| Error::io(source, error))?;
+        let source = place::canonical(source).map_err(|error| Error::io(source, error))?;
         if parent.starts_with(&source) {
             return Err(Error::target(
                 path,

@@ -71,7 +71,7 @@ impl Passthrough {
     }
 
     fn decide(&self, file: &VirtualFile, reply: &ReplyOpen) -> Result<Option<Backing>> {
-        let Some(source) = passthrough_source(file)? else {
+        let Some(source) = passthrough_source(file)?.filter(|source| !source.is_remote()) else {
             return Ok(None);
         };
         match reply.open_backing(&*source.checked_handle()?) {

@@ -20,6 +20,8 @@ use crate::access;
 use crate::error::Result;
 use crate::output::{Attributes, VirtualFile};
 use crate::run::{LATEST, Run, Save};
+use crate::source::place;
+use crate::statx::Source;
 use crate::tree::{Entry, Kind, ROOT, Stat, Tree, Usage};
 use number::split;
 pub use slot::Open;
@@ -90,7 +92,7 @@ impl RunTree {
 
     /// The directory that shows the folder or file `path` of the source.
     fn limited(&self, stat: Stat, path: &Path) -> Stat {
-        if !self.for_others {
+        if !self.for_others || place::is_remote(path) {
             return stat;
         }
         // One that cannot be asked about lets no caller in.
@@ -169,8 +171,8 @@ impl RunTree {
     }
 
     fn top(&self) -> Option<Stat> {
-        let metadata = std::fs::metadata(self.run.path()).ok()?;
-        Some(self.limited(slot::directory(ROOT, &metadata), self.run.path()))
+        let found = place::attributes(self.run.path(), Source::Cache).ok()?;
+        Some(self.limited(slot::directory(ROOT, &found), self.run.path()))
     }
 
     /// A directory called as the link is stands in its place.

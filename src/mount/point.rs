@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::detach::{When, detach};
 use crate::error::{Error, Result};
 use crate::mountinfo;
+use crate::source::place;
 use crate::text::quoted;
 
 /// Time that a mount may take to answer.
@@ -57,6 +58,9 @@ pub fn check(path: &Path, source: &Path) -> Result<PathBuf> {
 
 /// Refuses a source that does not answer, such as one in a view whose process is stopped.
 pub fn check_source(source: &Path) -> Result<()> {
+    if place::is_remote(source) {
+        return Ok(());
+    }
     try_open(source, LONG_PATIENCE).map_err(|error| Error::io(source, error))
 }
 
@@ -81,7 +85,7 @@ pub fn answers(path: &Path) -> bool {
 /// # Errors
 /// When the path is relative and the working directory was removed: nothing can be found from there.
 pub fn absolute(path: &Path) -> io::Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| match path.is_relative() {
+    place::absolute(path).map_err(|error| match path.is_relative() {
         true => {
             let reason =
                 format!("the working directory cannot be used ({error}); cd to one that is there");
@@ -255,7 +259,7 @@ fn is_dead(error: &io::Error) -> bool {
 }
 
 fn apart(point: &Path, source: &Path) -> Result<()> {
-    let source = fs::canonicalize(source).map_err(|error| Error::io(source, error))?;
+    let source = place::canonical(source).map_err(|error| Error::io(source, error))?;
     let reason = if point == source {
         "is the source itself; name another directory"
     } else if point.starts_with(&source) {

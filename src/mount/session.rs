@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::mem;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -25,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Most bytes of a request. A direct read of 1 MiB becomes two, which two threads answer at once, and a reply stays in its
 /// processor's cache. Shorter ones come to the source so out of order that it is not read ahead.
-const MOST: usize = 512 << 10;
+pub(super) const MAX_READ: usize = 512 << 10;
 
 /// Says so when the kernel's connection has ended.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Mounted {
     events: Receiver<Event>,
     counters: Arc<Counters>,
     has_ended: bool,
+    /// Whether another process mounted it, which alone unmounts it.
+    is_handed_in: bool,
 }
 
 /// Has the kernel let go of names in the top directory, on a thread of its own: the kernel may wait for requests that are
@@ -87,6 +90,7 @@ impl Mounted {
             counters,
             point,
             has_ended: false,
+            is_handed_in: false,
         };
         if mountinfo::count(&this.point) > 1 {
             return Err(this.fault(
@@ -98,6 +102,41 @@ impl Mounted {
             read_ahead::raise(&identity.device, &options.source);
         }
         Ok(this)
+    }
+
+    /// Serves the mount of another process, whose descriptor this is.
+    pub(super) fn start_on(
+        descriptor: OwnedFd,
+        filesystem: CheckpointFs,
+        gone: Option<Receiver<String>>,
+        point: &Path,
+        options: &Options,
+    ) -> Result<Self> {
+        let refuse =
+            |error: io::Error| Error::mount(point, format!("the mount cannot be served: {error}"));
+        let counters = filesystem.counters();
+        let (sender, events) = mpsc::channel();
+        let filesystem = filesystem.keeping(Farewell(sender.clone()));
+        // Who may read was decided by the mounter.
+        let mut config = config(options);
+        config.acl = SessionACL::All;
+        // A clone needs the device, which this process may not open.
+        config.clone_fd = false;
+        let session = Session::from_fd(filesystem, descriptor, SessionACL::All, config);
+        let session = session.map_err(refuse)?;
+        if let Some(gone) = gone {
+            forget(gone, session.notifier()).map_err(refuse)?;
+        }
+        mem::forget(session.spawn().map_err(refuse)?);
+        Ok(Self {
+            identity: None,
+            sender,
+            events,
+            counters,
+            point: point.to_owned(),
+            has_ended: false,
+            is_handed_in: true,
+        })
     }
 
     /// Canonical path of the mount point.
@@ -123,6 +162,11 @@ impl Mounted {
     pub fn unmount(mut self) -> Result<()> {
         if let Some(Event::Ended) = self.event(Duration::ZERO) {
             return self.ended();
+        }
+        if self.is_handed_in {
+            tracing::info!("its readers get errors from here on; the mounter unmounts it");
+            self.has_ended = true;
+            return Ok(());
         }
         if let Some(place) = self.place() {
             self.detach(&place)?;
@@ -176,6 +220,9 @@ impl Mounted {
 
     /// Where the view is mounted, if it still is.
     fn place(&self) -> Option<PathBuf> {
+        if self.is_handed_in {
+            return None;
+        }
         match &self.identity {
             Some(identity) => mountinfo::place(identity, &self.point),
             None => Some(self.point.clone()),
@@ -212,16 +259,16 @@ fn config(options: &Options) -> Config {
         MountOption::NoExec,
         MountOption::NoAtime,
         MountOption::DefaultPermissions,
-        MountOption::FSName(name(&options.source)),
+        MountOption::FSName(device_name(&options.source)),
         // Subtype would reach fusermount3 alone; this reaches mount(2) too.
         MountOption::CUSTOM("subtype=ckptfs".to_owned()),
-        MountOption::CUSTOM(format!("max_read={MOST}")),
+        MountOption::CUSTOM(format!("max_read={MAX_READ}")),
     ];
     config
 }
 
 /// Returns the device name that `df` and `mount` show. A comma would end the option.
-fn name(source: &Path) -> String {
+pub(super) fn device_name(source: &Path) -> String {
     let source = source.display().to_string();
     let unsafe_in_option = |char: char| char == ',' || char == '\\' || char.is_control();
     format!("{NAME_PREFIX}{}", source.replace(unsafe_in_option, "_"))
@@ -233,6 +280,6 @@ mod tests {
 
     #[test]
     fn the_name_of_the_source_is_one_option() {
-        assert_eq!(name(Path::new("/a,b\n/c")), "ckptfs#/a_b_/c");
+        assert_eq!(device_name(Path::new("/a,b\n/c")), "ckptfs#/a_b_/c");
     }
 }

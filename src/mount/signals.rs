@@ -34,6 +34,11 @@ impl StopSignals {
             .map_err(|error| Error::mount("signals".as_ref(), error.to_string()))
     }
 
+    /// Waits for one that ends the process.
+    pub fn wait(mut self) {
+        self.0.forever().find(|signal| *signal != SIGUSR1);
+    }
+
     /// Sends an event for each signal, those included that came before.
     pub(super) fn forward(mut self, events: Sender<Event>) {
         thread::spawn(move || {

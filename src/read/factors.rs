@@ -39,7 +39,7 @@ impl Factor {
 
     fn check(&self) -> Result<()> {
         let mut files = self.files.iter();
-        files.try_for_each(|file| file.checked_handle().map(drop))
+        files.try_for_each(|file| file.check_unchanged())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::blocks::Blocks;
 use super::factors::Factors;
+use super::foresight::Foresight;
 use crate::error::Result;
 use crate::source::{Bytes, Caching, Fetcher, Memory, SourceFile, Touched, Wanted};
 
@@ -15,6 +16,7 @@ pub(super) struct State {
     pub fetcher: Fetcher,
     pub blocks: Blocks,
     pub factors: Factors,
+    pub foresight: Foresight,
 }
 
 impl State {
@@ -25,6 +27,7 @@ impl State {
             fetcher: Fetcher::default(),
             blocks: Blocks::new(cache_size, factors.taken()),
             factors,
+            foresight: Foresight::default(),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Whether a save has ended: what says so in each layout, and what was found out so far.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,8 +14,8 @@ use crate::checkpoint::locate::tag::LATEST;
 use crate::checkpoint::rewritten::{Marked, Rewritten, Seen};
 use crate::checkpoint::{Opening, open_with};
 use crate::error::{Error, Result};
-use crate::source::Budget;
-use crate::statx::Source;
+use crate::source::{Budget, place};
+use crate::statx::{Attributes, Source};
 
 /// The file that torch.distributed.checkpoint writes last, first under a temporary name.
 const METADATA: &str = ".metadata";
@@ -33,7 +32,7 @@ const ABANDONED: Duration = Duration::from_secs(600);
 /// A file or folder as it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
-    device: u64,
+    device: (u32, u32),
     inode: u64,
     size: u64,
     pub modified: SystemTime,
@@ -192,20 +191,24 @@ impl Completions {
 }
 
 impl Trace {
-    pub fn of(metadata: &Metadata) -> Self {
+    pub fn of(found: &Attributes) -> Self {
         Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            device: found.device,
+            inode: found.inode,
+            size: found.size,
+            modified: found.written(),
+            changed: found.changed,
         }
     }
 
     /// Of what `path` leads to, which begins with `folder`.
     fn at(folder: &Path, path: &Path) -> Option<Self> {
-        let path = resolve(folder, path).ok()?;
-        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+        let path = match place::is_remote(path) {
+            true => path.to_owned(),
+            false => resolve(folder, path).ok()?,
+        };
+        let found = place::attributes(&path, Source::Cache).ok()?;
+        Some(Self::of(&found))
     }
 
     /// The part of the trace that only a write changes.
@@ -277,7 +280,10 @@ impl Weights {
     }
 
     fn has(&self, name: &str) -> bool {
-        resolve(&self.path, Path::new(name)).is_ok()
+        match place::is_remote(&self.path) {
+            true => place::exists(&self.path.join(name)).unwrap_or(false),
+            false => resolve(&self.path, Path::new(name)).is_ok(),
+        }
     }
 
     fn is_dcp(&self) -> bool {
@@ -304,7 +310,7 @@ impl Weights {
             CheckpointFormat::Dcp => self.has(METADATA),
             CheckpointFormat::DeepSpeed(None) => {
                 let run = self.path.parent();
-                run.is_some_and(|run| run.join(LATEST).is_file())
+                run.is_some_and(|run| place::is_file(&run.join(LATEST)))
             }
             _ => true,
         };
@@ -352,6 +358,10 @@ fn single_file(name: &str) -> CheckpointFormat {
 
 /// Lists a folder, in no stable order.
 fn entries(path: &Path) -> Vec<PathBuf> {
+    if place::is_remote(path) {
+        let entries = place::list(path).unwrap_or_default();
+        return entries.iter().map(|entry| path.join(&entry.name)).collect();
+    }
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort_unstable();

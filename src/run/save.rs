@@ -1,6 +1,5 @@
 //! One save of a run: where it lies, and what tells it from another of the same name.
 
-use std::fs::Metadata;
 use std::time::SystemTime;
 
 use super::completion::{Completions, Trace, Weights};
@@ -10,6 +9,7 @@ use crate::checkpoint::locate::single_file::is_single_file;
 use crate::checkpoint::locate::{UNFINISHED, search};
 use crate::checkpoint::save_names::numbered;
 use crate::error::{Error, Result};
+use crate::statx::Attributes;
 
 /// The parts of saves of reinforcement learning that are served: verl's and SkyRL's.
 const TRAINED: [&str; 2] = ["actor", "policy"];
@@ -32,7 +32,7 @@ pub struct Save {
     /// When the newest of its files was written.
     pub modified: SystemTime,
     /// Of the folder.
-    pub metadata: Metadata,
+    pub metadata: Attributes,
     /// The folder itself, then all that a rewritten checkpoint would change.
     traces: Vec<Trace>,
 }
@@ -42,7 +42,7 @@ pub struct Save {
 /// A numbered folder that cannot be looked into counts as a save: opening it will say why.
 pub fn look(run: &Folder, name: &str, last: Option<u64>, endings: &Completions) -> Option<Save> {
     let metadata = run.metadata(name).ok()?;
-    if !metadata.is_dir() && !is_single_file(name) {
+    if !metadata.is_folder() && !is_single_file(name) {
         return None;
     }
     let number = numbered(name).and_then(|(_, numbers)| numbers.last().copied());

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bytes::Bytes;
 use super::direct_io::{DirectBuffer, DirectBuffers};
-use super::file::SourceFile;
+use super::file::{Begun, SourceFile};
 use super::mechanism::Mechanism;
 use super::memory::{Memory, Spare};
 use super::route::{Facts, Route, route};
@@ -77,12 +77,18 @@ impl Fetcher {
             }
         }
         reply.files = others.chunk_by(|a, b| is_same_file(a, b)).count();
+        // Requests to stores are all under way before the first is waited for.
+        let begun = others.chunk_by(|a, b| is_same_file(a, b)).filter_map(begin);
+        let mut begun = begun.collect::<Result<Vec<_>>>()?.into_iter();
         for of_file in others.chunk_by_mut(|a, b| is_same_file(a, b)) {
             let stretches = of_file
                 .iter()
                 .map(|region| region.chunk_by(Wanted::is_close_to).count());
             reply.stretches = stretches.sum();
-            self.fill_regions(of_file, reply)?;
+            match begun.next() {
+                Some((file, Some(begun))) => finish(file, &begun, of_file)?,
+                _ => self.fill_regions(of_file, reply)?,
+            }
         }
         Ok(())
     }
@@ -167,7 +173,11 @@ impl Fetcher {
             files: 1,
             stretches: 1,
         };
-        self.fill_regions(&mut [&mut [Wanted { file, offset, into }]], reply)?;
+        let regions: &mut [Region<'_, '_, '_>] = &mut [&mut [Wanted { file, offset, into }]];
+        match file.begin(&[range])? {
+            Some(begun) => finish(file, &begun, regions)?,
+            None => self.fill_regions(regions, reply)?,
+        }
         Ok(memory.into())
     }
 
@@ -189,6 +199,10 @@ impl Fetcher {
             false => PIECE,
         };
         let length = (most / unit.max(1)).max(1) * unit.max(1);
+        if file.is_remote() && range.end.saturating_sub(range.start) > length {
+            // One round trip for all pieces.
+            file.read_ahead(range.clone());
+        }
         for piece in pieces(range.clone(), length) {
             let start = piece.start - range.start;
             each(start, &self.fetch(file, piece, touched)?)?;
@@ -220,6 +234,25 @@ impl Fetcher {
         let read = file.read_directly(length, |opened| buffer.read(opened, range))?;
         Ok(read.map(|()| buffer))
     }
+}
+
+/// Begins the requests for regions of one file, if it is an object.
+fn begin<'f>(
+    regions: &[Region<'_, 'f, '_>],
+) -> Option<Result<(&'f Arc<SourceFile>, Option<Begun>)>> {
+    let file = regions.first()?.first()?.file;
+    let ranges = regions.iter().flat_map(|region| region.iter());
+    let ranges = ranges.map(|wanted| wanted.offset..wanted.offset + wanted.bytes());
+    let begun = file.begin(&ranges.collect::<Vec<_>>());
+    Some(begun.map(|begun| (file, begun)))
+}
+
+fn finish(file: &SourceFile, begun: &Begun, regions: &mut [Region<'_, '_, '_>]) -> Result<()> {
+    let wanted = regions.iter_mut().flat_map(|region| region.iter_mut());
+    let mut into: Vec<_> = wanted
+        .map(|wanted| (wanted.offset, &mut *wanted.into))
+        .collect();
+    file.finish(begun, &mut into)
 }
 
 fn route_of(wanted: &[Wanted<'_, '_>], reply: Reply) -> Route {

@@ -17,6 +17,18 @@ use super::mechanism::Mechanism;
 use super::open::open_regular;
 use super::page_cache::{Caching, PageCache, is_cached};
 use super::version::{Baseline, Stamp};
+#[cfg(feature = "remote")]
+use super::{
+    place,
+    remote::{self, Address, Object, Opened, RemoteFile},
+};
+
+#[cfg(feature = "remote")]
+pub(super) use super::remote::Begun;
+
+/// Requests for bytes of an object, of which there are none.
+#[cfg(not(feature = "remote"))]
+pub(super) struct Begun;
 use crate::error::{Error, Result};
 
 /// One regular file of the source.
@@ -31,6 +43,9 @@ pub struct SourceFile {
     budget: Budget,
     /// Memory of what is known from its metadata.
     charges: Mutex<Vec<Charge>>,
+    /// The object whose bytes these are, where they do not lie in a file of this machine.
+    #[cfg(feature = "remote")]
+    remote: Option<RemoteFile>,
 }
 
 impl SourceFile {
@@ -41,9 +56,30 @@ impl SourceFile {
 
     /// As [`SourceFile::open`]; its metadata and its descriptors are charged to `budget`.
     pub fn open_within(path: &Path, budget: &Budget) -> Result<Arc<Self>> {
+        #[cfg(feature = "remote")]
+        if let Some(address) = Address::parse(path)? {
+            return match remote::open(&address)? {
+                Opened::Cached(file) => Self::open_within(&file, budget),
+                Opened::Object(object) => Ok(Self::of_object(object, budget)),
+            };
+        }
         let file = open_regular(path, OFlag::empty())?;
         let stamp = Stamp::of(&file).map_err(|error| Error::io(path, error))?;
-        let this = Arc::new(Self {
+        let this = Arc::new(Self::new(path, stamp, budget));
+        budget.descriptors().put((this.id(), false), Arc::new(file));
+        Ok(this)
+    }
+
+    #[cfg(feature = "remote")]
+    fn of_object(object: Object, budget: &Budget) -> Arc<Self> {
+        let found = place::attributes_of(&object);
+        let mut this = Self::new(object.path(), Stamp::from(found), budget);
+        this.remote = Some(RemoteFile::new(object));
+        Arc::new(this)
+    }
+
+    fn new(path: &Path, stamp: Stamp, budget: &Budget) -> Self {
+        Self {
             path: path.to_owned(),
             stamp,
             baseline: Baseline::new(stamp),
@@ -51,9 +87,42 @@ impl SourceFile {
             is_direct: OnceLock::new(),
             budget: budget.clone(),
             charges: Mutex::default(),
-        });
-        budget.descriptors().put((this.id(), false), Arc::new(file));
-        Ok(this)
+            #[cfg(feature = "remote")]
+            remote: None,
+        }
+    }
+
+    /// Whether the bytes lie in an object of a store, so that no descriptor stands for them.
+    pub fn is_remote(&self) -> bool {
+        #[cfg(feature = "remote")]
+        return self.remote.is_some();
+        #[cfg(not(feature = "remote"))]
+        false
+    }
+
+    /// Begins the requests for ranges of the file, which are sorted, where its bytes lie in an object.
+    ///
+    /// # Errors
+    /// When the object is shorter, or known to be another one.
+    pub(super) fn begin(&self, ranges: &[Range<u64>]) -> Result<Option<Begun>> {
+        #[cfg(feature = "remote")]
+        if let Some(remote) = &self.remote {
+            return remote.begin(ranges).map(Some);
+        }
+        let _ = ranges;
+        Ok(None)
+    }
+
+    /// Fills memory, each at its offset, with the bytes of requests that were begun.
+    pub(super) fn finish(&self, begun: &Begun, into: &mut [(u64, &mut [u8])]) -> Result<()> {
+        #[cfg(feature = "remote")]
+        if let Some(remote) = &self.remote {
+            let length = |(_, memory): &(u64, &mut [u8])| memory.len() as u64;
+            let total = into.iter().map(length).sum();
+            return self.timed(total, || remote.finish(begun, into));
+        }
+        let _ = (begun, into);
+        Ok(())
     }
 
     /// Returns a number that no other file has as long as this one is open.
@@ -114,6 +183,9 @@ impl SourceFile {
     /// Records, before a range is read, what is resident in the page cache, and keeps the range there unless the kernel keeps
     /// the reply itself. Best effort.
     pub(super) fn record_resident(&self, range: Range<u64>, caching: Caching) {
+        if self.is_remote() {
+            return;
+        }
         if caching == Caching::Bypass {
             self.page_cache.keep(range.clone());
         }
@@ -122,6 +194,10 @@ impl SourceFile {
 
     /// Starts readahead of a range that will be read in small pieces. Best effort.
     pub fn read_ahead(&self, range: Range<u64>) {
+        #[cfg(feature = "remote")]
+        if let Some(remote) = &self.remote {
+            return remote.foresee(range);
+        }
         if Mechanism::RowReadahead.is_on() {
             self.will_need(range);
         }
@@ -136,6 +212,9 @@ impl SourceFile {
     /// Starts readahead behind `range`, which was just read, where the file is slow and its reader sequential. Fast files are
     /// left to the kernel's own readahead. Best effort.
     pub(super) fn read_ahead_after(&self, range: &Range<u64>) {
+        if self.is_remote() {
+            return;
+        }
         if let Some(next) = self.page_cache.readahead(range) {
             self.will_need(next);
         }
@@ -144,7 +223,7 @@ impl SourceFile {
     /// Releases from the page cache what `bytes` delivered out of a range complete: the kernel keeps the reply under the
     /// mount's own name. Best effort.
     pub(super) fn release(&self, range: Range<u64>, bytes: u64) {
-        if !Mechanism::Release.is_on() {
+        if self.is_remote() || !Mechanism::Release.is_on() {
             return;
         }
         let probe = self.probe();
@@ -168,6 +247,9 @@ impl SourceFile {
 
     /// Returns whether the file can be read by direct I/O: the filesystem supports it, and the file is not slow.
     pub fn supports_direct_io(&self) -> bool {
+        if self.is_remote() {
+            return false;
+        }
         let is_supported = || {
             self.handle()
                 .is_ok_and(|file| direct_io::is_supported(&file))
@@ -182,12 +264,27 @@ impl SourceFile {
         self.page_cache.is_resident(range, &self.probe())
     }
 
-    /// Returns a descriptor of the file that was opened first.
+    /// # Errors
+    /// When the file is known to be another one than was opened.
+    pub fn check_unchanged(&self) -> Result<()> {
+        #[cfg(feature = "remote")]
+        if let Some(remote) = &self.remote {
+            return remote.check();
+        }
+        self.checked_handle().map(drop)
+    }
+
+    /// Returns a descriptor of the file that was opened first. An object has none.
     pub fn handle(&self) -> Result<Arc<File>> {
         self.opened(false)
     }
 
     fn opened(&self, is_direct: bool) -> Result<Arc<File>> {
+        if self.is_remote() {
+            let reason = "an object of a store has no descriptor";
+            let error = io::Error::new(io::ErrorKind::Unsupported, reason);
+            return Err(Error::io(&self.path, error));
+        }
         let (descriptors, key) = (self.budget.descriptors(), (self.id(), is_direct));
         if let Some(file) = descriptors.get(key) {
             return Ok(file);
@@ -211,6 +308,10 @@ impl SourceFile {
 
     /// Fills `buffer` from `offset`, or fails: a short file and a changed file are errors.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        #[cfg(feature = "remote")]
+        if let Some(remote) = &self.remote {
+            return remote.read_metadata(buffer, offset);
+        }
         let length = buffer.len() as u64;
         self.read(length, |file| file.read_exact_at(buffer, offset))
     }

@@ -21,15 +21,7 @@ pub(super) struct Stamp {
 impl Stamp {
     /// Of an open file, asked of its server where it has one: another machine's write shows at once.
     pub fn of(file: &File) -> io::Result<Self> {
-        let now = Attributes::of(file)?;
-        Ok(Self {
-            device: now.device,
-            inode: now.inode,
-            size: now.size,
-            modified: now.modified,
-            changed: now.changed,
-            inode_state: (now.links, now.mode, now.owner.0, now.owner.1),
-        })
+        Attributes::of(file).map(Self::from)
     }
 
     pub fn is_of_file_of(&self, other: &Self) -> bool {
@@ -46,6 +38,19 @@ impl Stamp {
             Some("change time".to_owned())
         } else {
             None
+        }
+    }
+}
+
+impl From<Attributes> for Stamp {
+    fn from(now: Attributes) -> Self {
+        Self {
+            device: now.device,
+            inode: now.inode,
+            size: now.size,
+            modified: now.modified,
+            changed: now.changed,
+            inode_state: (now.links, now.mode, now.owner.0, now.owner.1),
         }
     }
 }

@@ -8,6 +8,8 @@ mod computed;
 mod faults;
 mod limits;
 mod mount;
+mod mounter;
 mod places;
+mod remote;
 mod runs;
 mod sessions;

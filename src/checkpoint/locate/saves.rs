@@ -6,13 +6,14 @@ use super::search;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::save_names::{is_link_beside, is_temporary, numbered};
 use crate::error::Result;
+use crate::source::place;
 
 /// Folders in which torchtitan (0.3.0) and Lingua keep a run's checkpoints.
 const INNER: [&str; 2] = ["checkpoint", "checkpoints"];
 
 /// The folder at `source`, or else its folder of checkpoints, if it is as wanted.
 pub fn first(source: &Path, is_wanted: &dyn Fn(&Folder) -> Result<bool>) -> Result<Option<Folder>> {
-    if !source.is_dir() {
+    if !place::is_folder(source) {
         return Ok(None);
     }
     let outer = Folder::open(source)?;

@@ -10,6 +10,7 @@ use nix::unistd::geteuid;
 
 use crate::error::Error;
 use crate::mount::{clear_dead, view_points};
+use crate::source::place;
 
 /// An empty directory inside one that only its owner may enter. Removed when dropped.
 pub struct MountFolder {
@@ -26,7 +27,7 @@ impl MountFolder {
         crate::mount::check_target(&folder)?;
         let made = private_directory(&folder);
         let (private, held) = made.map_err(|error| unusable(&folder, &error))?;
-        let source = fs::canonicalize(source)?;
+        let source = place::canonical(source)?;
         let point = private.join(source.file_name().unwrap_or("checkpoint".as_ref()));
         let place = Self {
             private,

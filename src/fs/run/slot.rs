@@ -1,7 +1,5 @@
 //! One save of a run as it is shown: opened when it is looked into, closed when it has not been for long.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +10,7 @@ use super::number::inode_in;
 use crate::error::{Error, Result};
 use crate::output::{Attributes, VISIBLE_MODE, VirtualFile, inline_file};
 use crate::run::{Run, Save};
+use crate::statx;
 use crate::text::one_line;
 use crate::tree::{Kind, ROOT, Stat, Tree, Usage};
 
@@ -238,9 +237,9 @@ fn error_file(save: &Save, error: &Error) -> VirtualFile {
 
 /// A directory whose number of subdirectories is not known, as one link says. Whoever may read the file that it stands for
 /// may enter it.
-pub fn directory(inode: u64, metadata: &Metadata) -> Stat {
-    let mut attributes = attributes(metadata, 0o755);
-    if metadata.is_file() {
+pub fn directory(inode: u64, found: &statx::Attributes) -> Stat {
+    let mut attributes = attributes(found, 0o755);
+    if found.is_file() {
         attributes.mode |= (attributes.mode & 0o444) >> 2;
     }
     Stat {
@@ -253,12 +252,12 @@ pub fn directory(inode: u64, metadata: &Metadata) -> Stat {
 }
 
 /// The attributes of a source folder, as far as `mode` goes.
-pub fn attributes(metadata: &Metadata, mode: u32) -> Attributes {
+pub fn attributes(found: &statx::Attributes, mode: u32) -> Attributes {
     Attributes {
-        mode: (metadata.mode() & mode) as u16,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        mode: (found.mode & mode) as u16,
+        uid: found.owner.0,
+        gid: found.owner.1,
+        modified: found.modified,
     }
 }
 

@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 18] = [
     &["tree"],
     &["fs"],
     &["mount"],
-    &["export", "verify"],
+    &["export", "serve", "verify"],
     &["cli"],
     &["lib"],
     &["main"],

@@ -6,6 +6,7 @@ use super::TensorRank;
 use super::model_states::Shapes;
 use super::optim_states::{OptimStates, Stage};
 use crate::error::{Error, Result};
+use crate::source::place;
 use crate::tensor::{Shape, Tensor};
 
 /// The F32 masters of one tensor-parallel rank's parameters, by name.
@@ -178,7 +179,7 @@ fn short(optim: &OptimStates, index: usize, held: u64, wanted: u64) -> Error {
     let is_offloaded = optim
         .path
         .parent()
-        .is_some_and(|folder| folder.join("offloaded_tensors").exists());
+        .is_some_and(|folder| place::exists(&folder.join("offloaded_tensors")).unwrap_or(false));
     let reason = match held < wanted && is_offloaded {
         true => format!(
             "{key}[{index}] holds {held} of {wanted} elements: the others were offloaded to NVMe, whose files in offloaded_tensors are not read; save without offload_optimizer to nvme"

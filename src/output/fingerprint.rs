@@ -1,12 +1,12 @@
-//! By what two exports are known to be one: the same bytes from the same sources.
+//! By what two views are known to be one: the same bytes from the same sources.
 
 use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter, Write};
 
 use sha2::{Digest, Sha256};
 
+use super::file::{Segment, VirtualFile};
 use crate::error::Result;
-use crate::output::{Segment, VirtualFile};
 use crate::source::SourceFile;
 use crate::tensor::{Part, Tensor, pieces};
 
@@ -29,6 +29,14 @@ pub enum Match {
 }
 
 impl Fingerprint {
+    /// Of files in this order.
+    ///
+    /// # Errors
+    /// When a tensor cannot be taken apart.
+    pub fn of(files: &[VirtualFile]) -> Result<Self> {
+        of(files)
+    }
+
     /// Compares it with that of an earlier export, as [`Display`] wrote it.
     pub fn compare(&self, earlier: &str) -> Match {
         match earlier.split_once(' ') {
@@ -47,9 +55,10 @@ impl Display for Fingerprint {
     }
 }
 
-pub fn of(files: &[VirtualFile]) -> Result<Fingerprint> {
+fn of(files: &[VirtualFile]) -> Result<Fingerprint> {
     let mut hash = Sha256::new();
     let mut sources = Sources::default();
+    let mut framed_tensors = HashSet::new();
     let mut text = env!("CARGO_PKG_VERSION").to_owned();
     for file in files {
         add(
@@ -71,11 +80,20 @@ pub fn of(files: &[VirtualFile]) -> Result<Fingerprint> {
             }
         }
         for (start, segment) in file.overlapping(0, file.size()) {
-            if let Segment::Tensor(tensor) = segment {
-                add(&mut text, format_args!("tensor {start}"));
-                tensor.each_stored(&mut |stored| sources.add(stored.file()));
-                add_tensor(&mut hash, &mut text, tensor)?;
+            let Some(tensor) = segment.tensor() else {
+                continue;
+            };
+            add(&mut text, format_args!("tensor {start}"));
+            if let Segment::Framed(framed) = segment {
+                let pieces = (framed.start, framed.piece, framed.count);
+                add(&mut text, format_args!("{pieces:?}"));
+                // One tensor may be cut into pieces of many frames.
+                if !framed_tensors.insert(tensor.identity()) {
+                    continue;
+                }
             }
+            tensor.each_stored(&mut |stored| sources.add(stored.file()));
+            add_tensor(&mut hash, &mut text, tensor)?;
         }
     }
     hash.update(text.as_bytes());

@@ -1,0 +1,37 @@
+//! Arguments that are a path or a URL, and the options of reading from stores.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::size;
+use crate::source::place;
+
+/// A path or a URL, whose query and password are kept apart from it.
+pub fn source() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|word| place::admit(Path::new(&word)))
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sources in stores (s3://, gs://, az://, https://, hf://)")]
+pub struct StoreOptions {
+    /// Memory for blocks of objects, fetched ahead of their readers
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "256MiB")]
+    source_cache: u64,
+    /// Repeat failing requests for so many seconds, after which the read fails
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    source_retry: u64,
+}
+
+impl StoreOptions {
+    /// Makes them hold for the process.
+    pub fn apply(&self) {
+        #[cfg(feature = "remote")]
+        {
+            use crate::source::remote;
+            remote::cache().set_limit(self.source_cache);
+            remote::set_budget(self.source_retry);
+        }
+    }
+}
