@@ -27,6 +27,7 @@ mod mapping;
 mod mount;
 mod mount_log;
 mod mounter;
+mod opened;
 mod options;
 mod output;
 mod place;
@@ -46,6 +47,8 @@ use crate::error::Error;
 use crate::text::one_line;
 use inherited::Inherited;
 use logging::Log;
+
+pub use opened::Opened;
 
 const EXIT_STATUS: &str = "\
 Exit status:

@@ -21,7 +21,8 @@ use crate::error::Error;
 use crate::run::Run;
 use crate::text::{plain_json, quoted};
 use crate::view::View;
-use report::{Report, TensorDetail};
+pub use report::Report;
+use report::TensorDetail;
 use run::RunReport;
 
 /// Say what a mount would show and where every tensor comes from, or list the checkpoints of a run; mounts nothing
