@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
@@ -58,7 +58,7 @@ Exit status:
   3  the mount point, FUSE, an export's destination, a log or standard output cannot be used
   4  a source file cannot be read
 
-RUST_LOG=info or RUST_LOG=debug shows more on standard error.";
+-v and -vv, or RUST_LOG=info and RUST_LOG=debug, show more on standard error.";
 
 const WRONG_USAGE: u8 = 2;
 
@@ -71,6 +71,26 @@ struct CommandLine {
     /// How log lines are written
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     log_format: LogFormat,
+    /// More log lines: -v information, -vv every step; RUST_LOG says it for each part
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Errors alone, no warnings
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+impl CommandLine {
+    /// The least level of log lines that flags ask for.
+    fn level(&self) -> Option<&'static str> {
+        let is_debugged = matches!(&self.command, Command::Mount(mount) if mount.debug);
+        match self.verbose {
+            _ if self.quiet => Some("error"),
+            _ if is_debugged => Some("debug"),
+            0 => None,
+            1 => Some("info"),
+            _ => Some("debug"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,7 +134,7 @@ pub fn run(ignores_pipe: bool) -> ExitCode {
     }
     let line = parse(&std::env::args_os().collect::<Vec<_>>());
     let log = Log::new(line.command.serves());
-    start_log(line.log_format, &log);
+    start_log(line.log_format, line.level(), &log);
     let finish = Finish(&log);
     let code = line.command.run(&inherited, &log);
     let code = code.unwrap_or_else(|error| {
@@ -226,12 +246,12 @@ fn complain(line: &str) {
     io::stderr().write_all(complaint(line).as_bytes()).ok();
 }
 
-/// Warnings to `log`, more or less by RUST_LOG, and counts that were asked for. Colours would also reach a log file. A panic is a
+/// Warnings to `log`, more or less by flags or RUST_LOG, and counts that were asked for. Colours would also reach a log file. A panic is a
 /// line of the log too: written in the usual way, it would wait for standard error.
-fn start_log(format: LogFormat, log: &Log) {
+fn start_log(format: LogFormat, level: Option<&str>, log: &Log) {
     let writer = log.clone();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(wanted_lines())
+        .with_env_filter(wanted_lines(level))
         .with_writer(writer)
         .log_internal_errors(false)
         .with_ansi(false);
@@ -246,12 +266,13 @@ fn start_log(format: LogFormat, log: &Log) {
     }));
 }
 
-/// What RUST_LOG asks for. It often stands for all programs of a machine, and takes no counts away that `--stats` asks for.
-fn wanted_lines() -> EnvFilter {
+/// The lines that a flag asks for, else RUST_LOG. That often stands for all programs of a machine, and takes no counts away that
+/// `--stats` asks for.
+fn wanted_lines(level: Option<&str>) -> EnvFilter {
     let with_counts = |wanted: &str| EnvFilter::try_new(format!("{wanted},ckptfs::stats=info"));
-    let wanted = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|wanted| !wanted.is_empty());
+    let said = std::env::var("RUST_LOG").ok();
+    let wanted = level.map(str::to_owned).or(said);
+    let wanted = wanted.filter(|wanted| !wanted.is_empty());
     let wanted = wanted.and_then(|wanted| with_counts(&wanted).ok());
     wanted.unwrap_or_else(|| EnvFilter::new("warn,ckptfs::stats=info"))
 }

@@ -1,7 +1,7 @@
 //! `ckptfs export`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -9,19 +9,25 @@ use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
 use super::{options, output, place, size, stop, view};
+use crate::error::{Error, Result};
 use crate::export::{Exported, Options, export};
+use crate::output::VirtualFile;
 use crate::parallel;
 use crate::text::one_line;
+use crate::view::View;
 
 /// Write what a mount would show to a new directory; continues after an interruption
 #[derive(Debug, Args)]
-#[command(mut_arg("max_shard_size", |arg| arg.help(SHARDS)))]
+#[command(visible_alias = "convert", mut_arg("max_shard_size", |arg| arg.help(SHARDS)))]
 pub struct Arguments {
     /// The checkpoint: a directory or a file; RUN/latest is the latest save
     #[arg(value_parser = place::source())]
     source: PathBuf,
-    /// The directory to make; it must not exist yet
+    /// The directory to make, with those above it; it must not exist yet
     destination: PathBuf,
+    /// Only list the files and their sizes
+    #[arg(long)]
+    dry_run: bool,
     /// Also write SHA256SUMS, for sha256sum -c
     #[arg(long)]
     checksum: bool,
@@ -59,6 +65,11 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let source = view::single(&arguments.source)?;
     crate::mount::check_target(&arguments.destination)?;
     let view = view::open(&source, &arguments.view)?;
+    if arguments.dry_run {
+        output::print(&planned(&view, &arguments.destination))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    make_parents(&arguments.destination)?;
     let options = Options {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
         checksum: arguments.checksum,
@@ -71,6 +82,29 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let line = format!("{}: {said}", destination.display());
     output::print(&format!("{}\n", one_line(&line)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The files of an export, one on each line, and their sum.
+fn planned(view: &View, destination: &Path) -> String {
+    let line = |file: &VirtualFile| format!("{:>10}  {}\n", size::shown(file.size()), file.path());
+    let lines: String = view.files.iter().map(line).collect();
+    let sum = size::shown(view.files.iter().map(VirtualFile::size).sum());
+    let said = format!(
+        "{}: {} files, {sum}; nothing was written",
+        destination.display(),
+        view.files.len()
+    );
+    format!("{lines}{}\n", one_line(&said))
+}
+
+fn make_parents(destination: &Path) -> Result<()> {
+    let Some(parent) = destination
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(parent).map_err(|error| Error::unwritable(parent, &error))
 }
 
 fn said(exported: &Exported, seconds: f64) -> String {

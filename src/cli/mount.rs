@@ -28,6 +28,15 @@ pub struct Arguments {
     /// Return once the mount answers, and serve it in the background
     #[arg(long)]
     daemon: bool,
+    /// Stay in the foreground, which is the default
+    #[arg(short, long, conflicts_with = "daemon")]
+    foreground: bool,
+    /// Stay in the foreground and log every step
+    #[arg(short, long, conflicts_with = "daemon")]
+    pub debug: bool,
+    /// Make the mount point, and the directories above it, where it is not there
+    #[arg(long)]
+    mkdir: bool,
     /// Where the background process appends its log lines, beside the log that ckptfs log prints
     #[arg(long, value_name = "FILE", requires = "daemon")]
     log_file: Option<PathBuf>,
@@ -58,6 +67,9 @@ pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
     if arguments.daemon && Descriptor::named_by(&arguments.mountpoint).is_some() {
         let reason = "a descriptor ends with the process that it was handed to; leave --daemon out";
         return Err(Error::mount(&arguments.mountpoint, reason).into());
+    }
+    if arguments.mkdir {
+        make_directory(&arguments.mountpoint)?;
     }
     if arguments.daemon && !daemon::is_background() {
         return daemon::launch(&arguments.mountpoint);
@@ -92,6 +104,14 @@ pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
     }
     ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    crate::mount::check_target(path)?;
+    std::fs::create_dir_all(path).map_err(|error| {
+        let reason = format!("{error}; name a mount point that this user may make");
+        Error::mount(path, reason)
+    })
 }
 
 impl Arguments {

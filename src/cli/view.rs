@@ -22,7 +22,7 @@ use crate::view::{DtypeChoice, MAX_SHARD_SIZE, Options, OutputFormat, View};
 pub struct ViewOptions {
     /// Take config.json, tokenizer and other side files from here, or from a model that the hub's local cache holds
     /// [default for checkpoints without a config.json: $CKPTFS_CONFIG_FROM]
-    #[arg(long, value_name = "DIR|ORG/MODEL", value_parser = config_from::folder())]
+    #[arg(short, long, value_name = "DIR|ORG/MODEL", value_parser = config_from::folder())]
     pub config_from: Option<PathBuf>,
     /// hf: safetensors files; npy: one file for each tensor, by module, for numpy.load; dcp: torch.distributed.checkpoint;
     /// torch: torch.save; meta: consolidated.00.pth and params.json
@@ -109,8 +109,11 @@ pub enum Quantized {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Float {
+    #[value(aliases = ["bfloat16", "torch.bfloat16"])]
     Bf16,
+    #[value(aliases = ["float16", "half", "torch.float16"])]
     F16,
+    #[value(aliases = ["float32", "float", "torch.float32"])]
     F32,
 }
 
@@ -127,8 +130,11 @@ impl Float {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     Keep,
+    #[value(aliases = ["bfloat16", "torch.bfloat16"])]
     Bf16,
+    #[value(aliases = ["float16", "half", "torch.float16"])]
     F16,
+    #[value(aliases = ["float32", "float", "torch.float32"])]
     F32,
     Config,
 }

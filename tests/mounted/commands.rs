@@ -8,6 +8,7 @@ mod helper;
 mod inherited;
 mod inspect;
 mod log;
+mod manners;
 mod mount_log;
 mod newcomers;
 mod npy;
