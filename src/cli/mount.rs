@@ -12,6 +12,7 @@ use super::logging::{Log, Syslog};
 use super::{allocator, daemon, mount_log, options, output, place, size, systemd, view};
 use crate::error::{Error, Result};
 use crate::mount::{Descriptor, Mounted, Options, StopSignals, absolute, affordable_cache};
+use crate::mountinfo;
 use crate::read::Reader;
 use crate::run::Run;
 use crate::text::{one_line, quoted};
@@ -108,6 +109,10 @@ pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
 
 fn make_directory(path: &Path) -> Result<()> {
     crate::mount::check_target(path)?;
+    // A dead mount is there, but no directory; mounting takes it away.
+    if path.symlink_metadata().is_ok() || mountinfo::at(path).is_some() {
+        return Ok(());
+    }
     std::fs::create_dir_all(path).map_err(|error| {
         let reason = format!("{error}; name a mount point that this user may make");
         Error::mount(path, reason)
