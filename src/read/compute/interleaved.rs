@@ -12,7 +12,7 @@ use crate::tensor::{Nest, Part, Tensor, each_offset, pieces_of_box};
 /// Bytes of the matrix, in f32, that are read at a time.
 const BAND: u64 = 1 << 20;
 
-/// Marks what is kept of a matrix here, which may be a factor itself.
+/// Marks what is kept of an array here, which may be a factor itself.
 const MARK: u64 = 1 << 63;
 
 /// Returns a box of a matrix of numbers as f32.
@@ -30,11 +30,8 @@ pub(super) fn floats(
         }
         Ok(())
     })?;
-    let shared = match (tensor.stored_array(), &*nests) {
-        (Some((array, start)), [nest]) => Shared::of(array, start, nest),
-        _ => None,
-    };
-    match shared {
+    let array = tensor.stored_array();
+    match array.and_then(|(array, start)| Shared::of(array, start, &nests)) {
         Some(shared) => shared.read(from, elements as usize),
         None => from.floats(tensor, rows, columns),
     }
@@ -43,31 +40,37 @@ pub(super) fn floats(
 /// Elements of one expert in an array that lies row after row.
 struct Shared<'a> {
     array: &'a Tensor,
-    nest: &'a Nest<'a>,
-    /// The first of the elements, counted in the array.
-    first: u64,
+    /// Where the array begins in its file.
+    start: u64,
+    nests: &'a [Nest<'a>],
+    /// Steps between the elements of one expert are multiples of this.
     experts: u64,
 }
 
 impl<'a> Shared<'a> {
     /// `None` where the elements have no step of several experts in common.
-    fn of(array: &'a Tensor, start: u64, nest: &'a Nest<'a>) -> Option<Self> {
-        let first = nest.source.checked_sub(start)? / array.unit();
-        let (_, columns) = array.sides();
-        let steps = || {
-            let loops = nest.loops().iter().filter(|each| each.count > 1);
-            loops.map(|each| each.source)
+    fn of(array: &'a Tensor, start: u64, nests: &'a [Nest<'a>]) -> Option<Self> {
+        let mut shared = Self {
+            array,
+            start,
+            nests,
+            experts: 0,
         };
-        let experts = steps().min().filter(|step| *step > 1)?;
-        let mut sizes = steps().chain([columns]);
-        sizes
-            .all(|size| size.is_multiple_of(experts))
-            .then_some(Self {
-                array,
-                nest,
-                first,
-                experts,
-            })
+        let first = shared.first(nests.first()?);
+        for nest in nests {
+            let loops = nest.loops().iter().filter(|each| each.count > 1);
+            let steps = loops.map(|each| each.source);
+            let apart = shared.first(nest).abs_diff(first);
+            shared.experts = steps.chain([apart]).fold(shared.experts, divisor);
+        }
+        let (_, columns) = array.sides();
+        let is_shared = shared.experts > 1 && columns.is_multiple_of(shared.experts);
+        is_shared.then_some(shared)
+    }
+
+    /// The first element of a nest, counted in the array.
+    fn first(&self, nest: &Nest<'_>) -> u64 {
+        nest.source.saturating_sub(self.start) / self.array.unit()
     }
 
     fn read(&self, from: &dyn Inputs, elements: usize) -> Result<Vec<f32>> {
@@ -75,24 +78,24 @@ impl<'a> Shared<'a> {
         let of_each = 4 * rows * (columns / self.experts);
         let room = from.factors().limit() / 2;
         let together = (room / of_each.max(1)).clamp(1, self.experts);
-        let expert = self.first % self.experts;
+        let expert = { self.nests.first() }.map_or(0, |nest| self.first(nest) % self.experts);
         let start = expert / together * together;
         let group = start..self.experts.min(start + together);
         let key = MARK | self.experts << 32 | start;
-        let factor = from
-            .factors()
-            .kept(self.array, key, || self.gather(from, &group))?;
-        let values = factor.values();
+        let gather = || self.gather(from, &group);
+        let factor = from.factors().kept(self.array, key, gather)?;
+        let (values, width) = (factor.values(), group.end - group.start);
         let mut floats = vec![0.0; elements];
-        let (loops, destination) = (self.nest.loops(), self.nest.destination);
-        each_offset(loops, self.first, destination, &mut |source, at| {
-            let number = source / self.experts * (group.end - group.start) + expert - start;
-            if let (Some(float), Some(value)) =
-                (floats.get_mut(at as usize), values.get(number as usize))
-            {
-                *float = *value;
-            }
-        });
+        for nest in self.nests {
+            let (first, destination) = (self.first(nest), nest.destination);
+            each_offset(nest.loops(), first, destination, &mut |source, at| {
+                let number = source / self.experts * width + expert - start;
+                let value = values.get(number as usize);
+                if let (Some(float), Some(value)) = (floats.get_mut(at as usize), value) {
+                    *float = *value;
+                }
+            });
+        }
         Ok(floats)
     }
 
@@ -112,5 +115,13 @@ impl<'a> Shared<'a> {
             }
         }
         Ok(gathered)
+    }
+}
+
+/// The greatest common divisor; of 0 and a number, that number.
+fn divisor(a: u64, b: u64) -> u64 {
+    match b {
+        0 => a,
+        b => divisor(b, a % b),
     }
 }

@@ -17,7 +17,7 @@ use crate::tensor::{Dtype, LowRank, Tensor};
 const BAND: usize = 64 << 10;
 
 /// Columns of a panel.
-const PANEL: usize = 64;
+pub(super) const PANEL: usize = 64;
 
 /// Larger factors, in bytes, are read as far as a reply needs them.
 const LARGEST: u64 = 16 << 20;
@@ -133,7 +133,7 @@ fn multiply(left: &[f32], rank: usize, right: &Right, columns: Range<u64>, sums:
 
 /// The sums of some columns of one panel, for all rows.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn multiply_panel(
+pub(super) fn multiply_panel(
     left: &[f32],
     rank: usize,
     panel: &[[f32; PANEL]],
@@ -147,7 +147,7 @@ fn multiply_panel(
 
 /// Compiled for each instruction set that `multiply_panel` chooses from.
 #[inline(always)]
-fn multiply_panel_anywhere(
+pub(super) fn multiply_panel_anywhere(
     left: &[f32],
     rank: usize,
     panel: &[[f32; PANEL]],
@@ -215,32 +215,5 @@ fn normalise(row: &mut [f32], length: f32) {
     let factor = length / squares.sqrt() as f32;
     for x in row {
         *x *= factor;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::read::compute::tests::numbers;
-
-    #[test]
-    fn a_product_is_the_same_with_every_instruction_set() {
-        for rank in (1..258).step_by(4) {
-            let (left, width) = (numbers(rank as u64, 7 * rank), 70);
-            let panel = numbers(rank as u64 + 1, PANEL * rank);
-            let (panel, _) = panel.as_chunks();
-            let inside = rank % 9..PANEL - rank % 5;
-            let mut sums = [(); 2].map(|()| vec![0.5; 7 * width]);
-            let [chosen, plain] = &mut sums;
-            multiply_panel(&left, rank, panel, inside.clone(), chosen, width, 3);
-            multiply_panel_anywhere(&left, rank, panel, inside, plain, width, 3);
-            let bits = sums.map(|sums| sums.iter().map(|sum| canonical(*sum)).collect::<Vec<_>>());
-            assert_eq!(bits[0], bits[1], "rank {rank}");
-        }
-    }
-
-    /// Which NaN arithmetic gives differs between processors; results are made one NaN later.
-    fn canonical(float: f32) -> u32 {
-        if float.is_nan() { f32::NAN } else { float }.to_bits()
     }
 }

@@ -13,18 +13,18 @@ use crate::tensor::{Code, Global, Scaled, Zero};
 const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 
 /// The two numbers of each byte of codes that are half a byte, the low half first.
-type Pairs = [[f32; 2]; 256];
+pub(super) type Pairs = [[f32; 2]; 256];
 
 /// The number of each byte.
-type Singles = [f32; 256];
+pub(super) type Singles = [f32; 256];
 
-enum Table {
+pub(super) enum Table {
     Singles(Box<Singles>),
     Pairs(Box<Pairs>),
 }
 
 impl Table {
-    fn of(code: Code) -> Self {
+    pub fn of(code: Code) -> Self {
         let single =
             |value: &dyn Fn(u8) -> f32| Self::Singles(Box::new(from_fn(|byte| value(byte as u8))));
         let pair = |value: &dyn Fn(u8) -> f32| {
@@ -66,13 +66,19 @@ fn e2m1(half: u8) -> f32 {
 }
 
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn scale_singles(table: &Singles, codes: &[u8], zero: f32, scale: f32, target: &mut [f32]) {
+pub(super) fn scale_singles(
+    table: &Singles,
+    codes: &[u8],
+    zero: f32,
+    scale: f32,
+    target: &mut [f32],
+) {
     scale_singles_anywhere(table, codes, zero, scale, target);
 }
 
 /// Compiled for each instruction set that `scale_singles` chooses from.
 #[inline(always)]
-fn scale_singles_anywhere(
+pub(super) fn scale_singles_anywhere(
     table: &Singles,
     codes: &[u8],
     zero: f32,
@@ -91,7 +97,7 @@ fn scale_singles_anywhere(
 }
 
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn scale_pairs(
+pub(super) fn scale_pairs(
     table: &Pairs,
     codes: &[u8],
     start: usize,
@@ -104,7 +110,7 @@ fn scale_pairs(
 
 /// Compiled for each instruction set that `scale_pairs` chooses from.
 #[inline(always)]
-fn scale_pairs_anywhere(
+pub(super) fn scale_pairs_anywhere(
     table: &Pairs,
     codes: &[u8],
     start: usize,
@@ -255,34 +261,4 @@ fn unpacked(zero: Zero, bytes: &[u8], width: usize, skip: u64, count: u64) -> Ve
     rows.flat_map(|row| (0..width).map(move |column| (row, column)))
         .map(|(row, column)| value(row, column))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_the_same_with_every_instruction_set() {
-        let codes: Vec<u8> = (0..=255).collect();
-        for code in [Code::E4M3, Code::I8, Code::U8, Code::E2M1, Code::U4] {
-            for (length, zero) in (0..200).zip([0.0, -3.0].into_iter().cycle()) {
-                let start = length % 7;
-                let mut floats = [(); 2].map(|()| vec![0.0; length]);
-                let [chosen, plain] = &mut floats;
-                match Table::of(code) {
-                    Table::Singles(table) => {
-                        scale_singles(&table, &codes[start..], zero, 0.3, chosen);
-                        scale_singles_anywhere(&table, &codes[start..], zero, 0.3, plain);
-                    }
-                    Table::Pairs(table) => {
-                        scale_pairs(&table, &codes, start, zero, 0.3, chosen);
-                        scale_pairs_anywhere(&table, &codes, start, zero, 0.3, plain);
-                    }
-                }
-                let bits =
-                    floats.map(|floats| floats.into_iter().map(f32::to_bits).collect::<Vec<_>>());
-                assert_eq!(bits[0], bits[1], "{code:?} {length}");
-            }
-        }
-    }
 }

@@ -5,6 +5,12 @@ use std::fs;
 use half::{bf16, f16};
 use proptest::prelude::*;
 
+use super::blocks_of_fp8::{quantize_run, quantize_run_anywhere};
+use super::combine::{add_product, add_product_anywhere};
+use super::low_rank::{PANEL, multiply_panel, multiply_panel_anywhere};
+use super::scaled::{
+    Table, scale_pairs, scale_pairs_anywhere, scale_singles, scale_singles_anywhere,
+};
 use crate::read::Reader;
 use crate::read::cast::{e4m3, e8m0};
 use crate::source::SourceFile;
@@ -25,7 +31,7 @@ fn random(seed: u64, count: usize) -> Vec<u8> {
 }
 
 /// Floats of about one, and one in two hundred that is NaN, infinite or tiny.
-pub(super) fn numbers(seed: u64, count: usize) -> Vec<f32> {
+fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let bytes = random(seed, 4 * count);
     let number = |bytes: &[u8]| match bytes[3] {
         0 => [f32::NAN, f32::INFINITY, -0.0, 1e-40][usize::from(bytes[0] % 4)],
@@ -150,6 +156,38 @@ proptest! {
             expected.extend(encoded(dtype, &row));
         }
         check(&tensor, &expected, seed);
+    }
+
+    #[test]
+    fn each_expert_is_updated_by_its_part_of_the_factors_that_all_share(
+        seed in any::<u64>(), experts in 1u64..6, rank in 1u64..5, rows in 1u64..20, columns in 1u64..70, is_swapped: bool,
+    ) {
+        let (shared, b) = matrix(seed, Dtype::F32, [rows, rank * experts]);
+        let (right, a) = matrix(seed ^ 1, Dtype::BF16, [rank, columns]);
+        let lefts = shared.reshape(&[rows, rank, experts]).unwrap().permute(&[2, 0, 1]).unwrap();
+        for expert in 0..experts {
+            let left = lefts.narrow(0, expert, 1).unwrap().reshape(&[rows, rank]).unwrap();
+            let dims = if is_swapped { [columns, rows] } else { [rows, columns] };
+            let (base, w) = matrix(seed ^ 2, Dtype::BF16, dims);
+            let inputs = match is_swapped {
+                true => vec![base, right.transpose().unwrap(), left.transpose().unwrap()],
+                false => vec![base, left, right.clone()],
+            };
+            let kernel = Kernel::LowRank(LowRank { scale: 0.5, rounds_update: false, has_magnitude: false });
+            let tensor = Tensor::computed(kernel, Dtype::BF16, &dims, &inputs).unwrap();
+            let element = |at: u64| {
+                let (i, j) = (at / dims[1], at % dims[1]);
+                let (row, column) = if is_swapped { (j, i) } else { (i, j) };
+                let dot = (0..rank).fold(0f32, |dot, k| {
+                    let b = b[((row * rank + k) * experts + expert) as usize];
+                    let a = a[(k * columns + column) as usize];
+                    if is_swapped { a.mul_add(b, dot) } else { b.mul_add(a, dot) }
+                });
+                w[at as usize] + dot * 0.5
+            };
+            let expected: Vec<f32> = (0..rows * columns).map(element).collect();
+            check(&tensor, &encoded(Dtype::BF16, &expected), seed);
+        }
     }
 
     #[test]
@@ -338,4 +376,71 @@ fn powers_of_two_and_scales_of_eight_bits_are_read_as_floats() {
     let tensor = Tensor::computed(kernel, Dtype::F32, &[1, 256], &[ones, exponents]).unwrap();
     let expected: Vec<f32> = codes.iter().map(|code| e8m0(*code)).collect();
     check(&tensor, &encoded(Dtype::F32, &expected), 1);
+}
+
+/// Floats that two instruction sets gave. NaN is equal to NaN: which one arithmetic gives differs between processors, and
+/// results are made one NaN later.
+fn assert_same([chosen, plain]: [Vec<f32>; 2]) {
+    let is_same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+    assert!(chosen.iter().zip(&plain).all(is_same));
+}
+
+#[test]
+fn a_product_is_the_same_with_every_instruction_set() {
+    for rank in (1..258).step_by(4) {
+        let (left, width) = (numbers(rank as u64, 7 * rank), 70);
+        let panel = numbers(rank as u64 + 1, PANEL * rank);
+        let (panel, _) = panel.as_chunks();
+        let inside = rank % 9..PANEL - rank % 5;
+        let mut sums = [(); 2].map(|()| vec![0.5; 7 * width]);
+        let [chosen, plain] = &mut sums;
+        multiply_panel(&left, rank, panel, inside.clone(), chosen, width, 3);
+        multiply_panel_anywhere(&left, rank, panel, inside, plain, width, 3);
+        assert_same(sums);
+    }
+}
+
+#[test]
+fn a_sum_is_the_same_with_every_instruction_set() {
+    for length in 0..100 {
+        let input = numbers(length as u64, length);
+        let mut sums = [(); 2].map(|()| numbers(7, length));
+        add_product(&input, 0.3, &mut sums[0]);
+        add_product_anywhere(&input, 0.3, &mut sums[1]);
+        assert_same(sums);
+    }
+}
+
+#[test]
+fn codes_are_the_same_with_every_instruction_set() {
+    for length in 0..300 {
+        let floats = numbers(length as u64, length);
+        let mut codes = [(); 2].map(|()| vec![0; length]);
+        quantize_run(&floats, 0.004, &mut codes[0]);
+        quantize_run_anywhere(&floats, 0.004, &mut codes[1]);
+        assert_eq!(codes[0], codes[1]);
+    }
+}
+
+#[test]
+fn numbers_of_codes_are_the_same_with_every_instruction_set() {
+    let codes: Vec<u8> = (0..=255).collect();
+    for code in [Code::E4M3, Code::I8, Code::U8, Code::E2M1, Code::U4] {
+        for (length, zero) in (0..200).zip([0.0, -3.0].into_iter().cycle()) {
+            let start = length % 7;
+            let mut floats = [(); 2].map(|()| vec![0.0; length]);
+            let [chosen, plain] = &mut floats;
+            match Table::of(code) {
+                Table::Singles(table) => {
+                    scale_singles(&table, &codes[start..], zero, 0.3, chosen);
+                    scale_singles_anywhere(&table, &codes[start..], zero, 0.3, plain);
+                }
+                Table::Pairs(table) => {
+                    scale_pairs(&table, &codes, start, zero, 0.3, chosen);
+                    scale_pairs_anywhere(&table, &codes, start, zero, 0.3, plain);
+                }
+            }
+            assert_same(floats);
+        }
+    }
 }
