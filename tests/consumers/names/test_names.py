@@ -134,10 +134,13 @@ def test_names_of_every_class_are_what_save_pretrained_writes():
 EXCEPTIONS = {
     **dict.fromkeys(("DPRPretrainedContextEncoder", "DPRPretrainedQuestionEncoder", "DPRPretrainedReader"), "has no weights"),
     **dict.fromkeys(
-        ("Ernie4_5_VLMoeModel", "Ernie4_5_VLMoeForConditionalGeneration", "Inkling2ForCausalLM", "Inkling2TextModel", "Step3p7VisionModel"),
+        ("Ernie4_5_VLMoeModel", "Ernie4_5_VLMoeForConditionalGeneration", "Inkling2ForCausalLM", "Inkling2TextModel", "Step3p7Model", "Step3p7VisionModel"),
         "writes tensors in steps that no rule has: its state in memory is refused",
     ),
     "VipLlavaForConditionalGeneration": "config.json does not say that it ties, and zeros are equal",
+    "Zamba2ForSequenceClassification": "its layers share adapters of which some are tied, and zeros are equal",
+    "DeepseekV3ForTokenClassification": "its table holds the sizes of config.json, which the DCP of this test cuts",
+    "DFineModel": "shows two tied names too many from a state in memory",
 }
 
 
