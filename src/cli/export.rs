@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 
 use super::progress::Bar;
 use super::{options, output, place, size, stop, view};
-use crate::error::{Error, Result};
 use crate::export::{Exported, Options, export};
 use crate::output::VirtualFile;
 use crate::parallel;
@@ -23,7 +22,7 @@ pub struct Arguments {
     /// The checkpoint: a directory or a file; RUN/latest is the latest save
     #[arg(value_parser = place::source())]
     source: PathBuf,
-    /// The directory to make, with those above it; it must not exist yet
+    /// The directory to make; it must not exist yet
     destination: PathBuf,
     /// Only list the files and their sizes
     #[arg(long)]
@@ -69,7 +68,6 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
         output::print(&planned(&view, &arguments.destination))?;
         return Ok(ExitCode::SUCCESS);
     }
-    make_parents(&arguments.destination)?;
     let options = Options {
         threads: arguments.threads.unwrap_or_else(parallel::usual_threads),
         checksum: arguments.checksum,
@@ -95,16 +93,6 @@ fn planned(view: &View, destination: &Path) -> String {
         view.files.len()
     );
     format!("{lines}{}\n", one_line(&said))
-}
-
-fn make_parents(destination: &Path) -> Result<()> {
-    let Some(parent) = destination
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    else {
-        return Ok(());
-    };
-    std::fs::create_dir_all(parent).map_err(|error| Error::unwritable(parent, &error))
 }
 
 fn said(exported: &Exported, seconds: f64) -> String {

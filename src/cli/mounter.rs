@@ -30,7 +30,7 @@ pub struct Arguments {
         required_unless_present = "command"
     )]
     socket: Option<PathBuf>,
-    /// What the mount table shows as its device
+    /// The device that the table of mounts shows
     #[arg(long, value_name = "NAME", default_value = "handed-on")]
     name: String,
     /// Let only the user of the mounter read

@@ -27,7 +27,7 @@ pub struct Arguments {
     /// The one name of the repository, as ORG/NAME [default: any]
     #[arg(long, value_name = "ORG/NAME")]
     repo: Option<String>,
-    /// What clients must show, as HF_TOKEN or as AWS_ACCESS_KEY_ID; needed where other machines can reach the address. The
+    /// The token that clients must show, as HF_TOKEN or as AWS_ACCESS_KEY_ID; needed where other machines can reach the address. The
     /// variable CKPTFS_SERVE_TOKEN keeps it out of the list of processes
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
@@ -99,7 +99,7 @@ impl Arguments {
         &self.view
     }
 
-    /// What is served, and a word on it.
+    /// The library that is served, and a word on it.
     fn library(&self) -> anyhow::Result<(Library, String)> {
         let found = match Run::find(&self.source)? {
             None => Run::awaited(&self.source)?,

@@ -58,17 +58,20 @@ fn ways<'c>(among: &[&'c Class], is_root: bool) -> Vec<Way<'c>> {
         .collect()
 }
 
-/// The classes that the tensors may be of: the one that config.json names, then all of its model type. None where the
-/// weights are quantized, and so have names of their own.
+/// The classes that the tensors may be of: the one that config.json names, unless that is of another type than config.json, then
+/// all of its model type. None where the weights are quantized, and so have names of their own.
 pub fn groups<'c>(classes: &'c Classes, config: &ConfigFile) -> Vec<Vec<&'c Class>> {
     if config.values().is_quantized() {
         return Vec::new();
     }
+    let all = classes.of_type(config.model_type());
+    let is_of_type =
+        |class: &&Class| all.is_empty() || all.iter().any(|each| std::ptr::eq(*each, *class));
     let declared = config
         .values()
         .architecture()
-        .and_then(|name| classes.class(name));
-    let all = classes.of_type(config.model_type());
+        .and_then(|name| classes.class(name))
+        .filter(is_of_type);
     let declared = declared.into_iter().map(|class| vec![class]);
     declared
         .chain([all])
