@@ -162,7 +162,7 @@ fn wrong_usage_is_status_two() {
         &["mount", "source", "point", "--max-shard-size", "5XB"],
         &["mount", "source", "point", "--log-file", "x"],
         &["mount", "source", "point", "--tied", "maybe"],
-        &["unmount", "point"],
+        &["demount", "point"],
     ] {
         assert_eq!(stage.run(arguments).status.code(), Some(2), "{arguments:?}");
     }
