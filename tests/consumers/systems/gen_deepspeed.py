@@ -63,6 +63,8 @@ class Module(torch.nn.Module):
 
 def train(rank, model, config, folder, several, exclude, tag=None):
     os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]  # else DeepSpeed 0.14 asks numactl for the number of devices
+    # DeepSpeed asks for a processor with fp16 of its own, which is faster; torch computes it on any.
+    deepspeed.accelerator.get_accelerator().is_fp16_supported = lambda: True
     engine, _, _, _ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(groups(model, several), lr=3e-3), config=config)
     engine.train()
     torch.manual_seed(0 if "tensor_parallel" in config else rank)
