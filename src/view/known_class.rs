@@ -58,6 +58,14 @@ fn ways<'c>(among: &[&'c Class], is_root: bool) -> Vec<Way<'c>> {
         .collect()
 }
 
+/// Returns whether config.json names a class of another type than its own.
+pub fn is_of_another_type(classes: &Classes, config: &ConfigFile) -> bool {
+    let declared = config.values().architecture();
+    let declared = declared.and_then(|name| classes.class(name));
+    declared.is_some_and(|class| class.model_type != config.model_type())
+        && !classes.of_type(config.model_type()).is_empty()
+}
+
 /// The classes that the tensors may be of: the one that config.json names, unless that is of another type than config.json, then
 /// all of its model type. None where the weights are quantized, and so have names of their own.
 pub fn groups<'c>(classes: &'c Classes, config: &ConfigFile) -> Vec<Vec<&'c Class>> {

@@ -42,7 +42,12 @@ pub fn map(
     if let Some(family) = family {
         match known_family::read(checkpoint, tables, family, config, options, notes)? {
             Reading::Whole(mapped) => return Ok(*mapped),
-            Reading::Foreign(error) if tables.speaks_of(family) => return Err(error),
+            Reading::Foreign(error)
+                if tables.speaks_of(family)
+                    || known_class::is_of_another_type(&Classes::load(), config) =>
+            {
+                return Err(error);
+            }
             Reading::Foreign(error) => refused = Some(error),
         }
     } else if config.is_untyped()
