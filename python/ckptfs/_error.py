@@ -5,3 +5,5 @@ except ImportError:
 
     class Error(RuntimeError):
         """Refusal of ckptfs, in its own words."""
+
+        __module__ = "ckptfs"
