@@ -76,7 +76,7 @@ fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The descriptor that a mounter sends to whoever connects.
+/// Receives the descriptor that a mounter sends over the socket that it listens on.
 fn receive(path: &Path) -> io::Result<OwnedFd> {
     let stream = UnixStream::connect(path)?;
     let mut byte = [0; 1];
