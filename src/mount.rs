@@ -32,7 +32,7 @@ use crate::run::Run;
 
 /// The canonical path of `mount_point` where nothing stands against a mount on it: neither there nor in the system.
 pub fn check(mount_point: &Path, options: &Options) -> Result<PathBuf> {
-    if Descriptor::named_by(mount_point).is_some() {
+    if Descriptor::named_by(mount_point)?.is_some() {
         return Ok(mount_point.to_owned());
     }
     requirements::check(options.allow_other, options.threads())?;
@@ -73,7 +73,7 @@ fn serve(
     mount_point: &Path,
     options: &Options,
 ) -> Result<Mounted> {
-    if let Some(descriptor) = Descriptor::named_by(mount_point) {
+    if let Some(descriptor) = Descriptor::named_by(mount_point)? {
         let taken = descriptor.take(mount_point)?;
         let filesystem = CheckpointFs::new(inodes, options.reader.clone(), options.passthrough);
         return Mounted::start_on(taken, filesystem, gone, mount_point, options);

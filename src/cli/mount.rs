@@ -65,7 +65,8 @@ pub struct Arguments {
 }
 
 pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
-    if arguments.daemon && Descriptor::named_by(&arguments.mountpoint).is_some() {
+    let is_handed_in = Descriptor::named_by(&arguments.mountpoint)?.is_some();
+    if arguments.daemon && is_handed_in {
         let reason = "a descriptor ends with the process that it was handed to; leave --daemon out";
         return Err(Error::mount(&arguments.mountpoint, reason).into());
     }
@@ -85,7 +86,7 @@ pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
     crate::mount::check(&arguments.mountpoint, &options)?;
     view::check_places(&arguments.view)?;
     let shown = Shown::at(&arguments)?;
-    let ready = arguments.readiness(&shown);
+    let ready = arguments.readiness(&shown, is_handed_in);
     let signals = StopSignals::take()?;
     let mounted = shown.mount(&arguments, &options)?;
     log.copy_to(
@@ -149,12 +150,10 @@ impl Arguments {
         }
     }
 
-    fn readiness(&self, shown: &Shown) -> String {
+    fn readiness(&self, shown: &Shown, is_handed_in: bool) -> String {
         let (source, mountpoint) = (self.source.display(), self.mountpoint.display());
         let end = match self.daemon {
-            _ if Descriptor::named_by(&self.mountpoint).is_some() => {
-                "its mounter unmounts".to_owned()
-            }
+            _ if is_handed_in => "its mounter unmounts".to_owned(),
             true => format!("ckptfs umount {} unmounts", quoted(&self.mountpoint)),
             false => "Ctrl-C unmounts".to_owned(),
         };

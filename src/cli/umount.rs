@@ -40,7 +40,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn end_view(point: &Path, when: When) -> Result<()> {
-    if Descriptor::named_by(point).is_some() {
+    if Descriptor::named_by(point)?.is_some() {
         let reason = "stands for a mount of another process, the mounter, which alone unmounts it";
         return Err(Error::mount(point, reason));
     }

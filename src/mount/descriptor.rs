@@ -15,6 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use nix::unistd::{getegid, geteuid};
 
+use super::point;
 use super::session::{MAX_READ, device_name};
 use crate::error::{Error, Result};
 
@@ -29,16 +30,17 @@ pub enum Descriptor {
 }
 
 impl Descriptor {
-    pub fn named_by(point: &Path) -> Option<Self> {
+    /// # Errors
+    /// When `point` does not answer.
+    pub fn named_by(point: &Path) -> Result<Option<Self>> {
         let number = ["/dev/fd", "/proc/self/fd"].iter().find_map(|folder| {
             let name = point.strip_prefix(folder).ok()?;
             name.to_str()?.parse().ok()
         });
-        let is_socket = || fs::metadata(point).is_ok_and(|found| found.file_type().is_socket());
-        match number {
+        Ok(match number {
             Some(number) => Some(Self::Inherited(number)),
-            None => is_socket().then(|| Self::Socket(point.to_owned())),
-        }
+            None => is_socket(point)?.then(|| Self::Socket(point.to_owned())),
+        })
     }
 
     /// Takes the descriptor over.
@@ -65,6 +67,11 @@ impl Descriptor {
         }
         Ok(descriptor)
     }
+}
+
+fn is_socket(path: &Path) -> Result<bool> {
+    let found = point::metadata(path).map_err(|error| Error::mount(path, error.to_string()))?;
+    Ok(found.is_some_and(|found| found.file_type().is_socket()))
 }
 
 fn inherited(number: RawFd) -> io::Result<OwnedFd> {
@@ -157,7 +164,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_told_from_directories() {
-        let named = |point: &str| Descriptor::named_by(Path::new(point));
+        let named = |point: &str| Descriptor::named_by(Path::new(point)).unwrap();
         assert_eq!(named("/dev/fd/3"), Some(Descriptor::Inherited(3)));
         assert_eq!(named("/proc/self/fd/12"), Some(Descriptor::Inherited(12)));
         for point in ["/dev/fd", "/dev/fd/x", "/tmp", "/dev/fd/3/x"] {

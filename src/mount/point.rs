@@ -1,6 +1,6 @@
 //! Which directories a view may be mounted on.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -71,8 +71,13 @@ pub fn check_target(target: &Path) -> Result<()> {
 
 /// Whether something lies at `path`. A place that does not answer is an error.
 pub fn exists(path: &Path) -> io::Result<bool> {
+    Ok(metadata(path)?.is_some())
+}
+
+/// What lies at `path`, links followed. A place that does not answer is an error.
+pub fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
     let path = path.to_owned();
-    answer(LONG_PATIENCE, move || path.exists())
+    answer(LONG_PATIENCE, move || path.metadata().ok())
 }
 
 /// Whether the filesystem at `path` answers soon.

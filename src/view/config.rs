@@ -260,13 +260,13 @@ impl<'a> ConfigFile<'a> {
 
     /// Adds the values that only mapped tensors tell, where config.json is made from params.json.
     pub fn complete(&mut self, family: &Family, tensors: &[MappedTensor]) -> Result<()> {
-        let tied = super::tied::shares_head(family, tensors)?;
+        let is_tied = || super::tied::shares_head(family, tensors);
         match &self.origin {
             Origin::File(..) => {}
             Origin::Derived(derivation, params) => {
-                self.values = Config::new(derivation.config(params, tensors, tied)?);
+                self.values = Config::new(derivation.config(params, tensors, is_tied()?)?);
             }
-            Origin::Stated => self.state_default("tie_word_embeddings", tied.into()),
+            Origin::Stated => self.state_default("tie_word_embeddings", is_tied()?.into()),
         }
         Ok(())
     }

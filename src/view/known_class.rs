@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Note;
-use super::compare::{Equality, compare};
+use super::compare::{Equality, compare_tied};
 use super::config::ConfigFile;
 use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
@@ -389,7 +389,7 @@ fn original(
     others.sort_by_key(|(is_same, _)| !is_same);
     for (_, other) in others {
         if let ([one], [two]) = (&*copy.parts, &*other.parts) {
-            let equality = compare(one, two)?;
+            let equality = compare_tied(one, two)?;
             if equality != Equality::Different {
                 return Ok(Some((other.name.to_string(), equality)));
             }

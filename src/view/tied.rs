@@ -3,17 +3,21 @@
 use serde::Serialize;
 
 use super::Note;
-use super::compare::{Equality, compare};
+use super::compare::{Equality, compare, compare_tied};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, Outcome};
 use crate::tensor::Tensor;
 
 /// Whether the head is missing or holds the embedding's very elements.
 pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
-    Ok(equality(family, tensors)? != Equality::Different)
+    Ok(equality(family, tensors, compare)? != Equality::Different)
 }
 
-fn equality(family: &Family, tensors: &[MappedTensor]) -> Result<Equality> {
+fn equality(
+    family: &Family,
+    tensors: &[MappedTensor],
+    compare: fn(&Tensor, &Tensor) -> Result<Equality>,
+) -> Result<Equality> {
     let find = |name: &str| tensors.iter().find(|tensor| *tensor.name == *name);
     match (find(&family.head), find(&family.embedding)) {
         (None, _) => Ok(Equality::Equal),
@@ -41,10 +45,14 @@ impl Tied {
     pub(super) fn notes(&self, equality: Equality) -> impl Iterator<Item = Note> {
         let (name, to) = (&self.name, &self.to);
         let left_out = format!("{name} is left out: it is tied to {to}");
-        let sampled = (equality == Equality::Sampled).then(|| {
-            format!("samples of {name} and {to} were compared; verify compares every byte")
-        });
-        [Some(left_out), sampled]
+        let compared = match equality {
+            Equality::Sampled => Some("samples of them were compared"),
+            Equality::Unread => Some("their store was not asked for the two"),
+            Equality::Different | Equality::Equal => None,
+        };
+        let compared =
+            compared.map(|how| format!("{name} and {to}: {how}; verify compares every byte"));
+        [Some(left_out), compared]
             .into_iter()
             .flatten()
             .map(Note::remark)
@@ -72,7 +80,7 @@ pub fn drop_copy(
     };
     let head = outcome.tensors.remove(at);
     for other in &outcome.tensors {
-        let equality = compare(&head.tensor, &other.tensor)?;
+        let equality = compare_tied(&head.tensor, &other.tensor)?;
         if equality != Equality::Different {
             let tied = Tied::new(&head.name, &other.name, Some(head.tensor));
             notes.extend(tied.notes(equality));
@@ -103,7 +111,7 @@ pub fn settle(
         (true, None) => return Ok(config.has_head().then(|| tied(None))),
         (false, Some(_)) => {}
         (true, Some(at)) => {
-            let equality = equality(family, &outcome.tensors)?;
+            let equality = equality(family, &outcome.tensors, compare_tied)?;
             if equality == Equality::Different {
                 return Err(Error::Mapping(format!(
                     "config.json ties {} to {}, but they differ; pass --config-from with \"tie_word_embeddings\": false",
