@@ -9,7 +9,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 
 HERE = pathlib.Path(__file__).parent
 LLAMA_70B = {
@@ -77,13 +76,17 @@ def take(page, picture, is_dark):
 
 def main(ckptfs):
     ckptfs = pathlib.Path(ckptfs).resolve()
-    with tempfile.TemporaryDirectory() as work:
-        work = pathlib.Path(work)
+    # The pages show the path.
+    work = pathlib.Path("/tmp/models")
+    work.mkdir()
+    try:
         for name, config in {"llama-70b": LLAMA_70B, "qwen3-30b-a3b": QWEN3_30B}.items():
             write_model(work / name, config)
             subprocess.run([ckptfs, "inspect", name, "--html", f"{name}.html"], check=True, cwd=work, stdout=subprocess.DEVNULL)
             for theme in ("light", "dark"):
                 take(work / f"{name}.html", HERE / f"{name}-{theme}.png", theme == "dark")
+    finally:
+        shutil.rmtree(work)
 
 
 if __name__ == "__main__":

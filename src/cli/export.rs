@@ -60,7 +60,10 @@ impl Arguments {
 
 pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    arguments.view.keeps_shards = arguments.reflink == Reflink::Auto;
+    if arguments.reflink == Reflink::Auto {
+        place::check_is_local(&arguments.source, "--reflink")?;
+        arguments.view.keeps_shards = true;
+    }
     let source = view::single(&arguments.source)?;
     crate::mount::check_target(&arguments.destination)?;
     let view = view::open(&source, &arguments.view)?;

@@ -70,6 +70,9 @@ pub fn run(mut arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
         let reason = "a descriptor ends with the process that it was handed to; leave --daemon out";
         return Err(Error::mount(&arguments.mountpoint, reason).into());
     }
+    if arguments.passthrough {
+        place::check_is_local(&arguments.source, "--passthrough")?;
+    }
     if arguments.mkdir {
         make_directory(&arguments.mountpoint)?;
     }

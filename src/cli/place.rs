@@ -6,11 +6,23 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::size;
+use crate::error::{Error, Result};
 use crate::source::place;
 
 /// A path or a URL, whose query and password are kept apart from it.
 pub fn source() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|word| place::admit(Path::new(&word)))
+}
+
+/// Refuses an option that shares extents or pages of local files, for a source in a store.
+pub fn check_is_local(source: &Path, option: &str) -> Result<()> {
+    match place::is_remote(source) {
+        true => Err(Error::Usage(format!(
+            "{option}: {} lies in a store, whose bytes the kernel cannot share; leave {option} out",
+            source.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 #[derive(Debug, Clone, Args)]

@@ -112,6 +112,20 @@ fn metadata_takes_few_requests() {
 }
 
 #[test]
+fn options_that_share_bytes_with_a_local_file_are_refused() {
+    let stage = Stage::new();
+    for arguments in [
+        ["mount", SAVE, "point", "--passthrough"],
+        ["export", SAVE, "out", "--reflink=auto"],
+    ] {
+        let output = stage.run(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let line = complaint(&output);
+        assert!(line.contains("lies in a store"), "{line}");
+    }
+}
+
+#[test]
 fn failures_that_pass_change_no_byte() {
     let stage = Stage::new();
     let expected = expected(&stage);

@@ -12,8 +12,6 @@ import tiny
 from mounts import BINARY
 from processes import CONSUMERS, ROOT
 
-# The extension is no part of the wheel yet.
-pytestmark = pytest.mark.skip(reason="NOT TESTED: `pip install .` does not build python/native")
 
 DATA = ROOT / "tests" / "data"
 EXAMPLE = ROOT / "examples" / "torchtitan-llama3"
