@@ -74,7 +74,7 @@ pub fn exists(path: &Path) -> io::Result<bool> {
     Ok(metadata(path)?.is_some())
 }
 
-/// What lies at `path`, links followed. A place that does not answer is an error.
+/// The metadata of `path`, links followed. A place that does not answer is an error.
 pub fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
     let path = path.to_owned();
     answer(LONG_PATIENCE, move || path.metadata().ok())

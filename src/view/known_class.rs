@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Note;
-use super::compare::{Equality, compare_tied};
+use super::compare::{Equality, compare, compare_tied};
 use super::config::ConfigFile;
 use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
@@ -15,7 +15,7 @@ use super::tied::Tied;
 use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Class, Classes, Copied, MappedTensor, Outcome, Place, Tables, nearest};
-use crate::tensor::SourceTensor;
+use crate::tensor::{SourceTensor, Tensor};
 
 /// How the names of a state stand to a class.
 #[derive(Debug, Clone, Copy)]
@@ -331,8 +331,8 @@ fn drop_copies(
 ) -> Result<Vec<Tied>> {
     let mut tied = Vec::new();
     for copy in copied {
-        let is_optional =
-            copy.of != Some(copy.form) && classes.has(way.class, Place::Files, copy.form);
+        let has_name = classes.has(way.class, Place::Files, copy.form);
+        let is_optional = !copy.by_default || copy.of != Some(copy.form) && has_name;
         let said = config
             .values()
             .get("tie_word_embeddings")
@@ -340,13 +340,17 @@ fn drop_copies(
         if is_optional && !said.unwrap_or(copy.by_default) {
             continue;
         }
+        let compare = match said {
+            Some(true) => compare_tied,
+            _ => compare,
+        };
         let mut at = 0;
         while let Some(tensor) = own.get(at) {
             let (form, numbers) = form_of(&tensor.name);
             let to = match copy.of {
                 _ if form != copy.form => None,
                 None => Some(None),
-                Some(of) => original(own, tensor, of, &numbers)?.map(Some),
+                Some(of) => original(own, tensor, of, &numbers, compare)?.map(Some),
             };
             match to {
                 None => at += 1,
@@ -377,6 +381,7 @@ fn original(
     copy: &SourceTensor,
     of: &str,
     numbers: &[u64],
+    compare: fn(&Tensor, &Tensor) -> Result<Equality>,
 ) -> Result<Option<(String, Equality)>> {
     let is_shared = form_of(&copy.name).0 == of;
     let mut others: Vec<(bool, &SourceTensor)> = Vec::new();
@@ -389,7 +394,7 @@ fn original(
     others.sort_by_key(|(is_same, _)| !is_same);
     for (_, other) in others {
         if let ([one], [two]) = (&*copy.parts, &*other.parts) {
-            let equality = compare_tied(one, two)?;
+            let equality = compare(one, two)?;
             if equality != Equality::Different {
                 return Ok(Some((other.name.to_string(), equality)));
             }

@@ -46,12 +46,11 @@ impl Tied {
         let (name, to) = (&self.name, &self.to);
         let left_out = format!("{name} is left out: it is tied to {to}");
         let compared = match equality {
-            Equality::Sampled => Some("samples of them were compared"),
-            Equality::Unread => Some("their store was not asked for the two"),
+            Equality::Sampled => Some(format!("samples of {name} and {to} were compared")),
+            Equality::Unread => Some(format!("{name} was not read from its store")),
             Equality::Different | Equality::Equal => None,
         };
-        let compared =
-            compared.map(|how| format!("{name} and {to}: {how}; verify compares every byte"));
+        let compared = compared.map(|how| format!("{how}; verify compares every byte"));
         [Some(left_out), compared]
             .into_iter()
             .flatten()

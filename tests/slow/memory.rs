@@ -116,7 +116,7 @@ fn few_addresses_do_for_rows_in_another_order_and_transposed_tensors() {
         let mounted = stage.mount_with(program(), flags);
         let want = fs::read(stage.weights()).unwrap();
         ended(mounted);
-        for mib in [240, 320, 500] {
+        for mib in [260, 320, 500] {
             let mut limited = Command::new("prlimit");
             limited
                 .arg(format!("--as={}", mib * MIB))

@@ -66,7 +66,7 @@ TINY = {
     "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "vocab_size": 130,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "d_model": 64, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96,
     "encoder_attention_heads": 4, "decoder_attention_heads": 4, "n_embd": 64, "n_head": 4, "d_ff": 96, "d_kv": 16, "num_heads": 4,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }
 
 

@@ -31,7 +31,8 @@ class Forms:
         self.name = cls.__name__
         self.type = cls.config_class.model_type
         self.prefix = cls.base_model_prefix
-        self.plain, self.plain_saved = set(), set()
+        # The names that a model of the default config has, and those in memory of which it writes something.
+        self.plain, self.plain_written, self.written = set(), set(), set()
         self.memory, self.saved, self.tied, self.ignored = set(), set(), {}, set()
         # Examples of how names of a saved form are made: by that form, the sources' forms and the steps, pairs of names.
         self.made, self.odd = {}, []
@@ -54,6 +55,7 @@ class Forms:
             self.odd.append(name)
             return
         sources = tuple(source for source, _ in parts)
+        self.written.update(map(form, sources))
         ways = json.dumps([[plain(own) for _, own in parts], plain(steps)])
         pairs = self.made.setdefault((form(name), tuple(map(form, sources)), ways), [])
         if len(pairs) < 400:
@@ -139,7 +141,7 @@ def collected(cls, varies):
             errors.append(f"{type(error).__name__}: {error}"[:200])
     else:
         return own, errors[-1]
-    own.plain, own.plain_saved = {*own.memory, *own.saved}, set(own.saved)
+    own.plain, own.plain_written = {*own.memory, *own.saved}, set(own.written)
     # Some classes have projections where two sizes differ.
     with contextlib.suppress(Exception):
         own.add(classes.built(cls, classes.tiny(cls.config_class)))
@@ -183,7 +185,7 @@ def record(own, error):
             made.append({"from": told[0], "to": told[1], "parts": parts, "steps": steps})
     return {
         "name": own.name, "switches": own.switches, "builds": own.builds, "varied": sorted({*own.memory, *own.saved} - own.plain),
-        "untied": sorted(copy for copy in own.tied if copy in own.saved and copy in own.plain_saved), "type": own.type, "prefix": own.prefix, "error": error, "odd": own.odd[:20],
+        "untied": sorted(copy for copy in own.tied if copy in own.plain_written), "type": own.type, "prefix": own.prefix, "error": error, "odd": own.odd[:20],
         "memory": sorted(own.memory), "saved": sorted(own.saved), "ignored": sorted(own.ignored),
         "tied": {copy: sorted(stays) for copy, stays in sorted(own.tied.items())}, "made": made,
     }
