@@ -31,7 +31,7 @@ use formats::dcp::LeftAlone;
 use formats::{
     consolidated, dcp, deepspeed, fsdp_ranks, megatron_args, megatron_ranks, nanotron, whole_files,
 };
-pub use hub::cached as hub_folder;
+pub use hub::folder as hub_folder;
 use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -61,6 +61,9 @@ Exit status:
 -v and -vv, or RUST_LOG=info and RUST_LOG=debug, show more on standard error.";
 
 const WRONG_USAGE: u8 = 2;
+
+/// Beginning of the targets of our own log lines.
+const OWN: &str = env!("CARGO_CRATE_NAME");
 
 /// Shows a training checkpoint as the Hugging Face directory that its users need, without converting it
 #[derive(Debug, Parser)]
@@ -250,36 +253,65 @@ fn complain(line: &str) {
 /// line of the log too: written in the usual way, it would wait for standard error.
 fn start_log(format: LogFormat, level: Option<&str>, log: &Log) {
     let writer = log.clone();
+    let wanted = wanted_lines(level, std::env::var("RUST_LOG").ok());
     let log = tracing_subscriber::fmt()
-        .with_env_filter(wanted_lines(level))
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(writer)
         .log_internal_errors(false)
         .with_ansi(false);
     // Libraries log the URLs and headers of requests, which hold keys and tokens, whatever RUST_LOG says.
-    let own = filter_fn(|line| line.target().starts_with(env!("CARGO_CRATE_NAME")));
+    let own = filter_fn(|line| line.target().starts_with(OWN));
     match format {
-        LogFormat::Text => log.finish().with(own).init(),
-        LogFormat::Json => log.json().finish().with(own).init(),
+        LogFormat::Text => log.finish().with(own).with(wanted).init(),
+        LogFormat::Json => log.json().finish().with(own).with(wanted).init(),
     }
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("a bug in ckptfs: {}", one_line(&panic.to_string()));
     }));
 }
 
-/// The lines that a flag asks for, else RUST_LOG. That often stands for all programs of a machine, and takes no counts away that
-/// `--stats` asks for.
-fn wanted_lines(level: Option<&str>) -> EnvFilter {
-    let with_counts = |wanted: &str| EnvFilter::try_new(format!("{wanted},ckptfs::stats=info"));
-    let said = std::env::var("RUST_LOG").ok();
+/// The lines that a flag asks for, else RUST_LOG. That often stands for all programs of a machine: it takes away neither the errors,
+/// by which `status` and `log` tell of failed reads, nor the counts that `--stats` asks for.
+fn wanted_lines(level: Option<&str>, said: Option<String>) -> Targets {
     let wanted = level.map(str::to_owned).or(said);
     let wanted = wanted.filter(|wanted| !wanted.is_empty());
-    let wanted = wanted.and_then(|wanted| with_counts(&wanted).ok());
-    wanted.unwrap_or_else(|| EnvFilter::new("warn,ckptfs::stats=info"))
+    let wanted: Option<Targets> = wanted.and_then(|wanted| wanted.parse().ok());
+    let wanted = wanted.unwrap_or_else(|| Targets::new().with_default(Level::WARN));
+    let wanted = match wanted.would_enable(OWN, &Level::ERROR) {
+        true => wanted,
+        false => wanted.with_target(OWN, Level::ERROR),
+    };
+    wanted.with_target("ckptfs::stats", Level::INFO)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn errors_and_counts_are_logged_whatever_rust_log_says() {
+        for said in [
+            None,
+            Some(""),
+            Some("off"),
+            Some("tokenizers=debug"),
+            Some("=,="),
+        ] {
+            let wanted = wanted_lines(None, said.map(str::to_owned));
+            assert!(
+                wanted.would_enable("ckptfs::fs::errors", &Level::ERROR),
+                "{said:?}"
+            );
+            assert!(
+                wanted.would_enable("ckptfs::stats", &Level::INFO),
+                "{said:?}"
+            );
+            assert!(!wanted.would_enable("ckptfs::fs", &Level::INFO), "{said:?}");
+        }
+        let wanted = wanted_lines(Some("error"), Some("debug".to_owned()));
+        assert!(!wanted.would_enable("ckptfs::fs", &Level::WARN));
+    }
 
     #[test]
     fn the_options_are_consistent() {

@@ -107,7 +107,8 @@ impl Run {
         let source = Self::pinned(source)?;
         match Self::find(&source)? {
             Some(run) if run.is_numbered()? => run.locate_latest(),
-            _ => Ok(source),
+            Some(run) => run.check().map(|()| source),
+            None => Ok(source),
         }
     }
 
@@ -288,9 +289,13 @@ fn which(path: &Path, several: &[String]) -> Result<Error> {
     Ok(Error::checkpoint(path, reason))
 }
 
-/// Whether there is nothing but numbered folders, in which no checkpoint has begun.
+/// Whether there is nothing but numbered folders, in which no checkpoint has begun. Those of versions, `python3.11`, are none.
 fn holds_nothing(folder: &Folder) -> Result<bool> {
     let mut folders = folder.folders()?;
-    folders.retain(|name| is_optimizers(name) || numbered(name).is_none() && !is_temporary(name));
+    folders.retain(|name| is_optimizers(name) || !is_save_to_come(name));
     Ok(folder.names()?.is_empty() && folders.is_empty() && search(folder, "")?.is_empty())
+}
+
+fn is_save_to_come(name: &str) -> bool {
+    numbered(name).is_some() && !name.contains('.') || is_temporary(name)
 }

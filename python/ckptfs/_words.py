@@ -1,5 +1,6 @@
 """Keywords as words of the command line."""
 import os
+from collections.abc import Iterable
 
 # Options that take `true` or `false` instead of standing alone.
 _SAID = ("tied",)
@@ -10,7 +11,7 @@ def words(options):
     found = []
     for name, value in options.items():
         option = "--" + name.rstrip("_").replace("_", "-")
-        for each in value if isinstance(value, (list, tuple)) else [value]:
+        for each in [value] if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) else value:
             found.extend(_words_of(option, each, name in _SAID))
     return found
 
@@ -24,4 +25,4 @@ def _words_of(option, value, is_said):
 
 
 def expanded(word):
-    return os.path.expanduser(os.fspath(word) if isinstance(word, os.PathLike) else str(word))
+    return os.path.expanduser(os.fsdecode(word) if isinstance(word, (bytes, os.PathLike)) else str(word))

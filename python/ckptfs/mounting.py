@@ -37,6 +37,12 @@ def _run(*words):
     if done.returncode == 0:
         sys.stderr.write(done.stderr)
         return
-    *warnings, line = done.stderr.splitlines() or [f"ckptfs ended with status {done.returncode}"]
+    warnings, refusal = _refusal(done.stderr.splitlines() or [f"ckptfs ended with status {done.returncode}"])
     sys.stderr.writelines(f"{warning}\n" for warning in warnings)
-    raise Error(line.removeprefix("ckptfs: "))
+    raise Error(refusal)
+
+
+def _refusal(lines):
+    """The lines before the refusal, and the refusal. Of wrong usage the first line says what is wrong, and hints follow it."""
+    at = next((i for i, line in enumerate(lines) if line.startswith("error: ")), len(lines) - 1)
+    return lines[:at], lines[at].removeprefix("ckptfs: ").removeprefix("error: ")

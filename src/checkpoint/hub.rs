@@ -4,16 +4,15 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Returns the folder in the hub's cache of a model such as `meta-llama/Llama-3.1-8B`. None where `name` is no such name, or
-/// the cache does not have it.
-pub fn cached(name: &Path) -> Option<PathBuf> {
+/// Returns the folder that the hub's cache has, or would have, for a model such as `meta-llama/Llama-3.1-8B`. None where `name`
+/// is no such name.
+pub fn folder(name: &Path) -> Option<PathBuf> {
     let (owner, model) = name.to_str()?.split_once('/')?;
     if !is_part(owner) || !is_part(model) {
         return None;
     }
     let folder = cache(&|variable| env::var_os(variable).map(PathBuf::from))?;
-    let folder = folder.join(format!("models--{owner}--{model}"));
-    folder.is_dir().then_some(folder)
+    Some(folder.join(format!("models--{owner}--{model}")))
 }
 
 /// Whether a text may be the name of an owner or of a model.

@@ -30,9 +30,8 @@ fn resolve(named: OsString) -> io::Result<PathBuf> {
         return Ok(path);
     }
     let path = absolute(&path)?;
-    let cached = match exists(&path)? {
-        true => None,
-        false => hub_folder(Path::new(&named)),
-    };
-    absolute(cached.as_deref().unwrap_or(&path))
+    match hub_folder(Path::new(&named)) {
+        Some(cached) if !exists(&path)? && exists(&cached)? => absolute(&cached),
+        _ => Ok(path),
+    }
 }

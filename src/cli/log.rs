@@ -1,6 +1,6 @@
 //! `ckptfs log`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -17,9 +17,18 @@ pub struct Arguments {
     mountpoint: PathBuf,
 }
 
+/// The canonical path of a mount point that was removed meanwhile, as that of `exec` is.
+fn former(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let above = path.ancestors().find(|above| above.exists())?;
+    let removed = path.strip_prefix(above).ok()?;
+    let is_removed = removed.components().next().is_some();
+    is_removed.then(|| Some(above.canonicalize().ok()?.join(removed)))?
+}
+
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let path = &arguments.mountpoint;
-    let point = located(path)?;
+    let point = located(path).or_else(|error| former(path).ok_or(error))?;
     let mount = mounts()?
         .into_iter()
         .rev()

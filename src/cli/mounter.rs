@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::{output, systemd};
 use crate::error::Error;
-use crate::mount::{StopSignals, When, hand_over, open_and_mount, unmount};
+use crate::mount::{StopSignals, When, absolute, check_target, hand_over, open_and_mount, unmount};
 
 /// Mount with privileges, and hand the descriptor to a server without any: ckptfs mounter MNT -- ckptfs mount SOURCE {}
 #[derive(Debug, Args)]
@@ -81,6 +81,7 @@ impl Drop for Unmounting<'_> {
 /// A socket that any user may connect to: its folder says who reaches it.
 fn listen(socket: &Path) -> Result<UnixListener, Error> {
     let failed = |error: io::Error| Error::unwritable(socket, &error);
+    check_target(&absolute(socket).map_err(failed)?)?;
     let listener = UnixListener::bind(socket).map_err(failed)?;
     fs::set_permissions(socket, Permissions::from_mode(0o666)).map_err(failed)?;
     Ok(listener)

@@ -1,5 +1,6 @@
 //! Arguments that are a path or a URL, and the options of reading from stores.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +12,19 @@ use crate::source::place;
 
 /// A path or a URL, whose query and password are kept apart from it.
 pub fn source() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().try_map(|word| place::admit(Path::new(&word)))
+    OsStringValueParser::new().try_map(|word| match word.is_empty() {
+        true => Err(io::Error::other("is empty; name a path or a URL")),
+        false => place::admit(Path::new(&word)).map_err(io::Error::other),
+    })
+}
+
+/// The folder for temporary files. A variable that is set to nothing counts as one that is not set.
+pub fn temporary_folder() -> PathBuf {
+    let folder = std::env::temp_dir();
+    match folder.as_os_str().is_empty() {
+        true => PathBuf::from("/tmp"),
+        false => folder,
+    }
 }
 
 /// Refuses an option that shares extents or pages of local files, for a source in a store.

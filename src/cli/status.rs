@@ -102,6 +102,9 @@ impl Row {
                 "{source} was mounted at {shown}, its process died; ckptfs umount {point} removes it"
             ),
         };
+        if self.mount.is_served && !self.mount.answers {
+            said += ", which does not answer; let that process go on";
+        }
         if let Some(error) = &self.last_error {
             said += &format!("; last error: {error}");
         }

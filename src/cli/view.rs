@@ -204,14 +204,18 @@ pub fn pinned(source: &Path) -> Result<PathBuf> {
 
 /// The one checkpoint that `source` names, for commands that work on one; of a run the latest, which is said.
 pub fn single(source: &Path) -> anyhow::Result<PathBuf> {
-    mount::check_source(source)?;
-    let single = Run::single(source)?;
+    let single = one_save(source)?;
     if single != source && !source.ends_with(LATEST) {
         let (run, save) = (source.display(), single.display());
         let line = format!("{run}: a run; its latest save is taken: {save}");
         tracing::warn!("{}", one_line(&line));
     }
     Ok(mount::absolute(&single)?)
+}
+
+fn one_save(source: &Path) -> Result<PathBuf> {
+    mount::check_source(source)?;
+    Run::single(source)
 }
 
 impl From<&ViewOptions> for Options {
@@ -253,11 +257,11 @@ impl From<&ViewOptions> for Options {
     }
 }
 
-/// The same with the saves that `RUN/latest` leads to now, in members and adapters.
+/// The same with one save of each member and adapter: of a run the one that `RUN/latest` leads to now.
 fn pinned_others(options: &Options) -> Result<Options> {
     let mut options = options.clone();
     for path in options.others_mut() {
-        *path = pinned(path)?;
+        *path = one_save(path)?;
     }
     Ok(options)
 }
@@ -286,7 +290,8 @@ pub fn open(source: &Path, options: &ViewOptions) -> Result<View> {
 
 /// The same. Of one budget, as often as it is opened.
 pub fn open_with(source: &Path, options: &Options) -> Result<View> {
-    let mut others = options.config_from.iter().chain(&options.mapping);
+    let configs = options.config_from.iter().chain(&options.usual_config_from);
+    let mut others = configs.chain(&options.mapping);
     others.try_for_each(|path| mount::check_source(path))?;
     let view = View::open(source, &pinned_others(options)?)?;
     tracing::info!("{}", one_line(&said(source, &view)));

@@ -21,6 +21,7 @@ impl Operation {
                 let dim = dims.iter().find(solvable)?;
                 Some(format!("{dim} cannot be solved for a size"))
             }
+            Self::Matrix => Some("it does not tell which dimensions were there".to_owned()),
             _ => None,
         }
     }
@@ -45,8 +46,8 @@ impl Operation {
                 result.permute(&inverse)
             }
             Self::Reshape(dims) => result.reshape(&solved(dims, result, scope)?),
-            Self::Narrow(_) | Self::Blocks(_) => Err(Error::Mapping(
-                "only a part of a tensor can be made of it".to_owned(),
+            Self::Matrix | Self::Narrow(_) | Self::Blocks(_) => Err(Error::Mapping(
+                "the tensor that it was made of cannot be told".to_owned(),
             )),
         }
     }

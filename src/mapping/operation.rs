@@ -19,6 +19,8 @@ pub enum Operation {
     /// The last two dimensions exchanged.
     Transpose,
     Permute(Vec<Expression>),
+    /// The last two dimensions, where all before them have length 1.
+    Matrix,
     Reshape(Vec<Expression>),
     /// Dimension, start, size.
     Narrow([Expression; 3]),
@@ -43,6 +45,7 @@ impl TryFrom<String> for Operation {
                 arguments.into_iter().next().ok_or_else(wrong)?,
             )),
             "transpose" if count == 0 => Ok(Self::Transpose),
+            "matrix" if count == 0 => Ok(Self::Matrix),
             "permute" => Ok(Self::Permute(arguments)),
             "reshape" => Ok(Self::Reshape(arguments)),
             "narrow" => Ok(Self::Narrow(arguments.try_into().map_err(|_| wrong())?)),
@@ -59,7 +62,7 @@ impl Operation {
 
     pub fn arguments(&self) -> &[Expression] {
         match self {
-            Self::Transpose => &[],
+            Self::Transpose | Self::Matrix => &[],
             Self::Unrope(head_dim) => slice::from_ref(head_dim),
             Self::Permute(all) | Self::Reshape(all) => all,
             Self::Narrow(all) => all,
@@ -74,6 +77,7 @@ impl Operation {
             |expressions: &[Expression]| expressions.iter().map(size).collect::<Result<Vec<u64>>>();
         match self {
             Self::Transpose => tensor.transpose(),
+            Self::Matrix => matrix(tensor),
             Self::Reshape(dims) => tensor.reshape(&sizes(dims)?),
             Self::Narrow([dim, start, length]) => {
                 tensor.narrow(size(dim)? as usize, size(start)?, size(length)?)
@@ -95,6 +99,16 @@ impl Operation {
 pub(super) fn size(expression: &Expression, scope: &dyn Scope) -> Result<u64> {
     let value = expression.evaluate(scope).map_err(Error::Mapping)?;
     u64::try_from(value).map_err(|_| Error::Mapping(format!("{expression} is {value}")))
+}
+
+fn matrix(tensor: &Tensor) -> Result<Tensor> {
+    let shape = tensor.shape();
+    match shape.dims() {
+        [leading @ .., rows, columns] if leading.iter().all(|length| *length == 1) => {
+            tensor.reshape(&[*rows, *columns])
+        }
+        _ => Err(Error::Mapping(format!("shape {shape} is no matrix"))),
+    }
 }
 
 fn unrope(tensor: &Tensor, head_dim: u64) -> Result<Tensor> {

@@ -212,7 +212,11 @@ fn directory(path: &Path) -> Result<()> {
             Some(entry) if is_dead(&error) => dead(path, &entry),
             Some(entry) if entry.is_view() => {
                 let repair = repair(path, &entry);
-                format!("a view of another user is mounted here; to unmount it: {repair}")
+                let user = match entry.owner().unwrap_or_default() {
+                    0 => "root".to_owned(),
+                    user => format!("user {user}"),
+                };
+                format!("a view of {user} is mounted here; as {user}: {repair}")
             }
             _ => error.to_string(),
         },
@@ -234,12 +238,17 @@ fn occupied(point: &Path, entry: &mountinfo::Entry) -> String {
 
 /// Whether a process still answers for a mount. One that denies access, or is stopped, is taken to have one.
 pub fn is_served(point: &Path) -> bool {
+    ask_for_process(point).unwrap_or(true)
+}
+
+/// Whether a mount has a process; `None` where it does not answer.
+pub fn ask_for_process(point: &Path) -> Option<bool> {
     let point = point.to_owned();
     let ask = move || {
         let first = fs::read_dir(point).and_then(|mut names| names.next().transpose());
         !first.is_err_and(|error| is_dead(&error))
     };
-    answer(PATIENCE, ask).unwrap_or(true)
+    answer(PATIENCE, ask).ok()
 }
 
 fn dead(point: &Path, entry: &mountinfo::Entry) -> String {

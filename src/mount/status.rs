@@ -17,6 +17,8 @@ pub struct Mount {
     pub source: String,
     /// Whether its process lives.
     pub is_served: bool,
+    /// Whether it answers: a stopped process does not.
+    pub answers: bool,
     /// The user who mounted it, where the filesystem tells.
     #[serde(skip)]
     pub owner: Option<u32>,
@@ -50,9 +52,11 @@ fn mount(entry: mountinfo::Entry) -> Mount {
         .source
         .strip_prefix(NAME_PREFIX)
         .unwrap_or(&entry.source);
+    let has_process = point::ask_for_process(&entry.point);
     Mount {
         source: source.to_owned(),
-        is_served: point::is_served(&entry.point),
+        is_served: has_process.unwrap_or(true),
+        answers: has_process == Some(true),
         owner: entry.owner(),
         point: entry.point,
     }

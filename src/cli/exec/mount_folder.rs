@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::geteuid;
 
+use crate::cli::place::temporary_folder;
 use crate::error::Error;
 use crate::mount::{clear_dead, view_points};
 use crate::source::place;
@@ -23,7 +24,7 @@ pub struct MountFolder {
 impl MountFolder {
     /// The directory is named like the source: programs show that name as the model's.
     pub fn make(source: &Path) -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir();
+        let folder = temporary_folder();
         crate::mount::check_target(&folder)?;
         let made = private_directory(&folder);
         let (private, held) = made.map_err(|error| unusable(&folder, &error))?;
@@ -103,14 +104,14 @@ fn hold(private: &Path) -> io::Result<Flock<File>> {
 /// Takes away the mounts and directories of this user's commands that were killed. Best effort: what cannot be taken away
 /// hinders no other command.
 pub fn clear_abandoned() {
-    if !crate::mount::answers(&std::env::temp_dir()) {
+    if !crate::mount::answers(&temporary_folder()) {
         return;
     }
     let mounted = view_points().unwrap_or_default();
     let mounted = mounted
         .iter()
         .filter_map(|point| Some(point.parent()?.to_owned()));
-    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
+    let entries = fs::read_dir(temporary_folder()).into_iter().flatten();
     let lying = entries.filter_map(|entry| Some(entry.ok()?.path()));
     for private in mounted.chain(lying).filter(|path| is_named_private(path)) {
         if let Err(error) = clear(&private) {

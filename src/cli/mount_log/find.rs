@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::{candidates, logs};
 use super::name::is_log_of;
+use crate::mount::answers;
 
 /// A process that has the log of a mount open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,7 @@ fn is_log(path: &Path) -> bool {
 /// The log of the last mount of this user on `point` that has left one.
 pub fn last_log(point: &Path) -> Option<PathBuf> {
     let folders = candidates().into_iter();
+    let folders = folders.filter(|folder| answers(folder));
     let of_point = folders.flat_map(|folder| {
         let logs = logs(&folder).into_iter();
         let own = logs.filter(|(_, name)| is_log_of(name, point));

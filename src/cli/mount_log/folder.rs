@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::{UnlinkatFlags, User, geteuid, unlinkat};
 
 use super::name::{ENDING, is_log_of};
+use crate::cli::place::temporary_folder;
 use crate::destination::Directory;
 
 /// Logs of ended mounts that are kept of one mount point.
@@ -40,7 +41,7 @@ fn place(folder: &Path, error: &io::Error) -> String {
 /// Where this user's logs may lie, the usual place first.
 pub fn candidates() -> Vec<PathBuf> {
     let state = variable("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")));
-    let temporary = std::env::temp_dir().join(format!("ckptfs-log-{}", geteuid()));
+    let temporary = temporary_folder().join(format!("ckptfs-log-{}", geteuid()));
     let state = state.map(|folder| folder.join("ckptfs"));
     state.into_iter().chain([temporary]).collect()
 }

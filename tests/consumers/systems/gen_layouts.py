@@ -159,7 +159,8 @@ def prime_state(tensors, config):
             out[f"{front}.mlp.expert_bias"] = value
         elif back.startswith("shared_experts."):
             part = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}[back.split(".")[1]]
-            out[f"{front}.mlp.shared_expert.{part}"] = value[None]
+            # Its own code makes matrices, and its converter takes those with a first axis of length 1 as well.
+            out[f"{front}.mlp.shared_expert.{part}"] = value[None] if part == "w3" else value
         elif back.startswith("experts."):
             for part, own in (("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")):
                 if back == f"experts.0.{part}.weight":

@@ -54,7 +54,7 @@ fn a_stopped_program_holds_no_status_up() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let (point, process) = (stage.point(), program.id());
     let line = format!(
-        "source is mounted at {} by process {process}\n",
+        "source is mounted at {} by process {process}, which does not answer; let that process go on\n",
         point.display()
     );
     assert!(String::from_utf8(output.stdout).unwrap().contains(&line));
