@@ -70,7 +70,7 @@ mod tests {
             "org/",
             "a b/c",
         ] {
-            assert_eq!(cached(Path::new(name)), None, "{name}");
+            assert_eq!(folder(Path::new(name)), None, "{name}");
         }
     }
 }

@@ -78,6 +78,17 @@ const WEIGHTS: &str = "weights";
 /// Most folders between the one named and the weights.
 const DEPTH: usize = 4;
 
+/// Refuses a source that leads nowhere.
+pub fn check_is_there(source: &Path) -> Result<()> {
+    match place::exists(source)? {
+        true => Ok(()),
+        false => {
+            let wanted = "name the folder or the file of a checkpoint as SOURCE";
+            Err(Error::absent(source, wanted))
+        }
+    }
+}
+
 /// Finds the checkpoint at `source`: a folder, or a single file.
 ///
 /// The metadata of its files is charged to `budget`.
@@ -85,10 +96,7 @@ const DEPTH: usize = 4;
 /// # Errors
 /// When there is none, or more than one and `system` does not tell which.
 pub fn find(source: &Path, system: Option<&str>, budget: &Budget) -> Result<LocatedCheckpoint> {
-    if !place::exists(source)? {
-        let wanted = "name the folder or the file of a checkpoint as SOURCE";
-        return Err(Error::absent(source, wanted));
-    }
+    check_is_there(source)?;
     if place::is_file(source) {
         return single_file(source, budget);
     }

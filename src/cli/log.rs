@@ -8,7 +8,7 @@ use clap::Args;
 use super::mount_log::{last_log, lines, processes};
 use super::output;
 use crate::error::Error;
-use crate::mount::{located, mounts};
+use crate::mount::{exists, located, mounts};
 
 /// Print what the mount on a mount point has logged, or the last one that was there
 #[derive(Debug, Args)]
@@ -28,7 +28,9 @@ fn former(path: &Path) -> Option<PathBuf> {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let path = &arguments.mountpoint;
-    let point = located(path).or_else(|error| former(path).ok_or(error))?;
+    let is_gone = exists(path).is_ok_and(|is_there| !is_there);
+    let former = is_gone.then(|| former(path)).flatten();
+    let point = former.map_or_else(|| located(path), Ok)?;
     let mount = mounts()?
         .into_iter()
         .rev()

@@ -8,6 +8,7 @@ use super::config_from;
 use super::place::StoreOptions;
 use super::size;
 use super::weighted::{self, Weighted};
+use crate::checkpoint::locate::check_is_there;
 use crate::error::Result;
 use crate::mount;
 use crate::output::Split;
@@ -199,7 +200,8 @@ impl ViewOptions {
 /// The checkpoint or run that `source` names; of `RUN/latest` the save that it leads to now.
 pub fn pinned(source: &Path) -> Result<PathBuf> {
     mount::check_source(source)?;
-    Run::pinned(source)
+    let pinned = Run::pinned(source)?;
+    check_is_there(&pinned).map(|()| pinned)
 }
 
 /// The one checkpoint that `source` names, for commands that work on one; of a run the latest, which is said.

@@ -50,7 +50,13 @@ fn signal(process: &Value, signal: i32) {
 fn a_failed_read_of_a_daemon_leaves_a_trace() {
     need_fuse!();
     let stage = Stage::new();
-    said(&stage.run(&["mount", "source", "point", "--daemon"]));
+    let mut mount = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+    mount.args(["mount", "source", "point", "--daemon"]);
+    mount
+        .current_dir(stage.other(""))
+        .env("XDG_STATE_HOME", stage.state());
+    // Meant for another program.
+    said(&mount.env("RUST_LOG", "tokenizers=debug").output().unwrap());
     fail(&stage);
     let mount = failed(&stage);
     let is_told = |text: &str| text.contains("model.safetensors: read at");
@@ -63,6 +69,8 @@ fn a_failed_read_of_a_daemon_leaves_a_trace() {
     assert!(line.contains(&process) && is_told(&line), "{line}");
     assert!(is_told(&said(&stage.run(&["log", "point"]))));
     said(&stage.run(&["umount", "point"]));
+    assert!(is_told(&said(&stage.run(&["log", "point"]))));
+    fs::remove_dir(stage.point()).unwrap();
     assert!(is_told(&said(&stage.run(&["log", "point"]))));
 }
 

@@ -64,6 +64,10 @@ fn every_command_for_one_checkpoint_takes_the_latest_of_a_run() {
             );
         }
     }
+    for option in ["--average=run", "--add-delta=run=0.5"] {
+        let output = stage.run(&["inspect", "source", option]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
     need_fuse!();
     let output = stage.run(&["exec", "run", "--", "sh", "-c", "echo {}"]);
     assert!(text(&output).trim_end().ends_with("/step-20"), "{output:?}");
@@ -88,7 +92,13 @@ fn a_folder_of_nothing_readable_is_no_run() {
         .status();
     assert!(touched.unwrap().success());
     refused(&stage, &["mount", "lib", "point"], 1, &words);
+    for command in [&["verify", "lib"][..], &["export", "lib", "out"]] {
+        refused(&stage, command, 1, &words);
+    }
     refused(&stage, &["mount", "/usr/lib", "point"], 1, &["/usr/lib"]);
+    // Folders of versions are no saves to come.
+    fs::create_dir_all(stage.other("local/python3.11")).unwrap();
+    refused(&stage, &["mount", "local", "point"], 1, &["local"]);
 }
 
 #[test]
@@ -112,6 +122,14 @@ fn wrong_arguments_are_answered_with_the_right_remedy() {
         let shards = [command, &["--max-shard-size", "5"]].concat();
         refused(&stage, &shards, 2, &["5GB"]);
     }
+    for command in [
+        &["mount", "nowhere", "point"][..],
+        &["export", "nowhere", "out"],
+        &["inspect", "nowhere"],
+    ] {
+        refused(&stage, command, 4, &["no such file or folder", "as SOURCE"]);
+    }
+    refused(&stage, &["inspect", ""], 2, &["is empty"]);
     refused(
         &stage,
         &["umount", "nowhere"],
@@ -306,6 +324,188 @@ fn a_table_without_a_rule_is_told_from_a_wrong_config() {
     );
 }
 
+/// torchtitan's rules for Llama as a system of the user's own, without those whose text has the word `without`.
+fn own_llama(without: &str) -> String {
+    let mut rules = vec![
+        r#"{ from = "tok_embeddings.weight", to = "model.embed_tokens.weight" }"#.to_owned(),
+        r#"{ from = "norm.weight", to = "model.norm.weight" }"#.to_owned(),
+        r#"{ from = "(output|lm_head).weight", to = "lm_head.weight" }"#.to_owned(),
+    ];
+    for (from, to, more) in [
+        (
+            "attention[.qkv_linear].wq",
+            "self_attn.q_proj",
+            r#", ops = ["unrope head_dim"]"#,
+        ),
+        (
+            "attention[.qkv_linear].wk",
+            "self_attn.k_proj",
+            r#", ops = ["unrope head_dim"]"#,
+        ),
+        ("attention[.qkv_linear].wv", "self_attn.v_proj", ""),
+        ("attention.wo", "self_attn.o_proj", ""),
+        ("feed_forward.w1", "mlp.gate_proj", ""),
+        ("feed_forward.w3", "mlp.up_proj", ""),
+        ("feed_forward.w2", "mlp.down_proj", ""),
+        ("attention_norm", "input_layernorm", ""),
+        ("ffn_norm", "post_attention_layernorm", ""),
+    ] {
+        rules.push(format!(
+            r#"{{ from = "layers.{{layer}}.{from}.weight", to = "model.layers.{{layer}}.{to}.weight"{more} }}"#
+        ));
+    }
+    rules.retain(|rule| without.is_empty() || !rule.contains(without));
+    format!(
+        "[[system]]\nname = \"mine\"\nfamilies = [\"llama\"]\nrules = [\n{}\n]\n",
+        rules.join(",\n")
+    )
+}
+
+/// Status, output and errors of `mapping check` of a table for the Llama among the examples.
+fn checked_llama(stage: &Stage, table: &str, more: &[&str]) -> (Option<i32>, String, String) {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/torchtitan-llama3");
+    fs::write(stage.other("part.toml"), table).unwrap();
+    let hf = example.join("hf_assets").to_str().unwrap().to_owned();
+    let step = example
+        .join("checkpoint/step-10")
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let more = more.iter().map(|word| match *word {
+        "STEP" => &*step,
+        word => word,
+    });
+    let words = ["mapping", "check", "part.toml", "--config-from", &hf];
+    let words: Vec<&str> = words.into_iter().chain(more).collect();
+    let output = stage.run(&words);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), text(&output), error)
+}
+
+#[test]
+fn a_table_for_a_family_that_is_built_in_is_held_to_all_its_tensors() {
+    let stage = Stage::new();
+    for (without, missing) in [
+        (
+            "ffn_norm",
+            "model.layers.{}.post_attention_layernorm.weight",
+        ),
+        ("\"norm.weight", "model.norm.weight"),
+        ("lm_head", "lm_head.weight"),
+        (".wq", "model.layers.{}.self_attn.q_proj.weight"),
+    ] {
+        let (code, said, error) = checked_llama(&stage, &own_llama(without), &[]);
+        let line = format!("part.toml: system mine: no rule makes {missing} of family llama\n");
+        assert_eq!((code, said), (Some(1), line), "{without}: {error}");
+    }
+    let only_first = own_llama("")
+        .replace("layers.{layer}.ffn", "layers.0.ffn")
+        .replace("model.layers.{layer}.post_att", "model.layers.0.post_att");
+    let (code, said, _) = checked_llama(&stage, &only_first, &[]);
+    assert!(
+        code == Some(1) && said.contains("no rule makes model.layers.1.post_attention_layernorm"),
+        "{said}"
+    );
+    let (code, said, error) = checked_llama(&stage, &own_llama(""), &[]);
+    let whole = "part.toml: family llama: 22 tensors, each has a rule\n";
+    assert_eq!((code, &*said), (Some(0), whole), "{error}");
+}
+
+#[test]
+fn the_names_of_a_source_are_judged_by_the_system_that_the_table_defines() {
+    let stage = Stage::new();
+    let (code, said, error) = checked_llama(&stage, &own_llama(""), &["STEP"]);
+    assert!(
+        code == Some(0) && said.contains("step-10: system mine: every name has a rule, 22 tensors"),
+        "{said}{error}"
+    );
+    let misspelled = own_llama("").replace("ffn_norm", "fnn_norm");
+    let (code, said, error) = checked_llama(&stage, &misspelled, &["STEP"]);
+    for layer in 0..2 {
+        let line = format!(
+            "step-10: system mine has no rule in family llama for layers.{layer}.ffn_norm.weight\n"
+        );
+        assert!(code == Some(1) && said.contains(&line), "{said}{error}");
+    }
+    // Faults of the table hide no names of the source.
+    let (code, said, _) = checked_llama(&stage, &own_llama("ffn_norm"), &["STEP"]);
+    assert!(
+        code == Some(1)
+            && said.contains("no rule makes model.layers.{}.post_attention")
+            && said.contains("has no rule in family llama for layers.1.ffn_norm.weight"),
+        "{said}"
+    );
+    let (code, said, _) = checked_llama(&stage, &own_llama("layers."), &["STEP"]);
+    assert_eq!(said.matches("for layers.").count(), 18, "{said}");
+    assert_eq!(code, Some(1));
+    let (code, said, error) = checked_llama(
+        &stage,
+        &own_llama("ffn_norm"),
+        &["STEP", "--system", "meta"],
+    );
+    assert!(
+        code == Some(1) && said.contains("step-10: system meta: every name has a rule"),
+        "{said}{error}"
+    );
+    let (code, _, error) = checked_llama(&stage, &own_llama(""), &["STEP", "--system", "foo"]);
+    assert!(
+        code == Some(1) && error.contains("no system is called foo"),
+        "{error}"
+    );
+}
+
+#[test]
+fn of_many_names_without_a_rule_the_first_are_listed_and_the_others_counted() {
+    let stage = Stage::new();
+    let none = own_llama("").replace("from = \"", "from = \"other.");
+    let (code, said, error) = checked_llama(&stage, &none, &["STEP"]);
+    assert_eq!(code, Some(1), "{said}{error}");
+    assert_eq!(
+        said.matches("has no rule in family llama for ").count(),
+        21,
+        "{said}"
+    );
+    assert!(
+        said.ends_with("has no rule in family llama for 2 more names\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_table_that_has_nothing_for_the_family_is_told() {
+    let stage = Stage::new();
+    let other = "[[system]]\nname = \"mine\"\nfamilies = [\"mixtral\"]\nrules = []\n";
+    for table in ["", other] {
+        let (code, said, error) = checked_llama(&stage, table, &[]);
+        assert!(
+            code == Some(1)
+                && said.contains("part.toml: has nothing for family llama")
+                && !said.contains("each has a rule"),
+            "{said}{error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_no_table_is_told_with_a_remedy() {
+    let stage = Stage::new();
+    let check = |file: &str, words: &[&str]| {
+        let arguments = ["mapping", "check", file, "--config-from", "source"];
+        refused(&stage, &arguments, 1, words);
+    };
+    fs::create_dir(stage.other("folder")).unwrap();
+    check("folder", &["folder: is a folder; name a table in TOML"]);
+    fs::write(stage.other("latin.toml"), b"# caf\xe9\n").unwrap();
+    check(
+        "latin.toml",
+        &["latin.toml: is no text in UTF-8; name a table in TOML"],
+    );
+    check(
+        "/dev/null",
+        &["/dev/null: is no regular file; name a table in TOML"],
+    );
+}
+
 #[test]
 fn the_test_script_runs_the_path_that_it_is_given_alone() {
     let stage = Stage::new();
@@ -336,4 +536,9 @@ fn the_test_script_runs_the_path_that_it_is_given_alone() {
         "-m pytest tests/consumers/daily -q\n"
     );
     assert_eq!(tests(&["-q"]), "-m pytest tests/consumers -q\n");
+    // Words that happen to be names of files are no paths of tests.
+    assert_eq!(
+        tests(&["-k", "python"]),
+        "-m pytest tests/consumers -k python\n"
+    );
 }

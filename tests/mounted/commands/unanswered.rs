@@ -56,6 +56,7 @@ fn no_command_waits_for_a_view_whose_process_is_stopped() {
             format!("man {place}"),
             format!("log {place}"),
             format!("umount {place}"),
+            format!("mounter other --socket {place}"),
             format!("mount {place} other"),
             format!("exec {place} -- ls {{}}"),
             format!("mapping check {place} --config-from source"),
@@ -78,16 +79,23 @@ fn no_command_waits_for_a_view_whose_process_is_stopped() {
     let mut exec = command(&stage, &["exec", "source", "--", "ls", "{}"]);
     exec.env("TMPDIR", stage.point()).stderr(Stdio::piped());
     children.push(("TMPDIR".to_owned(), exec.spawn().unwrap()));
+    for (variable, line) in [
+        ("CKPTFS_CONFIG_FROM", "inspect source"),
+        ("HF_HOME", "inspect source --config-from org/model"),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut inspect = command(&stage, &words);
+        inspect.env(variable, stage.point()).stderr(Stdio::piped());
+        children.push((variable.to_owned(), inspect.spawn().unwrap()));
+    }
     for (line, child) in children {
         assert_refused(&line, &child.wait_with_output().unwrap());
     }
-    assert!(
-        command(&stage, &["status"])
-            .output()
-            .unwrap()
-            .status
-            .success()
-    );
+    for state in [stage.state(), stage.point()] {
+        let mut status = command(&stage, &["status"]);
+        let output = status.env("XDG_STATE_HOME", state).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
     program.signal(libc::SIGCONT);
     program.signal(libc::SIGTERM);
     assert_eq!(program.wait().0, Some(0));
