@@ -51,12 +51,15 @@ def write_bin(folder, memory):
         torch.save(empty, folder / "state.pt")
 
 
+def is_large(memory):
+    return sum(math.prod(shape) for shape, _ in memory.values()) > DCP_ELEMENTS
+
+
 def write_dcp(folder, memory):
     import torch
     import torch.distributed.checkpoint as dcp
 
-    is_large = sum(math.prod(shape) for shape, _ in memory.values()) > DCP_ELEMENTS
-    sizes = {name: [min(size, CUT) if len(shape) - i < 3 else size for i, size in enumerate(shape)] if is_large else shape for name, (shape, _) in memory.items()}
+    sizes = {name: [min(size, CUT) if len(shape) - i < 3 else size for i, size in enumerate(shape)] if is_large(memory) else shape for name, (shape, _) in memory.items()}
     dcp.save({"app": {name: torch.zeros(sizes[name], dtype=dtype) for name, (_, dtype) in memory.items()}}, checkpoint_id=folder, no_dist=True)
 
 
@@ -91,6 +94,8 @@ def differences(model, folder):
         model.config.save_pretrained(at)
         write(at, content)
         names, wanted = shown(at), sorted(saved)
+        if kind == "dcp" and is_large(memory) and "config.json contradicts the tensors" in names:
+            continue  # A family with a table holds the sizes of config.json, which the cut changes.
         if names != wanted:
             more = names if isinstance(names, str) else f"misses {sorted(set(wanted) - set(names))[:3]}, has {sorted(set(names) - set(wanted))[:3]} besides"
             found[kind] = more
@@ -127,20 +132,27 @@ def check(step, share=0, only=None):
 def test_names_of_every_class_are_what_save_pretrained_writes():
     compared, wrong, without = check(STEP)
     print(f"{compared} classes compared, {len(wrong)} differ; not built: {dict(without)}")
-    assert compared and set(wrong) <= set(EXCEPTIONS), wrong
+    assert compared and set(wrong) <= {name for names in EXCEPTIONS.values() for name in names}, wrong
 
 
-# Each with the reason.
+# By the reason.
 EXCEPTIONS = {
-    **dict.fromkeys(("DPRPretrainedContextEncoder", "DPRPretrainedQuestionEncoder", "DPRPretrainedReader"), "has no weights"),
-    **dict.fromkeys(
-        ("Ernie4_5_VLMoeModel", "Ernie4_5_VLMoeForConditionalGeneration", "Inkling2ForCausalLM", "Inkling2TextModel", "Step3p7Model", "Step3p7VisionModel"),
-        "writes tensors in steps that no rule has: its state in memory is refused",
-    ),
-    "VipLlavaForConditionalGeneration": "config.json does not say that it ties, and zeros are equal",
-    "Zamba2ForSequenceClassification": "its layers share adapters of which some are tied, and zeros are equal",
-    "DeepseekV3ForTokenClassification": "its table holds the sizes of config.json, which the DCP of this test cuts",
-    "DFineModel": "shows two tied names too many from a state in memory",
+    "has no weights": [
+        "DPRPretrainedContextEncoder", "DPRPretrainedQuestionEncoder", "DPRPretrainedReader", "Qwen2_5OmniPreTrainedModelForConditionalGeneration",
+        "Qwen3OmniMoePreTrainedModelForConditionalGeneration",
+    ],
+    "writes tensors in steps that no rule has: its state in memory is refused": [
+        "Ernie4_5_VLMoeModel", "Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VL_MoeModel", "Ernie4_5_VL_MoeForConditionalGeneration",
+        "GradiumPhononTTSModel", "GradiumPhononTTSForConditionalGeneration", "Inkling2TextModel", "Inkling2ForCausalLM", "Inkling2Model",
+        "Inkling2ForConditionalGeneration", "Kimi_K25Model", "Kimi_K25ForConditionalGeneration", "MistralLarge4Model",
+        "MistralLarge4ForConditionalGeneration", "Step3p7VisionModel", "Step3p7Model", "Step3p7ForConditionalGeneration",
+    ],
+    "ties some layers of one form and not others, and the zeros of this test are equal": [
+        "Deimv2ForObjectDetection", "DFineForObjectDetection", "DFineHybridEncoder", "DFineModel", "GroundingDinoForObjectDetection",
+        "MMGroundingDinoForObjectDetection", "UdopForConditionalGeneration", "UdopEncoderModel", "Zamba2Model", "Zamba2ForCausalLM",
+        "Zamba2ForSequenceClassification",
+    ],
+    "ties what a decoder of its own class ties, which its data does not have": ["SpeechEncoderDecoderModel", "VisionEncoderDecoderModel"],
 }
 
 
