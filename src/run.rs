@@ -117,7 +117,7 @@ impl Run {
             Some(save) => self.folder().locate(&save.model()),
             None => Err(Error::checkpoint(
                 self.path(),
-                "holds no complete checkpoint with a number yet",
+                "holds no complete checkpoint with a number yet; name one of its saves, or mount it as a run",
             )),
         }
     }

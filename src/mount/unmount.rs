@@ -26,7 +26,7 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
         None => return refuse("nothing is mounted here; ckptfs status lists what is"),
         Some(entry) if !entry.is_view() => {
             return refuse(&format!(
-                "is a mount of another kind ({}); left alone",
+                "is a mount of another kind ({}), which umount(8) takes away",
                 entry.kind
             ));
         }
@@ -36,9 +36,10 @@ pub fn unmount(path: &Path, when: When) -> Result<()> {
         Ok(()) => wait_until_gone(&point),
         // Another process was faster.
         Err(_) if mountinfo::at(&point).is_none() => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => refuse(
-            "is in use; stop its readers (fuser -vm names them), or give --lazy to let it end with the last",
-        ),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => refuse(&format!(
+            "is in use; stop its readers (fuser -vm {} names them), or give --lazy to let it end with the last",
+            quoted(&point)
+        )),
         Err(error) => refuse(&denial(path, &point).unwrap_or_else(|| error.to_string())),
     }
 }

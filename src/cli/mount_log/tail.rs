@@ -21,7 +21,8 @@ pub fn last_error(log: &Path) -> Option<String> {
     let size = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(END))).ok()?;
     let text = text(file).ok()?;
-    text.lines().rev().find(|line| is_error(line)).map(one_line)
+    let error = text.lines().rev().find_map(error)?;
+    Some(one_line(&error))
 }
 
 /// All lines, without anything that steers a terminal.
@@ -47,11 +48,14 @@ fn open(log: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether a line has the level ERROR, in either format.
-fn is_error(line: &str) -> bool {
+/// The line of an error, in either format; of an object its message.
+fn error(line: &str) -> Option<String> {
     match serde_json::from_str::<Value>(line) {
-        Ok(line) => line["level"] == "ERROR",
-        Err(_) => line.split_whitespace().nth(1) == Some("ERROR"),
+        Ok(line) if line["level"] == "ERROR" => {
+            Some(line["fields"]["message"].as_str()?.to_owned())
+        }
+        Ok(_) => None,
+        Err(_) => (line.split_whitespace().nth(1) == Some("ERROR")).then(|| line.to_owned()),
     }
 }
 
@@ -70,8 +74,8 @@ mod tests {
         is_last("", None);
         is_last(&format!("{warning}\n"), None);
         is_last(&format!("{error}\n{warning}\n"), Some(error));
-        let json = r#"{"timestamp":"2026","level":"ERROR"}"#;
-        is_last(&format!("{error}\n{json}\n"), Some(json));
+        let json = r#"{"timestamp":"2026","level":"ERROR","fields":{"message":"a: y"}}"#;
+        is_last(&format!("{error}\n{json}\n"), Some("a: y"));
         assert!(last_error(Path::new("/dev")).is_none());
     }
 }
