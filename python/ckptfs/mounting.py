@@ -1,5 +1,6 @@
 """A mount for as long as a block runs."""
 import contextlib
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def _run(*words):
 
 
 def _refusal(lines):
-    """The lines before the refusal, and the refusal. Of wrong usage the first line says what is wrong, and hints follow it."""
+    """The lines before the refusal, and the refusal. Hints for a command line follow wrong usage after an empty line."""
     at = next((i for i, line in enumerate(lines) if line.startswith("error: ")), len(lines) - 1)
-    return lines[:at], lines[at].removeprefix("ckptfs: ").removeprefix("error: ")
+    said = itertools.takewhile(str.strip, lines[at:])
+    return lines[:at], " ".join(map(str.strip, said)).removeprefix("ckptfs: ").removeprefix("error: ")

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::{config_from, output, place, view};
 use crate::checkpoint::{self, Checkpoint, Opening, State, foreign, normalise, unwrapped};
 use crate::error::{Error, Result};
-use crate::mapping::{Config, Family, System, Tables, known};
+use crate::mapping::{Config, Family, System, Tables, expected, known};
 use crate::output::Split;
 use crate::run;
 use crate::source::SourceFile;
@@ -68,12 +68,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     check_file(&check.file)?;
     let report = check_table(&check.file, &check.config_from);
     let report = report.map_err(|error| unreadable(&check.file, error))?;
-    let model = Model::load(&check, report.family.clone())?;
+    let model = Model::load(&check, report.family)?;
     let mut faults = report.faults;
     faults.extend(model.faults());
     let mut lines = faults.clone();
     if faults.is_empty() {
-        let (family, count) = (&report.family, report.tensors);
+        let (family, count) = (&model.family, model.required()?);
         lines.push(format!("family {family}: {count} tensors, each has a rule"));
     }
     lines.extend(report.one_way);
@@ -104,7 +104,7 @@ fn check_file(file: &Path) -> Result<()> {
     match is_special {
         true => Err(Error::checkpoint(
             file,
-            format!("is no regular file; {HINT}"),
+            format!("is no regular file, and is read more than once; {HINT}"),
         )),
         false => Ok(()),
     }
@@ -150,22 +150,21 @@ impl Model {
         self.family().map_or_else(Vec::new, faults)
     }
 
+    /// Counts the tensors that the model must have. Those that it may have need no rule.
+    fn required(&self) -> Result<usize> {
+        let listed = self
+            .family()
+            .map(|family| expected(family, &self.config, 0));
+        let listed = listed.transpose()?.unwrap_or_default();
+        Ok(listed.iter().filter(|tensor| tensor.required).count())
+    }
+
     /// Prints the names of `source` that have no rule, or that each has one. Returns how many have none.
     fn judge(&self, source: &Path, check: &Check) -> Result<usize> {
         let unread = self.unread(source, check);
         let unread = unread.map_err(|error| at_source(source, error))?;
         if let Some((system, names)) = unread.as_ref().filter(|(_, names)| !names.is_empty()) {
-            let of = format!(
-                "system {} has no rule in family {} for",
-                system.name, self.family
-            );
-            let mut lines: Vec<String> = { names.iter().take(SHOWN) }
-                .map(|name| format!("{of} {name}"))
-                .collect();
-            if let more @ 1.. = names.len().saturating_sub(SHOWN) {
-                lines.push(format!("{of} {more} more names"));
-            }
-            print(source, &lines)?;
+            print(source, &self.said_of(system, names))?;
             return Ok(names.len());
         }
         let own = unread.map(|(system, _)| system.name.clone());
@@ -185,6 +184,18 @@ impl Model {
             )],
         )?;
         Ok(0)
+    }
+
+    /// One line for each name without a rule, up to a number.
+    fn said_of(&self, system: &System, names: &[String]) -> Vec<String> {
+        let (system, family) = (&system.name, &self.family);
+        let of = format!("system {system} has no rule in family {family} for");
+        let shown = names.iter().take(SHOWN);
+        let mut lines: Vec<String> = shown.map(|name| format!("{of} {name}")).collect();
+        if let more @ 1.. = names.len().saturating_sub(SHOWN) {
+            lines.push(format!("{of} {more} more"));
+        }
+        lines
     }
 
     /// The system that knows most names of `source`, and the names that it has no rule for. `None` where a view alone can tell.

@@ -35,8 +35,10 @@ impl Opened {
     pub fn from_words(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
         let Words { source, view } = Words::try_parse_from(words).map_err(|error| {
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            anyhow::anyhow!("{}", line.trim_start_matches("error: "))
+            // Hints for a command line follow after an empty line.
+            let lines = text.lines().take_while(|line| !line.is_empty());
+            let said: Vec<&str> = lines.map(str::trim).collect();
+            anyhow::anyhow!("{}", said.join(" ").trim_start_matches("error: "))
         })?;
         let source = view::single(&source)?;
         let view = view::open(&source, &view)?;

@@ -43,9 +43,7 @@ impl View {
     /// Opens the view that the words of a command line ask for.
     #[staticmethod]
     fn open(py: Python<'_>, words: Vec<OsString>) -> PyResult<Self> {
-        let opened = py
-            .detach(|| Opened::from_words(words))
-            .map_err(|refusal| error(format!("{refusal:#}")))?;
+        let opened = py.detach(|| Opened::from_words(words)).map_err(error)?;
         let names = opened.view.tensors.iter().enumerate();
         let places = names
             .map(|(place, tensor)| (tensor.name.to_string(), place))

@@ -38,3 +38,9 @@ def test_a_refusal_is_an_exception(fresh, tmp_path):
     script = "import ckptfs, sys\nwith ckptfs.mount(sys.argv[1]): pass"
     done = subprocess.run([fresh / "python", "-c", script, tmp_path], text=True, capture_output=True, timeout=60)
     assert done.returncode == 1 and f"\nckptfs.Error: {tmp_path}: " in done.stderr
+
+
+def test_wrong_usage_is_an_exception_that_says_what_is_wrong(fresh, tmp_path):
+    script = "import ckptfs, os, sys\nwith ckptfs.mount(os.fsencode(sys.argv[1]), nosuch=1): pass"
+    done = subprocess.run([fresh / "python", "-c", script, tmp_path], text=True, capture_output=True, timeout=60)
+    assert done.returncode == 1 and "\nckptfs.Error: unexpected argument '--nosuch' found" in done.stderr
