@@ -139,8 +139,8 @@ impl Completions {
         let all: Vec<Trace> = weights.iter().flat_map(Weights::all_traces).collect();
         let rest = rested(traces.iter().chain(&all));
         let may_end = |weights: &Weights| said.is_some() || weights.may_end(name, rest);
-        let is_doubtful = marked.iter().any(|marked| marked.doubtful().is_some());
-        let is_marked = weights.iter().all(may_end) && (!is_doubtful || rest >= REST);
+        let needs_rest = marked.iter().any(Marked::needs_rest);
+        let is_marked = weights.iter().all(may_end) && (!needs_rest || rest >= REST);
         let found = match is_marked {
             true => self.look(name, weights, &all),
             false => Found::Partial,
@@ -290,12 +290,6 @@ impl Weights {
         self.layouts.contains(&CheckpointFormat::Dcp)
     }
 
-    /// Whether `latest` of DeepSpeed names states in the folder. The Trainer writes them after the model's own weights.
-    fn is_tagged(&self) -> bool {
-        let mut layouts = self.layouts.iter();
-        layouts.any(|layout| matches!(layout, CheckpointFormat::DeepSpeed(Some(_))))
-    }
-
     /// Whether verl's manifest of the save is there, two or three folders above the weights.
     fn has_manifest(&self) -> bool {
         let above = self.path.ancestors().skip(1).take(3);
@@ -321,7 +315,7 @@ impl Weights {
     fn may_end(&self, name: &str, rest: Duration) -> bool {
         let is_marked = match self.is_dcp() {
             true => !is_linguas(name) || self.has(TRAIN_STATE),
-            false => self.is_tagged() || self.has_manifest(),
+            false => self.has_manifest(),
         };
         is_marked || rest >= REST
     }
