@@ -1,6 +1,6 @@
 //! A checkpoint on disk: where each named tensor's bytes are, the side files, and which system wrote it.
 
-mod doubt;
+pub mod doubt;
 pub mod folder;
 pub mod foreign;
 pub mod formats;

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::source::place;
 use crate::statx::Source;
 
-/// How long the files of a doubtful save must have rested.
-const REST: Duration = Duration::from_secs(10);
+/// How long files that nothing says are complete must have rested to count as complete.
+pub const REST: Duration = Duration::from_secs(10);
 
 /// Why a save may not have ended.
 #[derive(Debug)]

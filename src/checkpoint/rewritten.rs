@@ -13,9 +13,9 @@
 //! A process that saw the save whole needs no birth time: no data file changes under the marker of a save that has ended.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::doubt::Doubt;
+use super::doubt::{Doubt, REST};
 use super::folder::Folder;
 use super::formats::deepspeed::files::is_of_first_rank;
 use super::locate::layout::CheckpointFormat;
@@ -93,9 +93,12 @@ impl Marked {
         }))
     }
 
-    /// Whether only its rest tells whether the save has ended.
-    pub fn needs_rest(&self) -> bool {
-        self.is_early || self.doubtful().is_some()
+    /// Whether the save has rested long enough, if its data has for `rest`. Where the times of all ranks tell that it has
+    /// ended, it need not rest.
+    pub fn has_rested(&self, rest: Duration) -> bool {
+        let needs_rest = self.is_early || self.doubtful().is_some();
+        let of_marker = self.marker.1.written().elapsed().unwrap_or(REST);
+        !needs_rest || rest.min(of_marker) >= REST
     }
 
     /// The first data file that was made before the marker and written after it.
