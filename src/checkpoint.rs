@@ -1,5 +1,6 @@
 //! A checkpoint on disk: where each named tensor's bytes are, the side files, and which system wrote it.
 
+pub mod doubt;
 pub mod folder;
 pub mod foreign;
 pub mod formats;
@@ -170,7 +171,7 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
     // After all that is told from the bytes, which says more.
     let warning = match opening.accepts_rewritten {
         true => None,
-        false => rewritten::check(folder, &located.layout)?,
+        false => doubt::check(folder, &located.layout)?,
     };
     names::below_shared(&mut tensors, &mut dictionaries);
     let (tensors, own_adapter) = lora::split(tensors);

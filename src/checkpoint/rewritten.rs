@@ -15,9 +15,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::doubt::{Doubt, REST};
 use super::folder::Folder;
+use super::formats::deepspeed::files::is_of_first_rank;
 use super::locate::layout::CheckpointFormat;
-use super::tracker;
+use super::tracker::{self, Said};
 use crate::error::{Error, Result};
 use crate::source::place;
 use crate::statx::{Attributes, Source, has_one_clock};
@@ -26,8 +28,8 @@ use crate::text::utc;
 /// How far the clocks of machines that write to one network filesystem may be apart.
 const SKEW: i64 = 1;
 
-/// How long data that was written after its marker must have rested where no birth time is known.
-const REST: Duration = Duration::from_secs(10);
+/// Seconds that ranks wait for each other at most: DeepSpeed's `default_pg_timeout`.
+const PATIENCE: i64 = 1800;
 
 /// The weights of one folder and the file that a save of them ends with.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Marked {
     data: Vec<(PathBuf, Attributes)>,
     /// Seconds by which a data file may seem younger than the marker.
     skew: i64,
+    /// Whether other ranks than the first may end after the marker: DeepSpeed's `latest`.
+    is_early: bool,
 }
 
 /// A save that was whole, as it is remembered: its marker, and inode, size and time of each data file.
@@ -65,34 +69,10 @@ enum Order {
     Unknown,
 }
 
-/// Refuses a save that is being rewritten, or that may be. Returns a warning where only its rest speaks for it.
-pub fn check(folder: &Folder, format: &CheckpointFormat) -> Result<Option<String>> {
-    let Some(marked) = Marked::at(folder, format, Source::Server)? else {
-        return Ok(None);
-    };
-    if let Some(rewritten) = marked.rewritten() {
-        return Err(rewritten.error());
-    }
-    let Some(doubtful) = marked.doubtful() else {
-        return Ok(None);
-    };
-    let age = doubtful.written.elapsed().unwrap_or_default();
-    match age < REST {
-        true => Err(doubtful.error()),
-        false => Ok(Some(doubtful.said())),
-    }
-}
-
 impl Marked {
     /// `None` for a layout without a marker, and where there is none.
     pub fn at(folder: &Folder, format: &CheckpointFormat, source: Source) -> Result<Option<Self>> {
-        let own = format.marker().map(|name| folder.path().join(name));
-        let of_run = || {
-            format
-                .precedes_tracker()
-                .then(|| tracker::above(folder.path()))?
-        };
-        let Some(marker) = own.or_else(of_run) else {
+        let Some((marker, is_early)) = marker(folder, format) else {
             return Ok(None);
         };
         let Ok(times) = place::attributes(&marker, source) else {
@@ -109,35 +89,56 @@ impl Marked {
             marker: (marker, times),
             data: data.collect(),
             skew,
+            is_early,
         }))
+    }
+
+    /// Whether the save has rested long enough, if its data has for `rest`. Where the times of all ranks tell that it has
+    /// ended, it need not rest.
+    pub fn has_rested(&self, rest: Duration) -> bool {
+        let needs_rest = self.is_early || self.doubtful().is_some();
+        let of_marker = self.marker.1.written().elapsed().unwrap_or(REST);
+        !needs_rest || rest.min(of_marker) >= REST
     }
 
     /// The first data file that was made before the marker and written after it.
     pub fn rewritten(&self) -> Option<Rewritten> {
-        const EVIDENCE: &str = "and was made before: a save is being written over an older one";
+        const EVIDENCE: &str = "with which a save ends, and was made before: a save is being written over an older one";
         self.first(Order::Rewritten, EVIDENCE)
     }
 
     /// The first data file of which that cannot be told.
     pub fn doubtful(&self) -> Option<Rewritten> {
-        const EVIDENCE: &str = "by a copy or by a save over an older one: the filesystem does not tell when files are made";
-        self.first(Order::Unknown, EVIDENCE)
+        const UNTOLD: &str = "with which a save ends, by a copy or by a save over an older one: the filesystem does not tell when files are made";
+        const EARLY: &str =
+            "which the first rank writes, by a slower rank or by a save over an older one";
+        let evidence = if self.is_early { EARLY } else { UNTOLD };
+        self.first(Order::Unknown, evidence)
     }
 
     fn first(&self, wanted: Order, evidence: &'static str) -> Option<Rewritten> {
-        let is_it =
-            |(_, data): &&(PathBuf, Attributes)| order(data, &self.marker.1, self.skew) == wanted;
-        self.data
-            .iter()
-            .find(is_it)
-            .map(|data| self.named(data, evidence))
+        let mut data = self.data.iter();
+        let found = data.find(|data| self.order(data) == wanted);
+        found.map(|data| self.named(data, evidence))
+    }
+
+    fn order(&self, (path, data): &(PathBuf, Attributes)) -> Order {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let may_be_slow = || {
+            self.is_early
+                && !name.is_some_and(is_of_first_rank)
+                && data.modified.0.saturating_sub(self.marker.1.modified.0) <= PATIENCE
+        };
+        match order(data, &self.marker.1, self.skew) {
+            Order::Rewritten if may_be_slow() => Order::Unknown,
+            order => order,
+        }
     }
 
     /// The first data file that changed since the save was `seen` whole under the same marker. A time that was set back is
     /// no write: a copy ends with that.
     pub fn changed_since(&self, seen: &Seen) -> Option<Rewritten> {
-        const EVIDENCE: &str =
-            "which was seen with all its data before: a save is being written over an older one";
+        const EVIDENCE: &str = "with which a save ends, which was seen with all its data before: a save is being written over an older one";
         if !self.marker.1.is_same_write(&seen.marker) || self.data.len() < seen.data.len() {
             return None;
         }
@@ -180,26 +181,34 @@ impl Marked {
 
 impl Rewritten {
     pub fn error(&self) -> Error {
-        let reason = format!(
-            "{}; wait until the save ends, or pass --accept-save to show the files as they are",
-            self.reason()
-        );
-        Error::checkpoint(&self.data, reason)
+        Doubt::from(self).error()
     }
+}
 
-    fn said(&self) -> String {
-        format!("{}: {}", self.data.display(), self.reason())
+impl From<&Rewritten> for Doubt {
+    fn from(rewritten: &Rewritten) -> Self {
+        Self {
+            path: rewritten.data.clone(),
+            written: Some(rewritten.written),
+            reason: format!(
+                "was written {}, after {} ({}), {}",
+                utc(rewritten.written),
+                rewritten.marker.display(),
+                utc(rewritten.marked),
+                rewritten.evidence
+            ),
+        }
     }
+}
 
-    fn reason(&self) -> String {
-        format!(
-            "was written {}, after {} ({}), with which a save ends, {}",
-            utc(self.written),
-            self.marker.display(),
-            utc(self.marked),
-            self.evidence
-        )
+/// The file with which a save ends, and whether other ranks than the first may end after it.
+fn marker(folder: &Folder, format: &CheckpointFormat) -> Option<(PathBuf, bool)> {
+    if let Some(name) = format.marker() {
+        return Some((folder.path().join(name), false));
     }
+    let tracker = tracker::above(&format.save_in(folder))?;
+    let is_early = format.may_outlast(&tracker);
+    (tracker.said != Said::Ahead).then_some((tracker.path, is_early))
 }
 
 fn order(data: &Attributes, marker: &Attributes, skew: i64) -> Order {
@@ -263,6 +272,31 @@ mod tests {
             marker: (PathBuf::from("marker"), file(None, marker)),
             data: data.collect(),
             skew: 0,
+            is_early: false,
+        }
+    }
+
+    #[test]
+    fn only_ranks_after_the_first_may_end_after_an_early_marker() {
+        let found = |name: &str, modified: i64| {
+            let marked = Marked {
+                is_early: true,
+                ..marked(10, &[])
+            };
+            marked.order(&(PathBuf::from(name), file(Some(5), modified)))
+        };
+        let (first, second) = (
+            "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            "zero_pp_rank_1_mp_rank_00_optim_states.pt",
+        );
+        for (name, modified, expected) in [
+            (first, 9, Order::Saved),
+            (first, 11, Order::Rewritten),
+            (second, 9, Order::Saved),
+            (second, 11, Order::Unknown),
+            (second, 11 + PATIENCE, Order::Rewritten),
+        ] {
+            assert_eq!(found(name, modified), expected, "{name} {modified}");
         }
     }
 

@@ -2,8 +2,14 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+/// How long a full pipe is waited for, before the process goes on without its line.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prints what is for a reader. One that has seen enough, such as `head`, is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -13,9 +19,16 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes to stdout; a closed pipe is an error.
+/// Writes the line that something is ready to stdout; a closed pipe is an error. A pipe that takes no more holds up neither
+/// serving nor its end: a thread goes on waiting for it.
 pub fn announce(text: &str) -> Result<()> {
-    written(text).map_err(refused)
+    let text = text.to_owned();
+    let (sender, result) = mpsc::sync_channel(1);
+    let write = move || sender.send(written(&text)).unwrap_or_default();
+    thread::Builder::new().spawn(write).map_err(refused)?;
+    result
+        .recv_timeout(PATIENCE)
+        .map_or(Ok(()), |result| result.map_err(refused))
 }
 
 fn written(text: &str) -> io::Result<()> {

@@ -75,7 +75,7 @@ pub struct ViewOptions {
     /// Whether the output layer shares the embedding's weights, where config.json does not say
     #[arg(long, value_name = "true|false")]
     pub tied: Option<bool>,
-    /// Show a save although the times of its files say that it is being written over an older one
+    /// Show a save although the times of its files, or the run's own file, say that it is being written
     #[arg(long)]
     pub accept_save: bool,
     /// Memory for metadata: indexes, headers, pickles [default: a quarter of what this process may have, at most 1GiB]

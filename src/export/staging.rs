@@ -97,7 +97,11 @@ impl Staging {
                 "{}: a source file was replaced, or its change time moved, since the export was interrupted; it starts anew",
                 self.path.display()
             ),
-            Match::None => {}
+            Match::None if first.is_empty() => {}
+            Match::None => tracing::warn!(
+                "{}: the view is not the one of the export that was interrupted (another config.json, source, option or version of ckptfs); it starts anew",
+                self.path.display()
+            ),
         }
         self.start(fingerprint)
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::checkpoint::doubt::REST;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::links::resolve;
 use crate::checkpoint::locate::layout::{CheckpointFormat, Files, layouts};
@@ -22,9 +23,6 @@ const METADATA: &str = ".metadata";
 
 /// The file that Lingua writes last, and looks for when it resumes.
 const TRAIN_STATE: &str = "train_state_00000.json";
-
-/// How long files that nothing says are complete must have rested to count as complete.
-const REST: Duration = Duration::from_secs(10);
 
 /// Age after which an incomplete save counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(600);
@@ -139,8 +137,8 @@ impl Completions {
         let all: Vec<Trace> = weights.iter().flat_map(Weights::all_traces).collect();
         let rest = rested(traces.iter().chain(&all));
         let may_end = |weights: &Weights| said.is_some() || weights.may_end(name, rest);
-        let is_doubtful = marked.iter().any(|marked| marked.doubtful().is_some());
-        let is_marked = weights.iter().all(may_end) && (!is_doubtful || rest >= REST);
+        let has_rested = |marked: &Marked| marked.has_rested(rest);
+        let is_marked = weights.iter().all(may_end) && marked.iter().all(has_rested);
         let found = match is_marked {
             true => self.look(name, weights, &all),
             false => Found::Partial,
@@ -290,12 +288,6 @@ impl Weights {
         self.layouts.contains(&CheckpointFormat::Dcp)
     }
 
-    /// Whether `latest` of DeepSpeed names states in the folder. The Trainer writes them after the model's own weights.
-    fn is_tagged(&self) -> bool {
-        let mut layouts = self.layouts.iter();
-        layouts.any(|layout| matches!(layout, CheckpointFormat::DeepSpeed(Some(_))))
-    }
-
     /// Whether verl's manifest of the save is there, two or three folders above the weights.
     fn has_manifest(&self) -> bool {
         let above = self.path.ancestors().skip(1).take(3);
@@ -321,7 +313,7 @@ impl Weights {
     fn may_end(&self, name: &str, rest: Duration) -> bool {
         let is_marked = match self.is_dcp() {
             true => !is_linguas(name) || self.has(TRAIN_STATE),
-            false => self.is_tagged() || self.has_manifest(),
+            false => self.has_manifest(),
         };
         is_marked || rest >= REST
     }

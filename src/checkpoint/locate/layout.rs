@@ -1,13 +1,14 @@
 //! Which kinds of checkpoint lie in a folder, told by the names of its files.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::contents;
 use super::tag::tag;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::formats::deepspeed::files::is_deepspeeds;
 use crate::checkpoint::formats::{consolidated, nanotron};
+use crate::checkpoint::tracker::{Said, Tracker};
 use crate::error::{Error, Result};
 
 /// A way in which a checkpoint lies on disk, and the files that are its weights.
@@ -91,10 +92,18 @@ impl CheckpointFormat {
         }
     }
 
-    /// Whether all data is written before the tracker of the run. DeepSpeed's first rank writes `latest` as soon as its own
-    /// files are done.
-    pub fn precedes_tracker(&self) -> bool {
-        !matches!(self, Self::DeepSpeed(_))
+    /// Whether ranks may end after `tracker` names their save. DeepSpeed's first rank writes `latest` as soon as its own
+    /// files are done; all ranks have ended before the next save begins.
+    pub fn may_outlast(&self, tracker: &Tracker) -> bool {
+        matches!(self, Self::DeepSpeed(_)) && tracker.said == Said::Named && tracker.is_deepspeeds()
+    }
+
+    /// The folder of the save that is seen in `folder`.
+    pub fn save_in(&self, folder: &Folder) -> PathBuf {
+        match self {
+            Self::DeepSpeed(Some(tag)) => folder.path().join(tag),
+            _ => folder.path().to_owned(),
+        }
     }
 
     /// The files with the weights, which a save writes before its marker.

@@ -82,6 +82,23 @@ fn a_change_time_alone_starts_anew_and_says_so() {
 }
 
 #[test]
+fn another_config_starts_anew_and_says_so() {
+    let stage = Stage::new();
+    enlarge(&stage, 192, 1);
+    interrupt(&stage);
+    let config = stage.source().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text} ")).unwrap();
+    let (output, said) = export(&stage);
+    let note = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(note.contains("another config.json"), "{note}");
+    assert!(
+        output.status.success() && !said.contains("written before"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_file_that_was_lost_is_written_again_whole() {
     let stage = Stage::new();
     enlarge(&stage, 192, 1);

@@ -89,6 +89,30 @@ fn a_failure_is_told_by_the_exit_status_where_nothing_takes_its_line() {
 }
 
 #[test]
+fn a_full_standard_output_holds_up_neither_serving_nor_the_end() {
+    need_fuse!();
+    for daemon in [false, true] {
+        let stage = Stage::new();
+        let (_reader, writer) = full_pipe();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command
+            .args(["mount", "source", "point"])
+            .args(daemon.then_some("--daemon"))
+            .current_dir(stage.other(""));
+        let command = command.stdout(Stdio::from(writer)).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        within(|| stage.is_mounted().then_some(()));
+        assert!(fs::read(stage.weights()).is_ok());
+        if !daemon {
+            terminate(&child);
+        }
+        let status = within(|| child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0));
+        assert_eq!(stage.is_mounted(), daemon);
+    }
+}
+
+#[test]
 fn a_fifo_as_log_file_that_is_never_read_holds_nothing_up() {
     need_fuse!();
     let stage = Stage::new();

@@ -177,6 +177,70 @@ fn a_save_below_the_number_of_its_run_is_marked_by_it() {
     }
 }
 
+#[test]
+fn deepspeeds_saves_are_marked_by_latest_and_the_one_that_it_names_by_the_first_rank() {
+    need_birth_times!();
+    let of_rank = |rank: usize| format!("zero_pp_rank_{rank}_mp_rank_00_optim_states.pt");
+    for (step, rank, expected) in [
+        ("global_step5", 0, true),
+        ("global_step5", 1, true),
+        ("global_step10", 0, true),
+        ("global_step10", 1, false),
+    ] {
+        let scene = Scene::new();
+        for step in ["global_step5", "global_step10"] {
+            fs::create_dir(scene.step(step)).unwrap();
+            scene.write(&format!("{step}/mp_rank_00_model_states.pt"), "model");
+            (0..2).for_each(|rank| scene.write(&format!("{step}/{}", of_rank(rank)), "optim"));
+        }
+        tick();
+        scene.write("latest", "global_step10");
+        tick();
+        let run = run(&scene);
+        assert!(!is_rewritten(&run, step));
+        rewrite(&scene.step(step).join(of_rank(rank)));
+        assert_eq!(is_rewritten(&run, step), expected, "{step} {rank}");
+        // Half an hour after latest it is no slow rank's.
+        let latest = File::open(scene.step("latest")).unwrap();
+        let written = latest.metadata().unwrap().modified().unwrap();
+        if !expected {
+            let late = written + Duration::from_secs(1802);
+            let data = File::open(scene.step(step).join(of_rank(rank))).unwrap();
+            data.set_modified(late).unwrap();
+            assert!(is_rewritten(&run, step));
+        }
+        tick();
+        scene.write("latest", "global_step5");
+        assert!(!is_rewritten(&run, "global_step5"), "{rank}");
+    }
+}
+
+#[test]
+fn a_save_above_the_number_of_its_run_is_refused_while_it_is_written_and_then_warned_of() {
+    let scene = Scene::new();
+    let verl = project("tests/data/verl-fsdp2-w2/source");
+    scene.copy(&verl, "global_step_9/actor");
+    scene.write(TRACKER, "5");
+    let path = scene.step("global_step_9/actor");
+    let open = |accepts_rewritten| {
+        let opening = Opening {
+            accepts_rewritten,
+            ..Opening::default()
+        };
+        checkpoint::open_with(&path, &opening)
+    };
+    let line = open(false).unwrap_err().to_string();
+    for part in [TRACKER, "names 5", "--accept-save"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(open(true).unwrap().warnings.is_empty());
+    scene.age("global_step_9/actor", Duration::from_secs(20));
+    let warnings = open(false).unwrap().warnings;
+    assert!(warnings[0].contains("names 5"), "{warnings:?}");
+    scene.write(TRACKER, "9");
+    assert!(open(false).unwrap().warnings.is_empty());
+}
+
 /// Runs a program of the system; false where it is not installed.
 fn does(program: &str, arguments: &[&str], folder: &Path) -> bool {
     let mut command = Command::new(program);

@@ -48,6 +48,12 @@ pub fn is_deepspeeds(name: &str) -> bool {
         || name.ends_with(MODEL_END) && is_model()
 }
 
+/// Whether the first rank, which writes `latest`, writes the file of that name.
+pub fn is_of_first_rank(name: &str) -> bool {
+    let name = name.strip_prefix("bf16_").unwrap_or(name);
+    name.starts_with("zero_pp_rank_0_mp_rank_00") || name == "mp_rank_00_model_states.pt"
+}
+
 impl Files {
     /// # Errors
     /// When the save is of a pipeline or of experts, or files are of two saves.
@@ -205,6 +211,20 @@ mod tests {
             "mp_rank_00_model.pt",
         ] {
             assert!(!is_deepspeeds(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_of_the_first_rank_are_told_by_their_names() {
+        for (name, expected) in [
+            ("mp_rank_00_model_states.pt", true),
+            ("zero_pp_rank_0_mp_rank_00_model_states.pt", true),
+            ("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", true),
+            ("zero_pp_rank_0_mp_rank_01_optim_states.pt", false),
+            ("zero_pp_rank_1_mp_rank_00_optim_states.pt", false),
+            ("mp_rank_01_model_states.pt", false),
+        ] {
+            assert_eq!(is_of_first_rank(name), expected, "{name}");
         }
     }
 }

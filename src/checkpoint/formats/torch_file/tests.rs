@@ -433,6 +433,35 @@ fn the_last_of_equal_keys_counts_and_keys_that_make_one_name_are_refused() {
 }
 
 #[test]
+fn a_tensor_under_a_key_that_makes_no_name_is_refused() {
+    let w = || rebuilt(floats(), 0, &[1], &[1]);
+    let half = [b"G".to_vec(), 1.5f64.to_be_bytes().to_vec()].concat();
+    for key in [
+        b"N".to_vec(),
+        b"\x88".to_vec(),
+        tuple(&[int(1), int(2)]),
+        half,
+    ] {
+        let inner = table(&[(text("w"), w())]);
+        for (value, beside) in [(w(), text("a")), (inner, text("b"))] {
+            let object = table(&[(key.clone(), value), (beside, w())]);
+            let file = open(&saved(object, &[("0", &EIGHT)])).unwrap();
+            let found = file.tensors(&|_| true).unwrap();
+            let [(_, Err(error)), (_, Ok(_))] = &found[..] else {
+                panic!("{found:?}");
+            };
+            assert!(error.to_string().contains("makes no name"), "{error}");
+        }
+        let harmless = table(&[(key, int(3)), (text("w"), w())]);
+        let file = open(&saved(harmless, &[("0", &EIGHT)])).unwrap();
+        assert!(matches!(
+            &file.tensors(&|_| true).unwrap()[..],
+            [(_, Ok(_))]
+        ));
+    }
+}
+
+#[test]
 fn a_set_of_tensors_is_refused() {
     let set = call(
         "builtins",

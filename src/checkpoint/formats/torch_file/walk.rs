@@ -18,6 +18,9 @@ const KEYS_PER_PLACE: usize = 16;
 const FEW_KEYS: usize = 1 << 12;
 const KEY_LIMIT: usize = 1 << 24;
 
+/// Of a tensor whose name would be made up.
+const UNNAMED: &str = "is a tensor under a key that is neither text nor an integer, which makes no name; save it under text";
+
 /// A tensor's path of keys and indices, and what is known of it.
 pub type Found = (Vec<String>, Result<Value>);
 
@@ -33,6 +36,7 @@ pub fn tensors(
         path: Vec::new(),
         keys_left: (FEW_KEYS + KEYS_PER_PLACE * pickle.places()).min(KEY_LIMIT),
         harmless: HashSet::new(),
+        unnamed: 0,
         found: Vec::new(),
     };
     walk.visit(pickle.root())?;
@@ -115,6 +119,8 @@ struct Walk<'a, 'k> {
     keys_left: usize,
     /// Values known to refer to no storage.
     harmless: HashSet<Object<'a>>,
+    /// Keys of the path that make no name.
+    unnamed: usize,
     found: Vec<Found>,
 }
 
@@ -122,7 +128,10 @@ impl<'a> Walk<'a, '_> {
     fn visit(&mut self, object: Object<'a>) -> Result<()> {
         if object.is_mapping() {
             for (key, value) in last_of_each(object.entries()) {
+                let unnamed = usize::from(key.as_str().is_none() && key.as_i64().is_none());
+                self.unnamed += unnamed;
                 self.enter(|| component(key), value)?;
+                self.unnamed -= unnamed;
             }
         } else if object.is_sequence() {
             for (index, value) in object.items().enumerate() {
@@ -172,6 +181,7 @@ impl<'a> Walk<'a, '_> {
         };
         let value = match rebuild::value(object, self.storages) {
             Ok(None) if self.holds_storage(object) => Err(Error::Unserved(unknown())),
+            Ok(Some(_)) if self.unnamed > 0 => Err(Error::Unserved(UNNAMED.to_owned())),
             value => value,
         };
         value.map_err(|error| self.about_this(error))
@@ -204,7 +214,7 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// The part of a path that a dictionary's key makes.
+/// The part of a path that a dictionary's key makes: of one that makes no name, in brackets.
 fn component(key: Object<'_>) -> String {
     match (key.as_str(), key.as_i64()) {
         (Some(text), _) => text.to_owned(),
