@@ -37,7 +37,7 @@ use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
 use locate::layout::{self, Files};
 pub use names::{
-    Entry, Knows, Normalised, State, any_shared_roots, form_of, is_added_head, is_counter,
+    Entry, Knows, Normalised, State, any_shared_roots, form_of, is_added_head, is_copy, is_counter,
     normalise, number, one_of_each_form, shared_roots, unwrapped,
 };
 pub use rewritten::Rewritten;
@@ -135,7 +135,7 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
         CheckpointFormat::Adapter => Vec::new(),
         CheckpointFormat::Dcp => {
             declared = megatron_args::declared_beside(folder)?;
-            let read = dcp::read(folder, &|name| !names::is_optimizers(name))?;
+            let read = dcp::read(folder, &names::optimizers_entry)?;
             notes.extend(left_alone(&read.left_alone));
             dictionaries = read.dictionaries;
             read.tensors

@@ -35,16 +35,14 @@ pub fn split(tensors: Vec<SourceTensor>) -> (Vec<SourceTensor>, Vec<SourceTensor
     let (adapter, base): (Vec<_>, Vec<_>) = tensors
         .into_iter()
         .partition(|tensor| has_adapter && is_adapters(&tensor.name));
-    let base =
-        base.into_iter().map(
-            |tensor| match has_adapter || tensor.name.starts_with(PREFIX) {
-                true => {
-                    let name = base_name(&tensor.name);
-                    tensor.renamed(name)
-                }
-                false => tensor,
-            },
-        );
+    let is_pefts = has_adapter || base.iter().all(|tensor| tensor.name.starts_with(PREFIX));
+    let base = base.into_iter().map(|tensor| match is_pefts {
+        true => {
+            let name = base_name(&tensor.name);
+            tensor.renamed(name)
+        }
+        false => tensor,
+    });
     (
         base.collect(),
         adapter

@@ -5,12 +5,15 @@
 //! else stands beside it and is named. Where no family is known, dictionaries tell: the one that holds the bulk of the
 //! tensors is the model.
 
+mod chosen;
 mod entries;
 mod form;
 mod judged;
+mod missing;
 mod roots;
 mod unjudged;
 mod words;
+mod wrapped;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -20,7 +23,9 @@ use crate::tensor::SourceTensor;
 pub use entries::Entry;
 pub use form::{form_of, number, one_of_each_form};
 pub use roots::{any_shared_roots, below_shared, shared_roots};
-pub use words::{is_added_head, is_counter, is_optimizers, unnumbered, unwrapped};
+pub use words::{
+    is_added_head, is_copy, is_counter, is_optimizers, optimizers_entry, unnumbered, unwrapped,
+};
 
 /// A state dict as it was read.
 pub struct State<'s> {
@@ -39,6 +44,10 @@ pub struct Normalised {
     /// The tensors below `prefix`, under their own names there.
     pub model: Vec<SourceTensor>,
     pub prefix: String,
+    /// Wrappers around the whole state, which are no part of its entries' names.
+    pub outer: String,
+    /// The entry beside the model that holds a whole copy of it.
+    pub copy: Option<String>,
     /// Tensors of other entries.
     pub beside: Vec<SourceTensor>,
     /// State of the model's modules that is never a weight.
@@ -54,10 +63,12 @@ pub type Knows<'k> = dyn Fn(&[Cow<'_, str>], bool) -> Vec<bool> + 'k;
 /// When several entries may be the model, or there is none of the user's name.
 pub fn normalise(state: State<'_>, knows: Option<&Knows>) -> Result<Normalised> {
     let (state, beside) = state.below_entry()?;
+    let outer = wrapped::outer_wrappers(&state.tensors, "", true).to_owned();
     let mut found = match knows {
         Some(knows) => judged::judged(state, knows)?,
         None => unjudged::unjudged(state)?,
     };
+    found.outer = outer;
     found.beside.extend(beside);
     Ok(found)
 }

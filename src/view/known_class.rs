@@ -207,6 +207,14 @@ fn foreign(
         .filter(|(_, known)| !**known)
         .map(|(tensor, _)| tensor)
         .collect();
+    if unknown.is_empty() && !state.beside.is_empty() {
+        return Error::Mapping(format!(
+            "holds a part of {} below {:?}, and beside it {}: give this model's --config-from, or name its entry with --entry",
+            way.class.name,
+            state.prefix.trim_end_matches('.'),
+            names::listed(state.beside.iter())
+        ));
+    }
     let near = unknown
         .first()
         .map(|tensor| classes.nearest(way.class, &tensor.name))
@@ -215,11 +223,12 @@ fn foreign(
         [class] => class.name,
         _ => way.class.name,
     };
-    Error::Mapping(format!(
+    let error = Error::Mapping(format!(
         "no class of family {model_type} has names like {}; the nearest of {class} are {}: give this model's --config-from, or a table with --mapping FILE",
         names::listed(unknown.into_iter()),
         near.join(", ")
-    ))
+    ));
+    names::or_copy(error, state)
 }
 
 fn mapped(

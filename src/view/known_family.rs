@@ -43,6 +43,7 @@ pub fn read(
         applied.map_err(|error| said(config.explain(error), checkpoint, tables, family, config))?;
     if !outcome.unknown.is_empty() {
         let error = names::unknown(tables, chosen.system, family, &outcome.unknown);
+        let error = names::or_copy(error, &chosen.state);
         let error = said(config.explain(error), checkpoint, tables, family, config);
         return Ok(Reading::Foreign(error));
     }
@@ -84,7 +85,13 @@ fn settled(
     copies::check(checkpoint, &chosen.tensors, &outcome.tensors, notes)?;
     config.complete(family, &outcome.tensors)?;
     config.see_heads(family, &outcome.tensors);
-    let tied = tied::settle(family, config.values(), &mut outcome, notes)?;
+    let tied = tied::settle(
+        family,
+        config.values(),
+        &chosen.state.beside,
+        &mut outcome,
+        notes,
+    )?;
     let expected = mapping::expected(family, config.values(), outcome.tensors.len());
     let expected = expected.map_err(|error| config.explain(error))?;
     if let Some((found, promised)) = mapping::shortfall(&expected, &outcome.tensors) {

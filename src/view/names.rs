@@ -73,6 +73,16 @@ pub fn unknown(
     ))
 }
 
+/// The error about a model that is not understood, with the whole copy beside it that may be shown in its place.
+pub fn or_copy(error: Error, state: &Normalised) -> Error {
+    match (error, &state.copy) {
+        (Error::Mapping(reason), Some(copy)) => {
+            Error::Mapping(format!("{reason}; or show its copy with --entry {copy}"))
+        }
+        (error, _) => error,
+    }
+}
+
 /// Notes on tensors that are left out because they are none of the model's.
 pub fn left_out(state: &Normalised, keeps_extra: bool) -> Vec<Note> {
     let (heads, beside): (Vec<_>, Vec<_>) =

@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use super::Note;
 use super::compare::{Equality, compare, compare_tied};
+use crate::checkpoint::is_copy;
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, Outcome};
-use crate::tensor::Tensor;
+use crate::tensor::{SourceTensor, Tensor};
 
 /// Whether the head is missing or holds the embedding's very elements.
 pub fn shares_head(family: &Family, tensors: &[MappedTensor]) -> Result<bool> {
@@ -93,10 +94,11 @@ pub fn drop_copy(
 /// Drops a head that is the embedding where the config ties them, and adds one where it does not and the source has none.
 ///
 /// # Errors
-/// When the config ties a head that differs from the embedding.
+/// When the config ties a head that differs from the embedding, or when the head may stand beside the model under another name.
 pub fn settle(
     family: &Family,
     config: &Config,
+    beside: &[SourceTensor],
     outcome: &mut Outcome,
     notes: &mut Vec<Note>,
 ) -> Result<Option<Tied>> {
@@ -128,6 +130,7 @@ pub fn settle(
                 .iter()
                 .find(|tensor| *tensor.name == *family.embedding);
             if let Some(embedding) = embedding.cloned() {
+                refuse_replaced(family, &embedding, beside)?;
                 notes.push(Note::warning(format!(
                     "{} is a copy of {}: the checkpoint has none, and config.json does not tie them",
                     family.head, family.embedding
@@ -140,4 +143,25 @@ pub fn settle(
         }
     }
     Ok(None)
+}
+
+/// Refuses to put a copy of the embedding in place of a head that stands beside the model: a tensor of the embedding's shape
+/// that is neither another model's embedding nor a part of a copy.
+fn refuse_replaced(
+    family: &Family,
+    embedding: &MappedTensor,
+    beside: &[SourceTensor],
+) -> Result<()> {
+    let own = embedding.tensor.shape().dims();
+    let may_be_head = |tensor: &&SourceTensor| {
+        let has_shape = matches!(&*tensor.parts, [part] if part.shape().dims() == own);
+        has_shape && !is_copy(&tensor.origin) && !tensor.origin.ends_with(&*family.embedding)
+    };
+    match beside.iter().find(may_be_head) {
+        None => Ok(()),
+        Some(tensor) => Err(Error::Mapping(format!(
+            "{}: stands beside the model and has the shape of {}, which config.json does not tie and the model lacks; rename it to {}, or pass --config-from with \"tie_word_embeddings\": true",
+            tensor.origin, family.head, family.head
+        ))),
+    }
 }

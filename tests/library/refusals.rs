@@ -113,9 +113,12 @@ fn a_tensor_that_the_index_does_not_name_is_refused() {
 
 #[test]
 fn names_that_become_one_are_told_as_the_checkpoint_has_them() {
-    let folder = folder(&[("model.safetensors", &["module.a.weight", "a.weight"])]);
+    let folder = folder(&[("model.safetensors", &["a._orig_mod.weight", "a.weight"])]);
     let line = refusal(folder.path(), &Options::default());
-    assert_names(&line, &["both", "module.a.weight", "would become a.weight"]);
+    assert_names(
+        &line,
+        &["both", "a._orig_mod.weight", "would become a.weight"],
+    );
 }
 
 #[test]

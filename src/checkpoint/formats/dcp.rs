@@ -31,7 +31,7 @@ const ITEM_COST: u64 = 1000;
 #[derive(Debug)]
 pub struct Dcp {
     pub tensors: Vec<SourceTensor>,
-    /// By the first component of their names.
+    /// By the entries that hold them.
     pub left_alone: BTreeMap<String, LeftAlone>,
     /// Prefixes of names, each with its dot, that were keys of dictionaries.
     pub dictionaries: BTreeSet<String>,
@@ -44,26 +44,29 @@ pub struct LeftAlone {
     pub bytes: u64,
 }
 
-/// Reads the directory's `.metadata` and locates the tensors that `keep` wants. No chunk is read.
-pub fn read(folder: &Folder, keep: &dyn Fn(&str) -> bool) -> Result<Dcp> {
+/// The entry that holds a tensor of this name which is not wanted.
+pub type Other = dyn Fn(&str) -> Option<&str>;
+
+/// Reads the directory's `.metadata` and locates the tensors but those that are left alone. No chunk is read.
+pub fn read(folder: &Folder, left_alone: &Other) -> Result<Dcp> {
     let metadata = Metadata::open(folder)?;
     let mut charge = folder.charge(".metadata", metadata.count()? as u64 * ITEM_COST)?;
-    let items = items(&metadata, folder, keep)?;
+    let keep = |name: &str| left_alone(name).is_none();
+    let items = items(&metadata, folder, &keep)?;
     let mut dcp = Dcp {
         tensors: Vec::new(),
         left_alone: BTreeMap::new(),
         dictionaries: BTreeSet::new(),
     };
     for entry in metadata.entries()? {
-        if keep(entry.name) {
+        if let Some(other) = left_alone(entry.name) {
+            let left: &mut LeftAlone = dcp.left_alone.entry(other.to_owned()).or_default();
+            left.add(&entry);
+        } else {
             let name: Arc<str> = entry.name.into();
             let tensor = tensor(&name, &entry, &items)
                 .map_err(|error| named(error, metadata.path(), &name))?;
             dcp.tensors.push(SourceTensor::whole(name, tensor));
-        } else {
-            let first = entry.name.split('.').next().unwrap_or_default();
-            let left: &mut LeftAlone = dcp.left_alone.entry(first.to_owned()).or_default();
-            left.add(&entry);
         }
     }
     if let Some(part) = items.values().next() {

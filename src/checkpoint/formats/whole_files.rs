@@ -15,7 +15,7 @@ use super::torch_file::dtensor::assemble;
 use super::torch_file::{TorchFile, Value};
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::locate::layout::{Files, one_epoch};
-use crate::checkpoint::names::is_optimizers;
+use crate::checkpoint::names::optimizers_entry;
 use crate::checkpoint::{SourceTensor, tensor_error};
 use crate::error::{Error, INCOMPLETE, Result};
 use crate::source::SourceFile;
@@ -48,7 +48,7 @@ pub struct Saved {
     pub tensors: Vec<SourceTensor>,
     /// Prefixes of names, each with its dot, that were keys of dictionaries.
     pub dictionaries: BTreeSet<String>,
-    /// Tensors of optimizers, by the first component of their names.
+    /// Tensors of optimizers, by the entries that hold them.
     pub optimizers: BTreeMap<String, LeftAlone>,
 }
 
@@ -58,15 +58,16 @@ pub fn torch_files(folder: &Folder, files: &Files) -> Result<Saved> {
     let mut found = Vec::new();
     let optimizers = RefCell::new(BTreeMap::<String, LeftAlone>::new());
     let is_wanted = |path: &[String]| {
-        let is_wanted = !is_optimizers(&path.join("."));
-        if let Some(first) = path.first().filter(|_| !is_wanted) {
+        let name = path.join(".");
+        let entry = optimizers_entry(&name);
+        if let Some(entry) = entry {
             optimizers
                 .borrow_mut()
-                .entry(first.clone())
+                .entry(entry.to_owned())
                 .or_default()
                 .tensors += 1;
         }
-        is_wanted
+        entry.is_none()
     };
     for (file_name, file) in &opened.files {
         let tensors = TorchFile::open(file.clone())?.tensors(&is_wanted)?;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::roots::any_shared_roots;
-use super::{Normalised, SHOWN, State, below};
+use super::wrapped::outer_wrappers;
+use super::{Normalised, SHOWN, State};
 use crate::error::{Error, Result};
 use crate::tensor::SourceTensor;
 
@@ -19,10 +20,14 @@ pub struct Entry {
 }
 
 impl Normalised {
-    /// The model's entry of `tensors` tensors, and those beside it: none where nothing stands beside it.
+    /// The entries that `--entry` takes: the model's of `tensors` tensors, and those beside it. None where nothing but single
+    /// tensors stands beside it.
     pub fn entries(&self, tensors: usize) -> Vec<Entry> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let names: Vec<&str> = self.beside.iter().map(|tensor| &*tensor.name).collect();
+        let names = self.beside.iter().map(|tensor| &*tensor.name);
+        let names: Vec<&str> = names
+            .map(|name| name.strip_prefix(&*self.outer).unwrap_or(name))
+            .collect();
         let root = any_shared_roots(&names).pop().unwrap_or_default();
         let root = if self.prefix.starts_with(&root) {
             root.len()
@@ -30,8 +35,9 @@ impl Normalised {
             0
         };
         for name in &names {
-            let end = name[root..].find('.').map_or(name.len(), |dot| root + dot);
-            *counts.entry(&name[..end]).or_default() += 1;
+            if let Some(dot) = name[root..].find('.') {
+                *counts.entry(&name[..root + dot]).or_default() += 1;
+            }
         }
         if counts.is_empty() {
             return Vec::new();
@@ -54,20 +60,49 @@ impl State<'_> {
             return Ok((self, Vec::new()));
         };
         let prefix = format!("{}.", entry.trim_end_matches('.'));
-        let (own, beside): (Vec<_>, Vec<_>) = std::mem::take(&mut self.tensors)
-            .into_iter()
-            .partition(|tensor| tensor.name.starts_with(&prefix));
-        if own.is_empty() {
-            let keys: BTreeSet<&str> = beside
+        let outer = outer_wrappers(&self.tensors, "", true).to_owned();
+        // As the state has it, inside of wrappers, or with the dictionaries that hold all.
+        let spelled: [Spelled; 3] = [
+            |tensor, _| Some(&tensor.name),
+            |tensor, outer| tensor.name.strip_prefix(outer),
+            |tensor, _| Some(&tensor.origin),
+        ];
+        let below = |tensor: &SourceTensor, spelled: &Spelled| {
+            let name = spelled(tensor, &outer)?.strip_prefix(&*prefix)?;
+            Some(name.to_owned())
+        };
+        let has = |way: &&Spelled| {
+            self.tensors
                 .iter()
-                .filter_map(|tensor| Some(tensor.name.split_once('.')?.0))
-                .collect();
-            let keys: Vec<&str> = keys.into_iter().take(SHOWN).collect();
-            let reason = format!("has no entry {entry}: name one of {}", keys.join(", "));
-            return Err(Error::Mapping(reason));
+                .any(|tensor| below(tensor, way).is_some())
+        };
+        let Some(way) = spelled.iter().find(has) else {
+            return Err(self.has_no_entry(entry, &outer));
+        };
+        let mut beside = Vec::new();
+        let mut own = Vec::new();
+        for tensor in &self.tensors {
+            match below(tensor, way) {
+                Some(name) => own.push(tensor.clone().renamed(name)),
+                None => beside.push(tensor.clone()),
+            }
         }
-        let own = own.into_iter().map(|tensor| below(tensor, &prefix));
-        self.tensors = own.collect();
+        self.tensors = own;
         Ok((self, beside))
     }
+
+    fn has_no_entry(&self, entry: &str, outer: &str) -> Error {
+        let own = |tensor: &'_ SourceTensor| tensor.name.strip_prefix(outer).map(str::to_owned);
+        let names: Vec<String> = self.tensors.iter().filter_map(own).collect();
+        let keys = { names.iter() }.filter_map(|name| Some(name.split_once('.')?.0));
+        let keys: BTreeSet<&str> = keys.collect();
+        let keys: Vec<&str> = keys.into_iter().take(SHOWN).collect();
+        Error::Mapping(format!(
+            "has no entry {entry}: name one of {}",
+            keys.join(", ")
+        ))
+    }
 }
+
+/// A way to spell a tensor's name, given the wrappers around all.
+type Spelled = for<'t> fn(&'t SourceTensor, &str) -> Option<&'t str>;

@@ -6,29 +6,25 @@ use std::collections::BTreeSet;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::form::form_of;
-use super::words::{is_added_head, is_copy, is_counter, is_never_weight, may_wrap, unwrapped};
-use super::{Knows, Normalised, SHOWN, State, several};
+use super::words::{is_added_head, is_counter, is_never_weight, may_wrap};
+use super::{Knows, Normalised, SHOWN, State, missing};
 use crate::error::Result;
 use crate::tensor::SourceTensor;
 
 /// How the names of a model stand in a state.
 #[derive(Debug, Default, Clone)]
-struct Spelling {
-    prefix: String,
+pub(super) struct Spelling {
+    pub(super) prefix: String,
     /// A component that an unknown wrapper put between.
-    wrapper: Option<String>,
+    pub(super) wrapper: Option<String>,
 }
 
 impl Spelling {
     fn own<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
         let rest = name.strip_prefix(&*self.prefix)?;
-        let own = match self.prefix.is_empty() {
-            true => rest.into(),
-            false => unwrapped(rest),
-        };
         Some(match &self.wrapper {
-            Some(wrapper) => without(&own, wrapper).into(),
-            None => own,
+            Some(wrapper) => without(rest, wrapper).into(),
+            None => rest.into(),
         })
     }
 }
@@ -40,15 +36,12 @@ fn without(name: &str, wrapper: &str) -> String {
 
 /// The state of a family that is known.
 pub fn judged(state: State<'_>, knows: &Knows) -> Result<Normalised> {
-    let names: Vec<Cow<'_, str>> = state
-        .tensors
-        .iter()
-        .map(|tensor| unwrapped(&tensor.name))
-        .collect();
+    let names = state.own_spellings(knows);
     let judge = Judge::new(&state, &names, knows);
     let spelling = judge.spelling()?;
     let mut found = Normalised {
         prefix: spelling.prefix.clone(),
+        copy: judge.copy_beside(&spelling),
         ..Normalised::default()
     };
     let owns: Vec<_> = names
@@ -56,33 +49,45 @@ pub fn judged(state: State<'_>, knows: &Knows) -> Result<Normalised> {
         .map(|name| spelling.own(name).map(Cow::into_owned))
         .collect();
     let known = judge.known_names(&owns, &spelling);
-    for ((tensor, own), is_known) in state.tensors.iter().zip(owns).zip(known) {
+    let own_dictionaries = judge.dictionaries_of(
+        { state.tensors.iter().zip(&known) }
+            .filter(|(_, known)| **known)
+            .map(|(tensor, _)| tensor),
+    );
+    let mut is_understood = true;
+    for ((tensor, own), is_known) in state.tensors.iter().zip(&owns).zip(&known) {
         let tensor = tensor.clone();
-        match own {
+        match own.as_deref() {
             None => found.beside.push(tensor),
-            Some(own) if is_known => found.model.push(tensor.renamed(own)),
-            Some(own) if is_never_weight(&tensor, &own) => found.buffers.push(tensor),
-            Some(own) if is_added_head(&own) => found.beside.push(tensor.renamed(own)),
-            Some(_) if judge.stands_beside(&tensor) => found.beside.push(tensor),
-            Some(own) => found.model.push(tensor.renamed(own)),
+            Some(own) if *is_known => found.model.push(tensor.renamed(own)),
+            Some(own) if is_never_weight(&tensor, own) => found.buffers.push(tensor),
+            Some(own) if is_added_head(own) => found.beside.push(tensor.renamed(own)),
+            Some(_) if judge.stands_beside(&tensor, &own_dictionaries) => found.beside.push(tensor),
+            Some(own) => {
+                is_understood = false;
+                found.model.push(tensor.renamed(own));
+            }
         }
+    }
+    if is_understood {
+        missing::refuse(&names, &owns, &known, knows)?;
     }
     Ok(found)
 }
 
-struct Judge<'a> {
+pub(super) struct Judge<'a> {
     state: &'a State<'a>,
-    names: &'a [Cow<'a, str>],
+    pub(super) names: &'a [Cow<'a, str>],
     /// One of each form, by its place among the names.
     samples: Vec<usize>,
     knows: &'a Knows<'a>,
 }
 
 /// A prefix, and how many of the samples below it there are and are known.
-struct Candidate {
-    spelling: Spelling,
-    known: usize,
-    of: usize,
+pub(super) struct Candidate {
+    pub(super) spelling: Spelling,
+    pub(super) known: usize,
+    pub(super) of: usize,
 }
 
 impl<'a> Judge<'a> {
@@ -132,14 +137,14 @@ impl<'a> Judge<'a> {
                 whole.push(candidate);
             }
         }
-        if !whole.is_empty() {
-            return self.chosen(&whole);
-        }
         let mut most: Vec<&Candidate> = candidates.iter().chain([&root]).collect();
         most.sort_by_key(|each| {
             let length = each.spelling.prefix.len();
             (std::cmp::Reverse(each.known), each.of, length)
         });
+        if !whole.is_empty() {
+            return self.chosen(&whole, &most);
+        }
         let best = most
             .first()
             .filter(|best| best.known * 2 > best.of && best.known > root.known);
@@ -152,7 +157,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The prefixes of names that hold some share of all forms, the shortest first.
-    fn prefixes(&self) -> Vec<String> {
+    pub(super) fn prefixes(&self) -> Vec<String> {
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for name in self.samples.iter().filter_map(|at| self.names.get(*at)) {
             let dots = name.match_indices('.').take(DEEPEST);
@@ -170,20 +175,30 @@ impl<'a> Judge<'a> {
         prefixes
     }
 
-    fn weighed(&self, spelling: Spelling) -> Candidate {
+    pub(super) fn weighed(&self, spelling: Spelling) -> Candidate {
         let owns = self
             .samples
             .iter()
             .filter_map(|at| Some((*at, spelling.own(self.names.get(*at)?)?)));
         let (at, owns): (Vec<usize>, Vec<Cow<'_, str>>) = owns.unzip();
         let known = (self.knows)(&owns, spelling.prefix.is_empty());
+        let has_own = known.contains(&true);
+        let own_dictionaries = match spelling.prefix.is_empty() && has_own {
+            true => self.dictionaries_of(
+                { at.iter().zip(&known) }
+                    .filter(|(_, known)| **known)
+                    .filter_map(|(at, _)| self.state.tensors.get(*at)),
+            ),
+            false => HashSet::new(),
+        };
         let passes = |((at, own), known): ((&usize, &Cow<'_, str>), bool)| {
             let tensor = self.state.tensors.get(*at);
             known
                 || tensor.is_some_and(|tensor| {
                     is_never_weight(tensor, own)
                         || is_added_head(own)
-                        || spelling.prefix.is_empty() && self.stands_beside(tensor)
+                        || spelling.prefix.is_empty()
+                            && self.stands_beside(tensor, &own_dictionaries)
                 })
         };
         let count = at
@@ -192,7 +207,6 @@ impl<'a> Judge<'a> {
             .zip(known.iter().copied())
             .filter(|each| passes(*each))
             .count();
-        let has_own = known.contains(&true);
         Candidate {
             known: if has_own { count } else { 0 },
             of: owns.len(),
@@ -200,44 +214,29 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Returns whether a tensor that the family does not know stands beside a model without a prefix: a counter of the training,
-    /// or of another dictionary of the state.
-    fn stands_beside(&self, tensor: &SourceTensor) -> bool {
-        let dictionary =
-            |(dot, _): (usize, &str)| self.state.dictionaries.contains(&tensor.name[..=dot]);
+    /// Returns whether a tensor that the family does not know stands beside the model: a counter of the training, or of a
+    /// dictionary that holds none of the model's names. Where there are no such names, nothing stands beside any.
+    fn stands_beside(&self, tensor: &SourceTensor, own: &HashSet<String>) -> bool {
+        let mut dictionaries = self.dictionaries_above(tensor);
         let is_counter = !tensor.name.contains('.') && is_counter(tensor);
-        is_counter || tensor.name.match_indices('.').any(dictionary)
+        is_counter || dictionaries.any(|key| !own.contains(&form_of(key).0))
     }
 
-    /// The entry among several that hold a model each.
-    fn chosen(&self, whole: &[&Candidate]) -> Result<Spelling> {
-        let is_own = |each: &&&Candidate| !is_copy(&each.spelling.prefix);
-        let mut own: Vec<&&Candidate> = whole.iter().filter(is_own).collect();
-        if own.is_empty() {
-            own = whole.iter().collect();
-        }
-        own.sort_by_key(|each| std::cmp::Reverse(self.count(&each.spelling)));
-        let (first, rest) = (own.first(), own.get(1));
-        let Some(first) = first else {
-            return Ok(Spelling::default());
-        };
-        let count = self.count(&first.spelling);
-        if rest.is_some_and(|second| self.count(&second.spelling) * 2 >= count) {
-            return Err(several(own.iter().map(|each| &*each.spelling.prefix)));
-        }
-        let all = whole
-            .iter()
-            .map(|each| self.count(&each.spelling))
-            .sum::<usize>();
-        match self.names.len().saturating_sub(all) > count {
-            true => Err(several([&*first.spelling.prefix, "others"])),
-            false => Ok(first.spelling.clone()),
-        }
+    fn dictionaries_above<'t>(&self, tensor: &'t SourceTensor) -> impl Iterator<Item = &'t str> {
+        let keys = tensor.name.match_indices('.');
+        keys.map(|(dot, _)| &tensor.name[..=dot])
+            .filter(|key| self.state.dictionaries.contains(*key))
     }
 
-    fn count(&self, spelling: &Spelling) -> usize {
-        let below = |name: &&Cow<'_, str>| name.starts_with(&spelling.prefix);
-        self.names.iter().filter(below).count()
+    /// The forms of the dictionaries that hold these tensors: items of a list of layers have one.
+    fn dictionaries_of<'t>(
+        &self,
+        tensors: impl Iterator<Item = &'t SourceTensor>,
+    ) -> HashSet<String> {
+        let keys: HashSet<&str> = tensors
+            .flat_map(|tensor| self.dictionaries_above(tensor))
+            .collect();
+        keys.into_iter().map(|key| form_of(key).0).collect()
     }
 
     /// The same prefix with a wrapper's component taken off, where then all names are known.

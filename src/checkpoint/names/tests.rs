@@ -169,6 +169,106 @@ fn the_dictionary_with_the_bulk_of_the_tensors_is_a_model_that_no_family_tells()
     assert_eq!(found.beside.len(), 3);
 }
 
+#[test]
+fn a_name_that_is_not_known_stands_beside_the_model_only_in_another_dictionary() {
+    let mut all = below_each(&["model."]);
+    all.push("model.model.odd.weight".to_owned());
+    all.push("step".to_owned());
+    all.push("other.odd.weight".to_owned());
+    let dictionaries = ["model.", "other."];
+    let state = found(&all, &dictionaries, None, true).unwrap();
+    assert!(names(&state.model).contains(&"model.odd.weight"));
+    assert_eq!(names(&state.beside), ["step", "other.odd.weight"]);
+    // The family knows these names with the dictionary's key in front.
+    let base = ["model.embed_tokens.weight", "model.odd.weight", "a.b", "c"].map(str::to_owned);
+    let state = found(&base, &["model.", "a."], None, true).unwrap();
+    assert_eq!(names(&state.model), base[..2]);
+    assert_eq!(names(&state.beside), base[2..]);
+}
+
+#[test]
+fn a_copy_is_never_shown_for_an_original_of_its_size() {
+    for dictionaries in [&["model.", "ema."][..], &[]] {
+        let mut all = below_each(&["model.", "ema."]);
+        all[0].push_str("_x");
+        let state = found(&all, dictionaries, None, true).unwrap();
+        assert_eq!(state.prefix, "model.");
+        assert_eq!(state.copy.as_deref(), Some("ema"));
+        assert_eq!(state.model.len(), LLAMA.len());
+        assert_eq!(
+            found(&all, dictionaries, Some("ema"), true)
+                .unwrap()
+                .model
+                .len(),
+            LLAMA.len()
+        );
+    }
+    let mut all = below_each(&["best.", "last."]);
+    all[0].push_str("_x");
+    let line = found(&all, &[], None, true).unwrap_err().to_string();
+    assert!(line.contains("last and best"), "{line}");
+}
+
+#[test]
+fn a_model_in_two_places_is_refused() {
+    let half: Vec<String> = { LLAMA.iter().enumerate() }
+        .map(|(i, name)| match i % 2 {
+            0 => format!("net.{name}"),
+            _ => (*name).to_owned(),
+        })
+        .collect();
+    assert!(found(&half, &[], None, true).is_err());
+    for above in ["head.", "lm_head."] {
+        let mut all = below_each(&["net."]);
+        all.pop();
+        all.push(format!("{above}lm_head.weight"));
+        let line = found(&all, &[], None, true).unwrap_err().to_string();
+        assert!(line.contains(&format!("{above}lm_head.weight")), "{line}");
+    }
+}
+
+#[test]
+fn a_wrapper_goes_only_where_all_names_have_it_and_torchs_own_anywhere() {
+    let shown = |all: &[&str]| {
+        let all: Vec<String> = all.iter().map(|name| (*name).to_owned()).collect();
+        let state = found(&all, &[], None, false).unwrap();
+        let names: Vec<String> = state
+            .model
+            .iter()
+            .map(|tensor| tensor.name.to_string())
+            .collect();
+        names
+    };
+    let one = ["module.weight", "embed.weight"];
+    assert_eq!(shown(&one), one);
+    assert_eq!(
+        shown(&["module._orig_mod.a.b", "module._orig_mod.c"]),
+        ["a.b", "c"]
+    );
+    assert_eq!(
+        shown(&["a._checkpoint_wrapped_module.b", "c.d"]),
+        ["a.b", "c.d"]
+    );
+}
+
+#[test]
+fn entries_are_those_that_may_be_named() {
+    for outer in ["", "module.", "_orig_mod."] {
+        let mut all = below_each(&[&format!("{outer}model."), &format!("{outer}ema.")]);
+        all.push("step".to_owned());
+        let state = found(&all, &[], None, true).unwrap();
+        let entries = state.entries(LLAMA.len());
+        let listed: Vec<&str> = entries.iter().map(|entry| &*entry.name).collect();
+        assert_eq!(listed, ["model", "ema"]);
+        for entry in listed {
+            assert_eq!(
+                names(&found(&all, &[], Some(entry), true).unwrap().model),
+                LLAMA
+            );
+        }
+    }
+}
+
 /// The rest of names, and of the keys of dictionaries, below those that hold everything.
 fn inside(all: &[&str], dictionaries: &[&str]) -> (Vec<String>, Vec<String>) {
     let mut all = tensors(all);

@@ -1,9 +1,11 @@
 //! The model of a family that is not known: the dictionary that holds the bulk of the tensors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::roots::shared_roots;
-use super::words::{is_added_head, is_copy, is_never_weight, is_root, unwrapped};
+use super::words::{is_added_head, is_copy, is_counter, is_never_weight, is_root};
+use super::wrapped::without_wrappers;
 use super::{Normalised, State, below, several};
 use crate::error::Result;
 use crate::tensor::SourceTensor;
@@ -18,8 +20,11 @@ pub fn unjudged(state: State<'_>) -> Result<Normalised> {
         .tensors
         .into_iter()
         .partition(|tensor| tensor.name.starts_with(&prefix));
-    for tensor in &mut own {
-        let name = unwrapped(&tensor.name[prefix.len()..]).into_owned();
+    let names: Vec<String> = without_wrappers(&own, &prefix, !state.keeps_roots)
+        .into_iter()
+        .map(Cow::into_owned)
+        .collect();
+    for (tensor, name) in own.iter_mut().zip(names) {
         tensor.name = name.into();
     }
     let mut found = Normalised {
@@ -44,7 +49,9 @@ fn inner(state: &State<'_>, prefix: &str) -> Result<Option<String>> {
     let below: Vec<&str> = state
         .tensors
         .iter()
-        .filter_map(|tensor| tensor.name.strip_prefix(prefix))
+        .filter_map(|tensor| Some((tensor.name.strip_prefix(prefix)?, tensor)))
+        .filter(|(name, tensor)| name.contains('.') || !is_counter(tensor))
+        .map(|(name, _)| name)
         .collect();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for name in &below {

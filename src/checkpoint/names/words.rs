@@ -15,6 +15,10 @@ const OPTIMIZERS: [&str; 7] = [
     "optim_state_dict",
 ];
 
+/// Entries that hold a model and nothing else, and containers in which they stand.
+const MODELS: [&str; 4] = ["model", "module", "model_state", "model_state_dict"];
+const CONTAINERS: [&str; 3] = ["app", "dcp", "state_dict"];
+
 /// Components that optimizers put into the names of their state, below such an entry.
 const OPTIMIZER_PARTS: [&str; 7] = [
     "state",
@@ -78,22 +82,32 @@ const ROTARY: [&str; 6] = [
 
 /// Returns whether a name, its components joined by dots, is of an optimizer's state.
 pub fn is_optimizers(name: &str) -> bool {
-    let mut components = name.split('.');
-    if name
-        .split('.')
-        .any(|component| MOMENTS.contains(&component))
-    {
-        return true;
+    optimizers_entry(name).is_some()
+}
+
+/// The entry of a state that holds this tensor of an optimizer. `None` of others, and of all that the model's entry holds,
+/// whatever its modules are called.
+pub fn optimizers_entry(name: &str) -> Option<&str> {
+    let mut top = name.split('.').skip_while(|part| CONTAINERS.contains(part));
+    if top.next().is_some_and(|part| MODELS.contains(&part)) {
+        return None;
     }
     let is_entry = |component: &str| {
         OPTIMIZERS.contains(&unnumbered(component)) || component.starts_with("chained_")
     };
-    if !components.by_ref().any(is_entry) {
-        return false;
-    }
+    let mut components = name.split('.');
+    let entry = components.find(|component| is_entry(component));
+    let end = entry.map(|entry| entry.as_ptr() as usize - name.as_ptr() as usize + entry.len());
+    let is_moment = name.split('.').any(|part| MOMENTS.contains(&part));
     let mut below = components.peekable();
     let is_item = name.rsplit('.').next().is_some_and(is_number) && below.peek().is_some();
-    is_item || below.any(|component| OPTIMIZER_PARTS.contains(&component))
+    match end {
+        Some(end) if is_moment || is_item || below.any(|part| OPTIMIZER_PARTS.contains(&part)) => {
+            name.get(..end)
+        }
+        None if is_moment => name.split('.').next(),
+        _ => None,
+    }
 }
 
 fn is_number(component: &str) -> bool {
@@ -106,7 +120,13 @@ pub fn unnumbered(component: &str) -> &str {
     stem.strip_suffix('_').unwrap_or(component)
 }
 
-/// Returns the name without what wrappers inserted.
+/// Returns whether a component of a name is one that torch's wrappers insert.
+pub fn is_wrapper(component: &str) -> bool {
+    WRAPPERS.contains(&component)
+}
+
+/// Returns the name of a module without what wrappers inserted, `module` of DistributedDataParallel in front as well: for
+/// files of systems whose models are always wrapped.
 pub fn unwrapped(name: &str) -> Cow<'_, str> {
     let is_wrapped = |name: &str| name.contains("_wrapped_module") || name.contains("_orig_mod");
     let mut own = name;
@@ -201,9 +221,20 @@ mod tests {
             "loops.0.weight",
             "scheduler.bias",
             "step",
+            "model.optim.state.weight",
+            "model.optimizer.layers.1",
+            "app.model.momentum_buffer",
+            "state_dict.model.exp_avg",
         ] {
             assert!(!is_optimizers(name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_entry_of_an_optimizer_is_named_in_full() {
+        let entry = optimizers_entry("app.optim.state.layers.0.weight.exp_avg");
+        assert_eq!(entry, Some("app.optim"));
+        assert_eq!(optimizers_entry("optimizer_0.state.a"), Some("optimizer_0"));
     }
 
     #[test]
