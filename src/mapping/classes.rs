@@ -102,8 +102,8 @@ impl Classes {
 
     /// Returns whether a class is what others put their heads on: none of its names begins with their attribute for it.
     pub fn is_base(&self, class: &Class) -> bool {
-        let line = self.nodes.get(class.saved);
-        let mut tokens = line.into_iter().flat_map(|line| line.split(' '));
+        let lines = [class.saved, class.memory].map(|node| self.nodes.get(node));
+        let mut tokens = lines.into_iter().flatten().flat_map(|line| line.split(' '));
         !tokens.any(|token| token.split(':').next() == Some(class.base))
     }
 

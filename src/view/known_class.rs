@@ -12,7 +12,7 @@ use super::names::spelling::Spelling;
 use super::names::{self, Natural};
 use super::options::Options;
 use super::tied::Tied;
-use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise};
+use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise, unwrapped};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Class, Classes, Copied, MappedTensor, Outcome, Place, Tables, nearest};
 use crate::tensor::{SourceTensor, Tensor};
@@ -107,35 +107,55 @@ pub fn read(
         .map(|tensor| Cow::Borrowed(&*tensor.name))
         .collect();
     let ways = ways(group, state.prefix.is_empty());
-    let whole = ways
-        .iter()
+    let whole = { ways.iter() }
         .find(|way| way.known(classes, &names).iter().all(|known| *known));
-    match whole {
-        Some(way) if !names.is_empty() && !is_part(checkpoint, classes, way, group, &state) => {
-            checkpoint.tensors.clear();
-            let mapped = mapped(classes, *way, state, checkpoint, config, options, notes)?;
-            Ok(Reading::Whole(Box::new(mapped)))
-        }
-        _ => {
-            let error = foreign(tables, classes, group, &ways, config, &state);
-            Ok(Reading::Foreign(error))
-        }
+    let Some(way) = whole.filter(|_| !names.is_empty()) else {
+        let error = foreign(tables, classes, group, &ways, config, &state);
+        return Ok(Reading::Foreign(error));
+    };
+    let is_said = group.len() == 1
+        || options.entry.is_some()
+        || checkpoint.dictionaries.contains(&state.prefix);
+    if let Some(error) = base_alone(classes, way.class, &state, is_said) {
+        return Ok(Reading::Foreign(error));
     }
+    checkpoint.tensors.clear();
+    let mapped = mapped(classes, *way, state, checkpoint, config, options, notes)?;
+    Ok(Reading::Whole(Box::new(mapped)))
 }
 
-/// Returns whether the base model alone was found in a model whose head then stands beside it.
-fn is_part(
-    checkpoint: &Checkpoint,
+/// The error about a base model that was found in a model whose head stands beside it. `is_said` tells whether config.json or
+/// the user says what is the model.
+fn base_alone(
     classes: &Classes,
-    way: &Way<'_>,
-    group: &[&Class],
+    class: &Class,
     state: &Normalised,
-) -> bool {
-    let class = way.class;
-    let attribute = state.prefix.trim_end_matches('.').rsplit('.').next();
-    let is_said = group.len() == 1 || checkpoint.dictionaries.contains(&state.prefix);
-    let is_part = attribute == Some(class.base) || !is_said;
-    !state.beside.is_empty() && is_part && classes.is_base(class)
+    is_said: bool,
+) -> Option<Error> {
+    if state.beside.is_empty() || !classes.is_base(class) {
+        return None;
+    }
+    let prefix = state.prefix.trim_end_matches('.');
+    let dot = prefix.rfind('.').map_or(0, |dot| dot + 1);
+    let (above, attribute) = prefix.split_at(dot);
+    let all = classes.of_type(class.model_type);
+    let is_head = |tensor: &&SourceTensor| {
+        let own = tensor.name.strip_prefix(above).map(unwrapped);
+        own.is_some_and(|own| {
+            let form = form_of(&own).0;
+            let places = [Place::Files, Place::Memory];
+            let mut having = all
+                .iter()
+                .flat_map(|class| places.map(|place| (class, place)));
+            attribute == class.base && having.any(|(class, place)| classes.has(class, place, &form))
+        })
+    };
+    let head = state.beside.iter().find(is_head);
+    let beside = head.or_else(|| state.beside.first().filter(|_| !is_said))?;
+    Some(Error::Mapping(format!(
+        "the names below {prefix} are those of {}, and {} beside them may be its head: give this model's --config-from, or choose with --entry {prefix}",
+        class.name, beside.name
+    )))
 }
 
 /// Returns whether config.json names a class that transformers does not have, whose names are its own affair.
@@ -215,6 +235,11 @@ fn foreign(
         [class] => class.name,
         _ => way.class.name,
     };
+    if unknown.is_empty() {
+        return Error::Mapping(format!(
+            "no tensor has a name of a class of family {model_type}: give this model's --config-from, or a table with --mapping FILE"
+        ));
+    }
     Error::Mapping(format!(
         "no class of family {model_type} has names like {}; the nearest of {class} are {}: give this model's --config-from, or a table with --mapping FILE",
         names::listed(unknown.into_iter()),

@@ -88,8 +88,8 @@ const BERT: [&str; 9] = [
     "classifier.bias",
 ];
 
-/// The tensors that are shown of these names, or the refusal.
-fn names_of(names: &[String]) -> Result<Vec<String>, String> {
+/// The view of tensors of these names, whose config.json names a class.
+fn view_of(model_type: &str, class: &str, names: &[String]) -> Result<View, String> {
     let folder = tempfile::tempdir().unwrap();
     let bytes = [0; 4];
     let tensor = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &bytes);
@@ -97,17 +97,22 @@ fn names_of(names: &[String]) -> Result<Vec<String>, String> {
     let all = names.iter().map(|name| (name.clone(), tensor.clone()));
     let file = folder.path().join("model.safetensors");
     safetensors::serialize_to_file(all, None, &file).unwrap();
-    let config = r#"{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}"#;
+    let config = format!(r#"{{"model_type": "{model_type}", "architectures": ["{class}"]}}"#);
     fs::write(folder.path().join("config.json"), config).unwrap();
-    let view = View::open(folder.path(), &Options::default());
-    let view = view.map_err(|error| error.to_string())?;
-    let mut shown: Vec<String> = view
-        .tensors
-        .iter()
-        .map(|tensor| tensor.name.to_string())
-        .collect();
-    shown.sort();
-    Ok(shown)
+    View::open(folder.path(), &Options::default()).map_err(|error| error.to_string())
+}
+
+fn names_in(view: &View) -> Vec<String> {
+    let tensors = view.tensors.iter();
+    let mut names: Vec<String> = tensors.map(|tensor| tensor.name.to_string()).collect();
+    names.sort();
+    names
+}
+
+/// The tensors that are shown of these names, or the refusal.
+fn names_of(names: &[String]) -> Result<Vec<String>, String> {
+    let view = view_of("bert", "BertForSequenceClassification", names)?;
+    Ok(names_in(&view))
 }
 
 fn above(root: &str) -> Vec<String> {
@@ -217,5 +222,54 @@ fn damaged_names_are_put_right_or_refused_with_the_nearest() {
         let line = names_of(&names).expect_err(&format!("{names:?}"));
         assert!(line.contains(said), "{said} is not in {line}");
         assert!(!line.contains('\n'), "{line}");
+    }
+}
+
+/// Names of classes that lack the attribute `model` which their family's other classes have.
+const BARE: [(&str, &str, &[&str]); 3] = [
+    (
+        "whisper",
+        "WhisperForAudioClassification",
+        &[
+            "classifier.weight",
+            "encoder.conv1.weight",
+            "encoder.layers.0.self_attn.k_proj.weight",
+            "projector.weight",
+        ],
+    ),
+    (
+        "m2m_100",
+        "M2M100Model",
+        &[
+            "decoder.layers.0.fc1.weight",
+            "encoder.layers.0.fc1.weight",
+            "shared.weight",
+        ],
+    ),
+    (
+        "opt",
+        "OPTModel",
+        &[
+            "decoder.embed_tokens.weight",
+            "decoder.layers.0.self_attn.k_proj.weight",
+        ],
+    ),
+];
+
+#[test]
+fn the_class_of_config_json_is_shown_below_its_familys_own_attribute() {
+    for (model_type, class, own) in BARE {
+        let below = |root: &str| -> Vec<String> {
+            own.iter().map(|name| format!("{root}{name}")).collect()
+        };
+        for state in [
+            below("model."),
+            beside(below("model."), &["class_weights"]),
+            beside(below("net."), &["class_weights"]),
+            [below("model."), below("ema.")].concat(),
+        ] {
+            let view = view_of(model_type, class, &state).unwrap();
+            assert_eq!(names_in(&view), own, "{class} {state:?}");
+        }
     }
 }
