@@ -11,6 +11,7 @@ use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
 use super::names::{self, Natural};
 use super::options::Options;
+use super::other_class;
 use super::tied::Tied;
 use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise, unwrapped};
 use crate::error::{Error, Result};
@@ -257,16 +258,6 @@ fn mapped(
     notes: &mut Vec<Note>,
 ) -> Result<Mapped> {
     notes.extend(names::left_out(&state, options.keep_extra));
-    if config
-        .values()
-        .architecture()
-        .is_some_and(|name| name != way.class.name)
-    {
-        notes.push(Note::remark(format!(
-            "the names are those of {}",
-            way.class.name
-        )));
-    }
     let own = std::mem::take(&mut state.model).into_iter().map(|tensor| {
         let name = way.of(&tensor.name).into_owned();
         tensor.renamed(name)
@@ -287,6 +278,12 @@ fn mapped(
     let origins: Vec<Option<Arc<str>>> =
         { tied.iter() }.map(|pair| origin(&own, &pair.to)).collect();
     let mut outcome = converted(classes, &way, config, own)?;
+    notes.extend(other_class::check(
+        classes,
+        config,
+        way.class,
+        &outcome.tensors,
+    )?);
     for (pair, origin) in tied.iter_mut().zip(origins) {
         let mut tensors = outcome.tensors.iter();
         let is_to = |tensor: &&MappedTensor| matches!(&*tensor.sources, [one] if Some(one) == origin.as_ref());

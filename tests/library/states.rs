@@ -273,3 +273,71 @@ fn the_class_of_config_json_is_shown_below_its_familys_own_attribute() {
         }
     }
 }
+
+#[test]
+fn a_head_beside_the_base_model_that_config_json_names_is_shown_with_it() {
+    let own = BERT.map(str::to_owned);
+    let view = view_of("bert", "BertModel", &own).unwrap();
+    assert_eq!(view.tensors.len(), own.len());
+    assert!(says(&view, &["BertModel", "BertFor"]));
+}
+
+/// Returns whether a warning holds these words.
+fn says(view: &View, words: &[&str]) -> bool {
+    let mut warnings = view.notes.iter().filter(|note| note.is_warning);
+    warnings.any(|note| words.iter().all(|word| note.text.contains(word)))
+}
+
+#[test]
+fn names_of_another_class_than_config_jsons_are_shown_with_a_warning_where_its_layers_are_there() {
+    let body = BERT.iter().filter(|name| !name.starts_with("classifier"));
+    let body: Vec<String> = body.map(|name| (*name).to_owned()).collect();
+    let bare: Vec<String> = { body.iter() }
+        .map(|name| name.replace("bert.", ""))
+        .collect();
+    let masked = beside(body.clone(), &["cls.predictions.transform.dense.weight"]);
+    let classifier = "BertForSequenceClassification";
+    for (names, other) in [
+        (&body, "BertModel"),
+        (&bare, "BertModel"),
+        (&masked, "BertFor"),
+    ] {
+        let view = view_of("bert", classifier, names).unwrap();
+        assert!(
+            says(&view, &[classifier, other, "classifier"]),
+            "{:?}",
+            view.notes
+        );
+    }
+    let view = view_of("bert", classifier, &BERT.map(str::to_owned)).unwrap();
+    assert!(!says(&view, &["config.json"]), "{:?}", view.notes);
+}
+
+#[test]
+fn names_of_another_class_that_leave_layers_without_weights_are_refused() {
+    let questions = [
+        "transformer.layers.0.mlp.up_proj.weight",
+        "qa_outputs.weight",
+    ];
+    let encoder = [
+        "encoder.block.0.layer.0.SelfAttention.k.weight",
+        "shared.weight",
+    ];
+    for (model_type, class, other, names) in [
+        (
+            "llama",
+            "LlamaForCausalLM",
+            "LlamaForQuestionAnswering",
+            questions,
+        ),
+        (
+            "t5",
+            "T5ForConditionalGeneration",
+            "T5EncoderModel",
+            encoder,
+        ),
+    ] {
+        let line = view_of(model_type, class, &names.map(str::to_owned)).unwrap_err();
+        assert!(line.contains(class) && line.contains(other), "{line}");
+    }
+}
