@@ -41,6 +41,18 @@ impl Way<'_> {
     }
 }
 
+/// Model types of two models that config.json chooses. What is known of their classes are the names of the default choice.
+const COMPOSED: [&str; 3] = [
+    "encoder-decoder",
+    "vision-encoder-decoder",
+    "speech-encoder-decoder",
+];
+
+/// Returns whether config.json chooses the models that this one is composed of.
+pub fn is_composed(config: &ConfigFile) -> bool {
+    COMPOSED.contains(&config.model_type())
+}
+
 /// The ways in which a state of one of `among` may be named; nothing stands above the names at the root.
 fn ways<'c>(among: &[&'c Class], is_root: bool) -> Vec<Way<'c>> {
     let places = [Place::Files, Place::Memory];
@@ -108,7 +120,9 @@ pub fn read(
         .map(|tensor| Cow::Borrowed(&*tensor.name))
         .collect();
     let ways = ways(group, state.prefix.is_empty());
+    let is_cut = is_composed(config) && has_unknown(&state);
     let whole = { ways.iter() }
+        .filter(|_| !is_cut)
         .find(|way| way.known(classes, &names).iter().all(|known| *known));
     let Some(way) = whole.filter(|_| !names.is_empty()) else {
         let error = foreign(tables, classes, group, &ways, config, &state);
@@ -123,6 +137,12 @@ pub fn read(
     checkpoint.tensors.clear();
     let mapped = mapped(classes, *way, state, checkpoint, config, options, notes)?;
     Ok(Reading::Whole(Box::new(mapped)))
+}
+
+/// Returns whether tensors in the model's own entry were taken for none of its.
+fn has_unknown(state: &Normalised) -> bool {
+    let mut beside = state.beside.iter();
+    beside.any(|tensor| tensor.name.starts_with(&state.prefix))
 }
 
 /// The error about a base model that was found in a model whose head stands beside it. `is_said` tells whether config.json or

@@ -341,3 +341,19 @@ fn names_of_another_class_that_leave_layers_without_weights_are_refused() {
         assert!(line.contains(class) && line.contains(other), "{line}");
     }
 }
+
+#[test]
+fn models_that_config_json_composes_of_two_pass_unchecked() {
+    let names = [
+        "encoder.embeddings.LayerNorm.weight",
+        "decoder.transformer.h.0.crossattention.c_attn.weight",
+        "decoder.transformer.wte.weight",
+    ];
+    for root in ["", "model."] {
+        let state = names.map(|name| format!("{root}{name}"));
+        let class = "VisionEncoderDecoderModel";
+        let view = view_of("vision-encoder-decoder", class, &state).unwrap();
+        assert_eq!(view.tensors.len(), names.len(), "{root}");
+        assert!(says(&view, &["unchecked"]));
+    }
+}
