@@ -31,7 +31,7 @@ pub use apply::{
     Dropped, MappedTensor, Outcome, apply, coverage, is_whole, known, pass_through, renamed_by,
 };
 pub use backward::{Written, ZeroRows, backward, one_way};
-pub use classes::{Class, Classes, Copied, Place, nearest};
+pub use classes::{Class, Classes, Copied, Lacking, Place, nearest};
 pub use config::Config;
 pub use derive::Derivation;
 pub use family::Family;

@@ -16,6 +16,7 @@ mod mapped;
 mod merge;
 mod names;
 mod options;
+mod other_class;
 mod params;
 mod quantize;
 mod rounded;

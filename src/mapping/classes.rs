@@ -5,6 +5,8 @@
 //! class that holds other names in memory than it writes. Both are written from transformers' own classes by
 //! `tests/consumers/names`. They are text, read as far as one class needs.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::family::Family;
@@ -17,6 +19,8 @@ const CONVERSIONS: &str = include_str!("classes/conversions.txt");
 
 /// Most names of a class that are looked through for the nearest ones.
 const MOST_NAMES: usize = 1 << 14;
+/// The component of a form that stands for a number.
+const NUMBER: &str = "{}";
 /// How many of the nearest names are told.
 const NEAREST: usize = 3;
 
@@ -75,6 +79,15 @@ pub struct Copied {
     pub by_default: bool,
 }
 
+/// A part of a class of which there is no tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// The start of its names' forms, up to a dot or to the end.
+    pub path: String,
+    /// Whether names in it are numbered, as those of layers are.
+    pub has_layers: bool,
+}
+
 impl Classes {
     pub fn load() -> Self {
         let mut sections = NAMES.split_inclusive("]\n").skip(1);
@@ -102,9 +115,90 @@ impl Classes {
 
     /// Returns whether a class is what others put their heads on: none of its names begins with their attribute for it.
     pub fn is_base(&self, class: &Class) -> bool {
-        let line = self.nodes.get(class.saved);
-        let mut tokens = line.into_iter().flat_map(|line| line.split(' '));
+        let lines = [class.saved, class.memory].map(|node| self.nodes.get(node));
+        let mut tokens = lines.into_iter().flatten().flat_map(|line| line.split(' '));
         !tokens.any(|token| token.split(':').next() == Some(class.base))
+    }
+
+    /// The tops of a class's names in files below which it has names, but none of `forms`.
+    pub fn lacking(&self, class: &Class, forms: &BTreeSet<String>) -> Vec<Lacking> {
+        let mut all = Vec::new();
+        self.collect_lacking(class.saved, "", forms, &mut all);
+        all
+    }
+
+    fn collect_lacking(
+        &self,
+        node: usize,
+        prefix: &str,
+        forms: &BTreeSet<String>,
+        all: &mut Vec<Lacking>,
+    ) {
+        for (name, inner) in self.tokens(node) {
+            let path = format!("{prefix}{name}");
+            match inner {
+                None if forms.contains(&path) => {}
+                Some(inner) if has_below(forms, &path) => {
+                    self.collect_lacking(inner, &format!("{path}."), forms, all)
+                }
+                _ => all.push(Lacking {
+                    has_layers: inner.is_some_and(|inner| self.has_layers(inner)),
+                    path,
+                }),
+            }
+        }
+    }
+
+    /// Returns whether names below a node are numbered.
+    fn has_layers(&self, node: usize) -> bool {
+        self.tokens(node).any(|(name, inner)| {
+            inner.is_some_and(|inner| name == NUMBER || self.has_layers(inner))
+        })
+    }
+
+    /// The components at a node, each with the node that it leads to; none for one that ends a name.
+    fn tokens(&self, node: usize) -> impl Iterator<Item = (&'static str, Option<usize>)> {
+        let tokens = self
+            .nodes
+            .get(node)
+            .into_iter()
+            .flat_map(|line| line.split(' '));
+        tokens.map(move |token| {
+            let inner = token.rsplit_once(':');
+            // Nodes are written after those that they lead to.
+            let inner = inner.and_then(|(name, inner)| Some((name, inner.parse().ok()?)));
+            match inner.filter(|(_, inner)| *inner < node) {
+                Some((name, inner)) => (name, Some(inner)),
+                None => (token, None),
+            }
+        })
+    }
+
+    /// Returns whether a class has names in files that are, or stand below, `path`.
+    pub fn has_path(&self, class: &Class, path: &str) -> bool {
+        self.at(class, path).is_some()
+    }
+
+    /// The forms of a class in files that are, or stand below, `path`.
+    pub fn below(&self, class: &Class, path: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        match self.at(class, path) {
+            Some(Some(node)) => self.collect(node, format!("{path}."), &mut all),
+            Some(None) => all.push(path.to_owned()),
+            None => {}
+        }
+        all
+    }
+
+    /// The node that a path of a class in files leads to; none within where it ends a name.
+    fn at(&self, class: &Class, path: &str) -> Option<Option<usize>> {
+        path.split('.')
+            .try_fold(Some(class.saved), |node, component| {
+                let mut tokens = self.tokens(node?);
+                tokens
+                    .find(|(name, _)| *name == component)
+                    .map(|(_, inner)| inner)
+            })
     }
 
     /// Returns whether a class has a name of this form.
@@ -174,27 +268,22 @@ impl Classes {
     }
 
     fn collect(&self, node: usize, prefix: String, all: &mut Vec<String>) {
-        for token in self
-            .nodes
-            .get(node)
-            .into_iter()
-            .flat_map(|line| line.split(' '))
-        {
+        for (name, inner) in self.tokens(node) {
             if all.len() >= MOST_NAMES {
                 return;
             }
-            match token
-                .rsplit_once(':')
-                .and_then(|(name, inner)| Some((name, inner.parse().ok()?)))
-            {
-                // Nodes are written after those that they lead to.
-                Some((name, inner)) if inner < node => {
-                    self.collect(inner, format!("{prefix}{name}."), all)
-                }
-                _ => all.push(format!("{prefix}{token}")),
+            match inner {
+                Some(inner) => self.collect(inner, format!("{prefix}{name}."), all),
+                None => all.push(format!("{prefix}{name}")),
             }
         }
     }
+}
+
+fn has_below(forms: &BTreeSet<String>, path: &str) -> bool {
+    let start = format!("{path}.");
+    let next = forms.range(start.clone()..).next();
+    next.is_some_and(|form| form.starts_with(&start))
 }
 
 /// A table in TOML, from lines in which each name tells only how it differs from the one before.

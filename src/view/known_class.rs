@@ -11,8 +11,9 @@ use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
 use super::names::{self, Natural};
 use super::options::Options;
+use super::other_class;
 use super::tied::Tied;
-use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise};
+use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise, unwrapped};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Class, Classes, Copied, MappedTensor, Outcome, Place, Tables, nearest};
 use crate::tensor::{SourceTensor, Tensor};
@@ -38,6 +39,18 @@ impl Way<'_> {
         let names: Vec<Cow<'_, str>> = names.iter().map(|name| self.of(name)).collect();
         classes.known(self.class, self.place, names.iter().map(|name| &**name))
     }
+}
+
+/// Model types of two models that config.json chooses. What is known of their classes are the names of the default choice.
+const COMPOSED: [&str; 3] = [
+    "encoder-decoder",
+    "vision-encoder-decoder",
+    "speech-encoder-decoder",
+];
+
+/// Returns whether config.json chooses the models that this one is composed of.
+pub fn is_composed(config: &ConfigFile) -> bool {
+    COMPOSED.contains(&config.model_type())
 }
 
 /// The ways in which a state of one of `among` may be named; nothing stands above the names at the root.
@@ -107,35 +120,63 @@ pub fn read(
         .map(|tensor| Cow::Borrowed(&*tensor.name))
         .collect();
     let ways = ways(group, state.prefix.is_empty());
-    let whole = ways
-        .iter()
+    let is_cut = is_composed(config) && has_unknown(&state);
+    let whole = { ways.iter() }
+        .filter(|_| !is_cut)
         .find(|way| way.known(classes, &names).iter().all(|known| *known));
-    match whole {
-        Some(way) if !names.is_empty() && !is_part(checkpoint, classes, way, group, &state) => {
-            checkpoint.tensors.clear();
-            let mapped = mapped(classes, *way, state, checkpoint, config, options, notes)?;
-            Ok(Reading::Whole(Box::new(mapped)))
-        }
-        _ => {
-            let error = foreign(tables, classes, group, &ways, config, &state);
-            Ok(Reading::Foreign(error))
-        }
+    let Some(way) = whole.filter(|_| !names.is_empty()) else {
+        let error = foreign(tables, classes, group, &ways, config, &state);
+        return Ok(Reading::Foreign(error));
+    };
+    let is_said = group.len() == 1
+        || options.entry.is_some()
+        || checkpoint.dictionaries.contains(&state.prefix);
+    if let Some(error) = base_alone(classes, way.class, &state, is_said) {
+        return Ok(Reading::Foreign(error));
     }
+    checkpoint.tensors.clear();
+    let mapped = mapped(classes, *way, state, checkpoint, config, options, notes)?;
+    Ok(Reading::Whole(Box::new(mapped)))
 }
 
-/// Returns whether the base model alone was found in a model whose head then stands beside it.
-fn is_part(
-    checkpoint: &Checkpoint,
+/// Returns whether tensors in the model's own entry were taken for none of its.
+fn has_unknown(state: &Normalised) -> bool {
+    let mut beside = state.beside.iter();
+    beside.any(|tensor| tensor.name.starts_with(&state.prefix))
+}
+
+/// The error about a base model that was found in a model whose head stands beside it. `is_said` tells whether config.json or
+/// the user says what is the model.
+fn base_alone(
     classes: &Classes,
-    way: &Way<'_>,
-    group: &[&Class],
+    class: &Class,
     state: &Normalised,
-) -> bool {
-    let class = way.class;
-    let attribute = state.prefix.trim_end_matches('.').rsplit('.').next();
-    let is_said = group.len() == 1 || checkpoint.dictionaries.contains(&state.prefix);
-    let is_part = attribute == Some(class.base) || !is_said;
-    !state.beside.is_empty() && is_part && classes.is_base(class)
+    is_said: bool,
+) -> Option<Error> {
+    if state.beside.is_empty() || !classes.is_base(class) {
+        return None;
+    }
+    let prefix = state.prefix.trim_end_matches('.');
+    let dot = prefix.rfind('.').map_or(0, |dot| dot + 1);
+    let (above, attribute) = prefix.split_at(dot);
+    let all = classes.of_type(class.model_type);
+    let is_head = |tensor: &&SourceTensor| {
+        let own = tensor.name.strip_prefix(above).map(unwrapped);
+        own.is_some_and(|own| {
+            let form = form_of(&own).0;
+            let places = [Place::Files, Place::Memory];
+            let mut having = all
+                .iter()
+                .flat_map(|class| places.map(|place| (class, place)));
+            attribute == class.base && having.any(|(class, place)| classes.has(class, place, &form))
+        })
+    };
+    let head = state.beside.iter().find(is_head);
+    let beside = head.or_else(|| state.beside.first().filter(|_| !is_said))?;
+    Some(Error::Mapping(format!(
+        "the names below {prefix} are those of {}, and {} beside them may be its head: give this model's --config-from, or choose with --entry {prefix}",
+        class.name, beside.name
+    )))
 }
 
 /// Returns whether config.json names a class that transformers does not have, whose names are its own affair.
@@ -223,6 +264,11 @@ fn foreign(
         [class] => class.name,
         _ => way.class.name,
     };
+    if unknown.is_empty() {
+        return Error::Mapping(format!(
+            "no tensor has a name of a class of family {model_type}: give this model's --config-from, or a table with --mapping FILE"
+        ));
+    }
     let error = Error::Mapping(format!(
         "no class of family {model_type} has names like {}; the nearest of {class} are {}: give this model's --config-from, or a table with --mapping FILE",
         names::listed(unknown.into_iter()),
@@ -241,16 +287,6 @@ fn mapped(
     notes: &mut Vec<Note>,
 ) -> Result<Mapped> {
     notes.extend(names::left_out(&state, options.keep_extra));
-    if config
-        .values()
-        .architecture()
-        .is_some_and(|name| name != way.class.name)
-    {
-        notes.push(Note::remark(format!(
-            "the names are those of {}",
-            way.class.name
-        )));
-    }
     let own = std::mem::take(&mut state.model).into_iter().map(|tensor| {
         let name = way.of(&tensor.name).into_owned();
         tensor.renamed(name)
@@ -271,6 +307,12 @@ fn mapped(
     let origins: Vec<Option<Arc<str>>> =
         { tied.iter() }.map(|pair| origin(&own, &pair.to)).collect();
     let mut outcome = converted(classes, &way, config, own)?;
+    notes.extend(other_class::check(
+        classes,
+        config,
+        way.class,
+        &outcome.tensors,
+    )?);
     for (pair, origin) in tied.iter_mut().zip(origins) {
         let mut tensors = outcome.tensors.iter();
         let is_to = |tensor: &&MappedTensor| matches!(&*tensor.sources, [one] if Some(one) == origin.as_ref());

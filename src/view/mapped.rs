@@ -70,7 +70,8 @@ pub fn map(
     }
 }
 
-/// Returns whether names that no class has may be right: those of code that config.json names, or of another system.
+/// Returns whether names that no class has may be right: those of code that config.json names, of another system, or of parts
+/// that config.json chooses.
 fn may_pass(
     checkpoint: &Checkpoint,
     tables: &Tables,
@@ -79,6 +80,7 @@ fn may_pass(
 ) -> bool {
     let family = tables.unknown_family(config.model_type());
     known_class::has_own_code(classes, config)
+        || known_class::is_composed(config)
         || family.is_some_and(|family| {
             names::other_system(tables, family, &checkpoint.tensors).is_some()
         })

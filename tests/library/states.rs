@@ -88,8 +88,8 @@ const BERT: [&str; 9] = [
     "classifier.bias",
 ];
 
-/// The tensors that are shown of these names, or the refusal.
-fn names_of(names: &[String]) -> Result<Vec<String>, String> {
+/// The view of tensors of these names, whose config.json names a class.
+fn view_of(model_type: &str, class: &str, names: &[String]) -> Result<View, String> {
     let folder = tempfile::tempdir().unwrap();
     let bytes = [0; 4];
     let tensor = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &bytes);
@@ -97,17 +97,22 @@ fn names_of(names: &[String]) -> Result<Vec<String>, String> {
     let all = names.iter().map(|name| (name.clone(), tensor.clone()));
     let file = folder.path().join("model.safetensors");
     safetensors::serialize_to_file(all, None, &file).unwrap();
-    let config = r#"{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}"#;
+    let config = format!(r#"{{"model_type": "{model_type}", "architectures": ["{class}"]}}"#);
     fs::write(folder.path().join("config.json"), config).unwrap();
-    let view = View::open(folder.path(), &Options::default());
-    let view = view.map_err(|error| error.to_string())?;
-    let mut shown: Vec<String> = view
-        .tensors
-        .iter()
-        .map(|tensor| tensor.name.to_string())
-        .collect();
-    shown.sort();
-    Ok(shown)
+    View::open(folder.path(), &Options::default()).map_err(|error| error.to_string())
+}
+
+fn names_in(view: &View) -> Vec<String> {
+    let tensors = view.tensors.iter();
+    let mut names: Vec<String> = tensors.map(|tensor| tensor.name.to_string()).collect();
+    names.sort();
+    names
+}
+
+/// The tensors that are shown of these names, or the refusal.
+fn names_of(names: &[String]) -> Result<Vec<String>, String> {
+    let view = view_of("bert", "BertForSequenceClassification", names)?;
+    Ok(names_in(&view))
 }
 
 fn above(root: &str) -> Vec<String> {
@@ -217,5 +222,138 @@ fn damaged_names_are_put_right_or_refused_with_the_nearest() {
         let line = names_of(&names).expect_err(&format!("{names:?}"));
         assert!(line.contains(said), "{said} is not in {line}");
         assert!(!line.contains('\n'), "{line}");
+    }
+}
+
+/// Names of classes that lack the attribute `model` which their family's other classes have.
+const BARE: [(&str, &str, &[&str]); 3] = [
+    (
+        "whisper",
+        "WhisperForAudioClassification",
+        &[
+            "classifier.weight",
+            "encoder.conv1.weight",
+            "encoder.layers.0.self_attn.k_proj.weight",
+            "projector.weight",
+        ],
+    ),
+    (
+        "m2m_100",
+        "M2M100Model",
+        &[
+            "decoder.layers.0.fc1.weight",
+            "encoder.layers.0.fc1.weight",
+            "shared.weight",
+        ],
+    ),
+    (
+        "opt",
+        "OPTModel",
+        &[
+            "decoder.embed_tokens.weight",
+            "decoder.layers.0.self_attn.k_proj.weight",
+        ],
+    ),
+];
+
+#[test]
+fn the_class_of_config_json_is_shown_below_its_familys_own_attribute() {
+    for (model_type, class, own) in BARE {
+        let below = |root: &str| -> Vec<String> {
+            own.iter().map(|name| format!("{root}{name}")).collect()
+        };
+        for state in [
+            below("model."),
+            beside(below("model."), &["class_weights"]),
+            beside(below("net."), &["class_weights"]),
+            [below("model."), below("ema.")].concat(),
+        ] {
+            let view = view_of(model_type, class, &state).unwrap();
+            assert_eq!(names_in(&view), own, "{class} {state:?}");
+        }
+    }
+}
+
+#[test]
+fn a_head_beside_the_base_model_that_config_json_names_is_shown_with_it() {
+    let own = BERT.map(str::to_owned);
+    let view = view_of("bert", "BertModel", &own).unwrap();
+    assert_eq!(view.tensors.len(), own.len());
+    assert!(says(&view, &["BertModel", "BertFor"]));
+}
+
+/// Returns whether a warning holds these words.
+fn says(view: &View, words: &[&str]) -> bool {
+    let mut warnings = view.notes.iter().filter(|note| note.is_warning);
+    warnings.any(|note| words.iter().all(|word| note.text.contains(word)))
+}
+
+#[test]
+fn names_of_another_class_than_config_jsons_are_shown_with_a_warning_where_its_layers_are_there() {
+    let body = BERT.iter().filter(|name| !name.starts_with("classifier"));
+    let body: Vec<String> = body.map(|name| (*name).to_owned()).collect();
+    let bare: Vec<String> = { body.iter() }
+        .map(|name| name.replace("bert.", ""))
+        .collect();
+    let masked = beside(body.clone(), &["cls.predictions.transform.dense.weight"]);
+    let classifier = "BertForSequenceClassification";
+    for (names, other) in [
+        (&body, "BertModel"),
+        (&bare, "BertModel"),
+        (&masked, "BertFor"),
+    ] {
+        let view = view_of("bert", classifier, names).unwrap();
+        assert!(
+            says(&view, &[classifier, other, "classifier"]),
+            "{:?}",
+            view.notes
+        );
+    }
+    let view = view_of("bert", classifier, &BERT.map(str::to_owned)).unwrap();
+    assert!(!says(&view, &["config.json"]), "{:?}", view.notes);
+}
+
+#[test]
+fn names_of_another_class_that_leave_layers_without_weights_are_refused() {
+    let questions = [
+        "transformer.layers.0.mlp.up_proj.weight",
+        "qa_outputs.weight",
+    ];
+    let encoder = [
+        "encoder.block.0.layer.0.SelfAttention.k.weight",
+        "shared.weight",
+    ];
+    for (model_type, class, other, names) in [
+        (
+            "llama",
+            "LlamaForCausalLM",
+            "LlamaForQuestionAnswering",
+            questions,
+        ),
+        (
+            "t5",
+            "T5ForConditionalGeneration",
+            "T5EncoderModel",
+            encoder,
+        ),
+    ] {
+        let line = view_of(model_type, class, &names.map(str::to_owned)).unwrap_err();
+        assert!(line.contains(class) && line.contains(other), "{line}");
+    }
+}
+
+#[test]
+fn models_that_config_json_composes_of_two_pass_unchecked() {
+    let names = [
+        "encoder.embeddings.LayerNorm.weight",
+        "decoder.transformer.h.0.crossattention.c_attn.weight",
+        "decoder.transformer.wte.weight",
+    ];
+    for root in ["", "model."] {
+        let state = names.map(|name| format!("{root}{name}"));
+        let class = "VisionEncoderDecoderModel";
+        let view = view_of("vision-encoder-decoder", class, &state).unwrap();
+        assert_eq!(view.tensors.len(), names.len(), "{root}");
+        assert!(says(&view, &["unchecked"]));
     }
 }
