@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import struct
+import time
 
 import pytest
 
@@ -34,6 +35,8 @@ def test_the_trainers_folders_are_checkpoints_and_make_a_run(tmp_path):
         shutil.copy(made / "config" / "config.json", save)
         (save / "trainer_state.json").write_text('{"global_step": 2}')
     (tmp_path / "checkpoint-6" / "global_step6").mkdir(parents=True)  # begun, and without `latest`
+    for path in tmp_path.rglob("*"):  # what `latest` names has ended when it has rested
+        os.utime(path, times=(path.stat().st_atime, time.time() - 60))
     for source in ("checkpoint-2", "checkpoint-2/global_step2"):
         with mounts.mounted(tmp_path / source) as point:
             tensors.assert_equal_bitwise(checked.shown(point), reference)
