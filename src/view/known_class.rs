@@ -241,13 +241,12 @@ fn foreign(
     let Some((way, flags)) = best else {
         return Error::Mapping(format!("no class of family {model_type} is known"));
     };
-    let unknown: Vec<&SourceTensor> = state
-        .model
-        .iter()
-        .zip(&flags)
-        .filter(|(_, known)| !**known)
-        .map(|(tensor, _)| tensor)
-        .collect();
+    let own = state.model.iter().zip(&flags);
+    let own = own.filter(|(_, known)| !**known).map(|(tensor, _)| tensor);
+    let unknown: Vec<&SourceTensor> = match state.model.is_empty() {
+        true => state.beside.iter().collect(),
+        false => own.collect(),
+    };
     if unknown.is_empty() && !state.beside.is_empty() {
         return Error::Mapping(format!(
             "holds a part of {} below {:?}, and beside it {}: give this model's --config-from, or name its entry with --entry",
