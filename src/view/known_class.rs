@@ -42,7 +42,7 @@ impl Way<'_> {
     }
 }
 
-/// Model types of two models that config.json chooses. What is known of their classes are the names of the default choice.
+/// Model types of two models that config.json chooses. Of their classes the names of the default choice are known.
 const COMPOSED: [&str; 3] = [
     "encoder-decoder",
     "vision-encoder-decoder",

@@ -1,6 +1,6 @@
 //! Whether a model is whole whose tensors no table lists, by what its modules and layers tell of one another.
 //!
-//! What `save_pretrained` writes of each class of transformers follows these laws: a module that has a bias has a weight; a
+//! The folders that `save_pretrained` writes of each class of transformers follow these laws: a module that has a bias has a weight; a
 //! parameter that all other layers have is in each, unless others stand in its place; layers are numbered without a gap; and
 //! there are not fewer of them than config.json says.
 
@@ -133,7 +133,7 @@ fn gap(layers: &Layers<'_>) -> Option<u64> {
     })
 }
 
-/// The number of layers that config.json says a stack has, and its key for it; none where several may be meant.
+/// The number of layers that config.json says a stack has, and its key; none where several may be meant.
 fn count<'n>(
     config: &Map<String, Value>,
     stack: &str,
