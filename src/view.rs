@@ -12,6 +12,7 @@ mod detect_system;
 mod dtype;
 mod known_class;
 mod known_family;
+mod layers;
 mod mapped;
 mod merge;
 mod names;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Note;
 use super::compare::{Equality, compare, compare_tied};
 use super::config::ConfigFile;
+use super::layers;
 use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
 use super::names::{self, Natural};
@@ -41,7 +42,7 @@ impl Way<'_> {
     }
 }
 
-/// Model types of two models that config.json chooses. What is known of their classes are the names of the default choice.
+/// Model types of two models that config.json chooses. Of their classes the names of the default choice are known.
 const COMPOSED: [&str; 3] = [
     "encoder-decoder",
     "vision-encoder-decoder",
@@ -306,6 +307,7 @@ fn mapped(
     let origins: Vec<Option<Arc<str>>> =
         { tied.iter() }.map(|pair| origin(&own, &pair.to)).collect();
     let mut outcome = converted(classes, &way, config, own)?;
+    layers::check(classes, way.class, config.values().json(), &outcome.tensors)?;
     notes.extend(other_class::check(
         classes,
         config,

@@ -51,7 +51,7 @@ pub fn check(
     verdict(classes, &own, closest.class, &missing)
 }
 
-/// What is said of the parts that are missing.
+/// Returns the warning, or the refusal, about the parts that are missing.
 fn verdict(
     classes: &Classes,
     own: &Fit<'_>,
@@ -108,7 +108,7 @@ impl<'c> Fit<'c> {
         }
     }
 
-    /// Returns whether no switch of config.json explains that a part is missing. Those of layers and of what is deep in a
+    /// Returns whether no switch of config.json explains that a part is missing. Those of layers and those deep in a
     /// model come and go by switches, unless other names stand in their place.
     fn needs(&self, part: &Lacking) -> bool {
         let in_layer = part.path.contains(NUMBER);
@@ -122,7 +122,7 @@ impl<'c> Fit<'c> {
         }
     }
 
-    /// What stands behind the base model's attribute.
+    /// The path behind the base model's attribute.
     fn in_base<'p>(&self, path: &'p str) -> Option<&'p str> {
         path.strip_prefix(self.class.base)?.strip_prefix('.')
     }

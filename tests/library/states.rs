@@ -80,9 +80,9 @@ const BERT: [&str; 9] = [
     "bert.embeddings.word_embeddings.weight",
     "bert.embeddings.LayerNorm.weight",
     "bert.encoder.layer.0.attention.self.query.weight",
-    "bert.encoder.layer.0.attention.output.dense.bias",
+    "bert.encoder.layer.0.attention.output.dense.weight",
     "bert.encoder.layer.1.attention.self.query.weight",
-    "bert.encoder.layer.1.output.LayerNorm.bias",
+    "bert.encoder.layer.1.output.LayerNorm.weight",
     "bert.pooler.dense.weight",
     "classifier.weight",
     "classifier.bias",
@@ -216,7 +216,7 @@ fn damaged_names_are_put_right_or_refused_with_the_nearest() {
             .to_vec(),
             "nearest",
         ),
-        (with(".", "/"), "nearest"),
+        (with(".", "/"), "no tensor"),
     ];
     for (names, said) in refused {
         let line = names_of(&names).expect_err(&format!("{names:?}"));
@@ -320,7 +320,7 @@ fn names_of_another_class_that_leave_layers_without_weights_are_refused() {
         "qa_outputs.weight",
     ];
     let encoder = [
-        "encoder.block.0.layer.0.SelfAttention.k.weight",
+        "encoder.block.1.layer.0.SelfAttention.k.weight",
         "shared.weight",
     ];
     for (model_type, class, other, names) in [
@@ -356,4 +356,55 @@ fn models_that_config_json_composes_of_two_pass_unchecked() {
         assert_eq!(view.tensors.len(), names.len(), "{root}");
         assert!(says(&view, &["unchecked"]));
     }
+}
+
+/// The names of four whole layers of a T5's encoder, or what is said of those that are kept.
+fn layers_of(count: u64, keeps: impl Fn(&str) -> bool) -> Result<Vec<String>, String> {
+    let parts = ["SelfAttention.k", "SelfAttention.q", "SelfAttention.v"];
+    let parts = parts.iter().chain(&["SelfAttention.o", "layer_norm"]);
+    let layer = |number: u64| {
+        let parts = parts.clone();
+        parts.map(move |part| format!("encoder.block.{number}.layer.0.{part}.weight"))
+    };
+    let first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+    let others = [first, "shared.weight"].map(str::to_owned);
+    let mut names: Vec<String> = (0..4).flat_map(layer).chain(others).collect();
+    names.retain(|name| keeps(name));
+    let values = format!(r#"t5", "num_layers": {count}, "num_decoder_layers": {count}, "x": ""#);
+    view_of(&values, "T5EncoderModel", &names).map(|view| names_in(&view))
+}
+
+#[test]
+fn a_layer_or_a_tensor_of_one_that_is_missing_is_refused() {
+    assert_eq!(layers_of(4, |_| true).map(|names| names.len()), Ok(22));
+    for (count, missing, said) in [
+        (4, "block.2.", "block.2 is"),
+        (4, "block.3.", "num_layers"),
+        (5, "none", "num_layers"),
+        (
+            4,
+            "block.1.layer.0.SelfAttention.k",
+            "block.1.layer.0.SelfAttention.k",
+        ),
+        (
+            4,
+            "block.2.layer.0.SelfAttention.v",
+            "block.2.layer.0.SelfAttention.v",
+        ),
+    ] {
+        let line = layers_of(count, |name| !name.contains(missing)).unwrap_err();
+        assert!(line.contains(said) && line.contains("missing"), "{line}");
+    }
+    let names = with(
+        "encoder.layer.0.attention.output.dense.weight",
+        "pooler.dense.bias",
+    );
+    let names: Vec<String> = { names.into_iter() }
+        .filter(|name| name != "bert.pooler.dense.weight")
+        .collect();
+    let line = names_of(&names).unwrap_err();
+    assert!(
+        line.contains("bert.pooler.dense.weight is missing"),
+        "{line}"
+    );
 }
