@@ -28,7 +28,7 @@ pub fn last_ended(run: &Folder) -> Option<u64> {
     })
 }
 
-/// What a tracker says of a save.
+/// The word of a tracker about a save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
     /// A later save has ended.
@@ -79,7 +79,7 @@ fn at(save: &Path, name: &str) -> Option<Tracker> {
     Some(Tracker { path, named, said })
 }
 
-/// What `named`, the text of a tracker, says of the save `own`.
+/// The word of `named`, the text of a tracker, about the save `own`.
 fn said(own: &str, named: &str) -> Option<Said> {
     if own == named {
         return Some(Said::Named);

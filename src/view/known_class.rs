@@ -54,6 +54,25 @@ pub fn is_composed(config: &ConfigFile) -> bool {
     COMPOSED.contains(&config.model_type())
 }
 
+/// Attributes of a composed model.
+const PARTS: [&str; 3] = ["encoder.", "decoder.", "enc_to_dec_proj."];
+
+/// Returns whether a name is that of a part of a composed model.
+pub fn is_of_part(name: &str) -> bool {
+    PARTS.iter().any(|part| name.starts_with(part))
+}
+
+/// Returns whether the parts of a composed model hold in memory the names that they write.
+pub fn parts_write_as_is(classes: &Classes, config: &ConfigFile) -> bool {
+    let types =
+        ["encoder", "decoder"].map(|part| config.values().get(part)?.get("model_type")?.as_str());
+    let mut types = types.into_iter();
+    types.all(|model_type| {
+        let of_type = classes.of_type(model_type.unwrap_or_default());
+        !of_type.is_empty() && of_type.iter().all(|class| class.writes_as_is())
+    })
+}
+
 /// The ways in which a state of one of `among` may be named; nothing stands above the names at the root.
 fn ways<'c>(among: &[&'c Class], is_root: bool) -> Vec<Way<'c>> {
     let places = [Place::Files, Place::Memory];

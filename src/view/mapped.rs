@@ -66,7 +66,16 @@ pub fn map(
         Some(error) if family.is_some() || !may_pass(checkpoint, tables, &classes, config) => {
             Err(error)
         }
-        _ => unknown_family::map(checkpoint, tables, config, options, notes),
+        None => unknown_family::map(checkpoint, tables, config, options, notes),
+        Some(error) => {
+            let mapped = unknown_family::map(checkpoint, tables, config, options, notes)?;
+            let mut tensors = mapped.outcome.tensors.iter();
+            let is_composed = known_class::is_composed(config);
+            match is_composed && !tensors.all(|tensor| known_class::is_of_part(&tensor.name)) {
+                true => Err(error),
+                false => Ok(mapped),
+            }
+        }
     }
 }
 
@@ -81,6 +90,7 @@ fn may_pass(
     let family = tables.unknown_family(config.model_type());
     known_class::has_own_code(classes, config)
         || known_class::is_composed(config)
+            && (checkpoint.is_hugging_face() || known_class::parts_write_as_is(classes, config))
         || family.is_some_and(|family| {
             names::other_system(tables, family, &checkpoint.tensors).is_some()
         })

@@ -174,7 +174,7 @@ cases! {
     }
 
     51 two_tensors_for_one_name, "refused with both" => {
-        for prefix in ["module.", "_orig_mod."] {
+        for prefix in ["_fsdp_wrapped_module.", "_orig_mod."] {
             let scene = whole(named(&["a.weight", &format!("{prefix}a.weight")]));
             refused(scene, &["both", "would become a.weight"]);
         }

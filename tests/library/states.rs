@@ -216,7 +216,7 @@ fn damaged_names_are_put_right_or_refused_with_the_nearest() {
             .to_vec(),
             "nearest",
         ),
-        (with(".", "/"), "no tensor"),
+        (with(".", "/"), "nearest"),
     ];
     for (names, said) in refused {
         let line = names_of(&names).expect_err(&format!("{names:?}"));

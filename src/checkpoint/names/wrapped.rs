@@ -7,7 +7,7 @@ use super::words::{is_counter, is_wrapper};
 use super::{Knows, State};
 use crate::tensor::SourceTensor;
 
-/// What DistributedDataParallel and DataParallel put before all names.
+/// DistributedDataParallel and DataParallel put it before all names.
 const PARALLEL: &str = "module";
 
 impl State<'_> {

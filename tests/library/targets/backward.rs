@@ -378,7 +378,7 @@ fn a_rule_that_cannot_be_run_backwards_is_named() {
         ),
         (
             "{ from = 'p', to = 'a.{layer}.w', then = ['narrow 0, 0, 4'] }",
-            "only a part",
+            "cannot be told",
         ),
         ("{ from = 'p', to = 'a.{2 * layer}.w' }", "cannot be solved"),
         (

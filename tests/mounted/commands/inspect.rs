@@ -111,7 +111,7 @@ fn a_tensor_is_told_under_the_name_that_is_stored_and_with_its_file() {
     let bytes = [0u8; 8];
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, vec![4], &bytes);
     let file = stage.source().join("model.safetensors");
-    let stored = "module._orig_mod.h.0.w";
+    let stored = "_orig_mod.h.0.w";
     safetensors::serialize_to_file([(stored, view.unwrap())], None, &file).unwrap();
     let text = said(stage.run(&["inspect", "source", "--json"]));
     let tensor = &serde_json::from_str::<Value>(&text).unwrap()["tensors"][0];

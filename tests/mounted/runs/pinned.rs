@@ -91,5 +91,5 @@ fn a_folder_of_other_things_is_no_run_to_come() {
     let said = complaint(&scene.command(&["mount", "run", "point"]));
     assert!(said.contains("holds no checkpoint that is known"), "{said}");
     let said = complaint(&scene.command(&["mount", "runn", "point"]));
-    assert!(said.contains("No such file or directory"), "{said}");
+    assert!(said.contains("there is no such file or folder"), "{said}");
 }

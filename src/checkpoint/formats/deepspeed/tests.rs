@@ -2,13 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::checkpoint::formats::torch_file::testing::*;
-use crate::run::Run;
 use crate::tensor::{Tensor, nests};
 
 /// A trained or frozen parameter.
@@ -429,49 +427,4 @@ fn shares_of_one_parameter_are_one_tensor() {
         tensors[0].parts[0].operations().last().map(String::as_str),
         Some("reshape[3, 3]")
     );
-}
-
-/// Makes the files of a folder as old as `seconds`.
-fn age(folder: &Path, seconds: u64) {
-    let then = SystemTime::now() - Duration::from_secs(seconds);
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let file = fs::File::open(entry.path()).unwrap();
-        file.set_modified(then).unwrap();
-    }
-    let folder = fs::File::open(folder).unwrap();
-    folder.set_modified(then).unwrap();
-}
-
-#[test]
-fn the_save_that_latest_names_ends_by_its_rest_and_one_below_at_once() {
-    let root = tempfile::tempdir().unwrap();
-    let at = |name: &str| root.path().join(name);
-    let save = small(true);
-    for step in ["global_step5", "global_step10"] {
-        fs::create_dir(at(step)).unwrap();
-        save.write(&at(step));
-    }
-    let latest = |seconds: u64| {
-        let then = SystemTime::now() - Duration::from_secs(seconds);
-        fs::write(at("latest"), "global_step10").unwrap();
-        let file = fs::File::open(at("latest")).unwrap();
-        file.set_modified(then).unwrap();
-    };
-    let run = Run::find(root.path()).unwrap().unwrap();
-    let has_ended = |step: &str| run.save(step).unwrap().has_ended;
-    latest(0);
-    assert!(has_ended("global_step5") && !has_ended("global_step10"));
-    // Another rank may have begun, and none of its bytes may be there yet.
-    age(&at("global_step10"), 60);
-    assert!(!has_ended("global_step10"));
-    latest(30);
-    assert!(has_ended("global_step10"));
-    // The same bytes again, under the same latest.
-    let second = at("global_step10/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt");
-    fs::write(&second, fs::read(&second).unwrap()).unwrap();
-    let found = run.save("global_step10").unwrap().rewritten.unwrap();
-    assert!(found.error().to_string().contains("seen with all its data"));
-    latest(0);
-    assert!(run.save("global_step10").unwrap().rewritten.is_none());
-    assert!(!has_ended("global_step10"));
 }
