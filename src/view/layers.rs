@@ -162,7 +162,7 @@ fn count<'n>(
         return None;
     };
     let is_only = stacks.all(|other| *other == stack || !is_of(other, side));
-    if !is_only || config.keys().any(|key| is_other(key)) {
+    if !is_only || config.keys().any(is_other) {
         return None;
     }
     let of_both = COUNTS.iter().filter(|_| *side == "encoder");
