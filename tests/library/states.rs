@@ -349,13 +349,14 @@ fn models_that_config_json_composes_of_two_pass_unchecked() {
         "decoder.transformer.h.0.crossattention.c_attn.weight",
         "decoder.transformer.wte.weight",
     ];
-    for root in ["", "model."] {
-        let state = names.map(|name| format!("{root}{name}"));
-        let class = "VisionEncoderDecoderModel";
-        let view = view_of("vision-encoder-decoder", class, &state).unwrap();
-        assert_eq!(view.tensors.len(), names.len(), "{root}");
-        assert!(says(&view, &["unchecked"]));
-    }
+    let (family, class) = ("vision-encoder-decoder", "VisionEncoderDecoderModel");
+    let view = view_of(family, class, &names.map(str::to_owned)).unwrap();
+    assert_eq!(view.tensors.len(), names.len());
+    assert!(says(&view, &["unchecked"]));
+    // No composed model has such names.
+    let below = names.map(|name| format!("student.{name}"));
+    let error = view_of(family, class, &below).unwrap_err();
+    assert!(error.contains("student."), "{error}");
 }
 
 /// The names of four whole layers of a T5's encoder, or what is said of those that are kept.
