@@ -5,6 +5,7 @@ mod combine;
 mod compare;
 mod computed;
 mod config;
+mod copied;
 mod copies;
 mod declared;
 mod dequantize;
@@ -40,7 +41,7 @@ use computed::Stage;
 use config::ConfigFile;
 use mapped::Mapped;
 pub use options::{DtypeChoice, MAX_SHARD_SIZE, MergedAdapter, Options, OutputFormat};
-pub use table::check as check_table;
+pub use table::{TableReport, check as check_table};
 use target::Model;
 pub use tied::Tied;
 

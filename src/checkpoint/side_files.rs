@@ -65,3 +65,16 @@ pub fn side_files(folder: &Folder) -> Result<Vec<SideFile>> {
     };
     paths.into_iter().map(open).collect()
 }
+
+#[cfg(all(test, feature = "remote"))]
+mod tests {
+    use super::NAMES;
+    use crate::source::remote::PROBED;
+
+    #[test]
+    fn a_web_server_is_asked_for_every_side_file() {
+        for name in NAMES {
+            assert!(PROBED.contains(&name), "{name}");
+        }
+    }
+}

@@ -32,6 +32,8 @@ pub use address::{Address, Scheme, admit, is_remote};
 pub use bucket::{Found, Opened, find, list, open};
 pub use cache::cache;
 pub use file::{Begun, RemoteFile, has_objects};
+#[cfg(test)]
+pub use listing::PROBED;
 pub use object::Object;
 pub use patience::set_budget;
 pub use runtime::handle as runtime;

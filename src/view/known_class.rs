@@ -5,19 +5,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Note;
-use super::compare::{Equality, compare, compare_tied};
 use super::config::ConfigFile;
+use super::copied;
 use super::layers;
 use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
 use super::names::{self, Natural};
 use super::options::Options;
 use super::other_class;
-use super::tied::Tied;
 use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise, unwrapped};
 use crate::error::{Error, Result};
-use crate::mapping::{self, Class, Classes, Copied, MappedTensor, Outcome, Place, Tables, nearest};
-use crate::tensor::{SourceTensor, Tensor};
+use crate::mapping::{self, Class, Classes, MappedTensor, Outcome, Place, Tables, nearest};
+use crate::tensor::SourceTensor;
 
 /// How the names of a state stand to a class.
 #[derive(Debug, Clone, Copy)]
@@ -313,14 +312,7 @@ fn mapped(
     let mut own: Vec<SourceTensor> = own.collect();
     let shown = own.len();
     let mut tied = match way.place == Place::Memory || way.class.writes_as_is() {
-        true => drop_copies(
-            &classes.copied(way.class),
-            classes,
-            &way,
-            config,
-            &mut own,
-            notes,
-        )?,
+        true => copied::leave_out(classes, way.class, config, &mut own, notes)?,
         false => Vec::new(),
     };
     let origins: Vec<Option<Arc<str>>> =
@@ -389,89 +381,6 @@ fn converted(
             way.class.name
         ))),
     }
-}
-
-/// Takes the copies of tied weights out, and what the class never writes.
-fn drop_copies(
-    copied: &[Copied],
-    classes: &Classes,
-    way: &Way<'_>,
-    config: &ConfigFile,
-    own: &mut Vec<SourceTensor>,
-    notes: &mut Vec<Note>,
-) -> Result<Vec<Tied>> {
-    let mut tied = Vec::new();
-    for copy in copied {
-        let has_name = classes.has(way.class, Place::Files, copy.form);
-        let is_optional = !copy.by_default || copy.of != Some(copy.form) && has_name;
-        let said = config
-            .values()
-            .get("tie_word_embeddings")
-            .and_then(serde_json::Value::as_bool);
-        if is_optional && !said.unwrap_or(copy.by_default) {
-            continue;
-        }
-        let compare = match said {
-            Some(true) => compare_tied,
-            _ => compare,
-        };
-        let mut at = 0;
-        while let Some(tensor) = own.get(at) {
-            let (form, numbers) = form_of(&tensor.name);
-            let to = match copy.of {
-                _ if form != copy.form => None,
-                None => Some(None),
-                Some(of) => original(own, tensor, of, &numbers, compare)?.map(Some),
-            };
-            match to {
-                None => at += 1,
-                Some(to) => {
-                    let copy = own.remove(at);
-                    match to {
-                        Some((to, equality)) => {
-                            let pair = Tied::new(&copy.name, &to, copy.parts.first().cloned());
-                            notes.extend(pair.notes(equality));
-                            tied.push(pair);
-                        }
-                        None => notes.push(Note::remark(format!(
-                            "{} is left out: {} never writes it",
-                            copy.name, way.class.name
-                        ))),
-                    }
-                }
-            }
-        }
-    }
-    Ok(tied)
-}
-
-/// The tensor that a copy holds the elements of, among those of the form `of`, and how far the two were compared. Of layers
-/// that share weights the first has them.
-fn original(
-    own: &[SourceTensor],
-    copy: &SourceTensor,
-    of: &str,
-    numbers: &[u64],
-    compare: fn(&Tensor, &Tensor) -> Result<Equality>,
-) -> Result<Option<(String, Equality)>> {
-    let is_shared = form_of(&copy.name).0 == of;
-    let mut others: Vec<(bool, &SourceTensor)> = Vec::new();
-    for other in own.iter().filter(|other| other.name != copy.name) {
-        let (form, own) = form_of(&other.name);
-        if form == of && (!is_shared || *own < *numbers) {
-            others.push((own == numbers, other));
-        }
-    }
-    others.sort_by_key(|(is_same, _)| !is_same);
-    for (_, other) in others {
-        if let ([one], [two]) = (&*copy.parts, &*other.parts) {
-            let equality = compare(one, two)?;
-            if equality != Equality::Different {
-                return Ok(Some((other.name.to_string(), equality)));
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// The names of a listed family that are nearest to one that it does not have.

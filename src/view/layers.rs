@@ -35,9 +35,12 @@ pub fn check(
     tensors: &[MappedTensor],
 ) -> Result<()> {
     let names: BTreeSet<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
-    let bare = names
-        .iter()
-        .find_map(|name| weight_of(classes, class, &names, name));
+    let copied = classes.copied(class);
+    let is_written = |form: &str| {
+        classes.has(class, Place::Files, form)
+            && !copied.iter().any(|copy| form.ends_with(copy.form))
+    };
+    let bare = { names.iter() }.find_map(|name| weight_of(&is_written, &names, name));
     bare.map_or(Ok(()), |weight| Err(missing(&weight)))?;
     let stacks = stacks(&names);
     for (stack, layers) in &stacks {
@@ -68,8 +71,7 @@ fn missing(name: &str) -> Error {
 
 /// The weight that is missing beside a bias. One that is tied or normalised has no file of its own.
 fn weight_of(
-    classes: &Classes,
-    class: &Class,
+    is_written: &dyn Fn(&str) -> bool,
     names: &BTreeSet<&str>,
     bias: &str,
 ) -> Option<String> {
@@ -77,20 +79,13 @@ fn weight_of(
         .strip_suffix("bias")
         .filter(|module| module.ends_with('.'))?;
     let weight = format!("{module}weight");
-    let form = form_of(&weight).0;
     let has = |start: &str| {
         let start = format!("{module}{start}");
         let mut next = names.range(&*start..);
         next.next().is_some_and(|name| name.starts_with(&*start))
     };
-    let is_needed = classes.has(class, Place::Files, &form)
-        && !has("weight")
-        && !has("parametrizations")
-        && !classes
-            .copied(class)
-            .iter()
-            .any(|copy| form.ends_with(copy.form));
-    is_needed.then_some(weight)
+    let is_needed = !has("weight") && !has("parametrizations");
+    (is_needed && is_written(&form_of(&weight).0)).then_some(weight)
 }
 
 /// The layers by the attributes that hold them.

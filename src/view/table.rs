@@ -9,9 +9,11 @@ use crate::mapping::{self, Config, Tables};
 
 /// The model of a config.json according to a table.
 pub struct TableReport {
+    pub tables: Tables,
+    pub config: Config,
     pub family: String,
-    /// Tensors that the model has.
-    pub tensors: usize,
+    /// Number of tensors that the model must have. Those that it may have need no rule.
+    pub required: usize,
     /// Faults of the table, one line each.
     pub faults: Vec<String>,
     /// Rules that `--names` cannot run backwards, one line each.
@@ -39,15 +41,19 @@ pub fn check(file: &Path, config_from: &Path) -> Result<TableReport> {
         return Err(Error::checkpoint(file, reason));
     };
     let mut faults = mapping::lint(&tables);
+    faults.extend(tables.lint_model(family, &config));
     let listed = mapping::expected(family, &config, 0);
     let tied = mapping::is_tied(family, &config).err();
-    let tensors = listed.as_ref().map_or(0, Vec::len);
+    let listed_tensors = listed.iter().flatten();
+    let required = listed_tensors.filter(|tensor| tensor.required).count();
     faults
         .extend({ listed.err().or(tied) }.map(|error| format!("family {}: {error}", family.name)));
     Ok(TableReport {
         family: family.name.clone(),
-        tensors,
+        required,
         faults,
         one_way: mapping::one_way_rules(&tables),
+        config,
+        tables,
     })
 }

@@ -80,7 +80,7 @@ pub fn drop_copy(
     };
     let head = outcome.tensors.remove(at);
     for other in &outcome.tensors {
-        let equality = compare_tied(&head.tensor, &other.tensor)?;
+        let equality = compare(&head.tensor, &other.tensor)?;
         if equality != Equality::Different {
             let tied = Tied::new(&head.name, &other.name, Some(head.tensor));
             notes.extend(tied.notes(equality));

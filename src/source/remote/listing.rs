@@ -83,7 +83,7 @@ pub async fn of_file(store: Arc<dyn ObjectStore>, key: String) -> Attempt<Option
 }
 
 /// Names under which a folder of a web server, which tells no listing, may have files.
-const PROBED: [&str; 36] = [
+pub const PROBED: [&str; 38] = [
     ".metadata",
     "adapter_config.json",
     "adapter_model.bin",
@@ -109,12 +109,14 @@ const PROBED: [&str; 36] = [
     "special_tokens_map.json",
     "spiece.model",
     "tekken.json",
+    "tiktoken.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer.model.v1",
     "tokenizer.model.v2",
     "tokenizer.model.v3",
     "tokenizer.model.v7",
+    "tokenizer.tiktoken",
     "tokenizer_config.json",
     "train_state_00000.json",
     "video_preprocessor_config.json",
