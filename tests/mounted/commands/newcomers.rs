@@ -500,7 +500,14 @@ fn a_file_that_is_no_table_is_told_with_a_remedy() {
         "latin.toml",
         &["latin.toml: is no text in UTF-8; name a table in TOML"],
     );
-    check("/dev/null", &["/dev/null: has nothing for family llama"]);
+    let empty = ["mapping", "check", "/dev/null", "--config-from", "source"];
+    let empty = stage.run(&empty);
+    assert_eq!(empty.status.code(), Some(1), "{empty:?}");
+    let said = text(&empty);
+    assert!(
+        said.starts_with("/dev/null: has nothing for family llama"),
+        "{said}"
+    );
 }
 
 #[test]
