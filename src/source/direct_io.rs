@@ -23,6 +23,9 @@ const BLOCK: usize = 4096;
 /// Size of a buffer: the longest range and the blocks around it.
 const BUFFER: usize = DirectBuffer::MAX_LENGTH as usize + 2 * BLOCK;
 
+/// Buffers that a huge page which reaches beyond the last of them may begin in.
+const AT_END: usize = 2;
+
 /// Memory of all buffers of a mount, in bytes. A read that gets no buffer is buffered by the kernel.
 const MEMORY: usize = 32 << 20;
 
@@ -52,6 +55,8 @@ impl DirectBuffers {
 }
 
 /// Maps one buffer after the other: the kernel joins maps that lie side by side, so that huge pages span their borders.
+///
+/// No huge page reaches beyond the end of the joined maps: the buffers there, whose pages are small, are taken last.
 fn map_buffers() -> Vec<MmapMut> {
     let count = if is_affordable() { MEMORY / BUFFER } else { 0 };
     let map = || {
@@ -63,6 +68,7 @@ fn map_buffers() -> Vec<MmapMut> {
     };
     let mut maps: Vec<MmapMut> = (0..count).map_while(|_| map()).collect();
     maps.sort_unstable_by_key(|map| map.as_ptr().addr());
+    maps.rotate_right(AT_END.min(count));
     maps
 }
 
@@ -157,6 +163,22 @@ mod tests {
     use std::iter::repeat_with;
 
     use super::*;
+
+    #[test]
+    fn the_buffers_taken_first_lie_in_whole_huge_pages() {
+        const HUGE: usize = 2 << 20;
+        let maps = map_buffers();
+        let range = |map: &MmapMut| map.as_ptr_range().start.addr()..map.as_ptr_range().end.addr();
+        let is_mapped = |at: usize| maps.iter().any(|map| range(map).contains(&at));
+        for map in maps
+            .iter()
+            .rev()
+            .take(maps.len().saturating_sub(2 * AT_END))
+        {
+            let pages = range(map).start / HUGE * HUGE..range(map).end.next_multiple_of(HUGE);
+            assert!(pages.step_by(BLOCK).all(is_mapped));
+        }
+    }
 
     #[test]
     fn the_memory_of_direct_buffers_is_bounded() {
