@@ -11,9 +11,9 @@ use super::compute::compute;
 use super::inputs::Inputs;
 use super::scatter_tile::{Grid, place};
 use crate::error::Result;
-use crate::tensor::{ComputedBox, Dtype, Tensor};
+use crate::tensor::{ComputedBox, Dtype};
 
-/// Bytes of all inputs of a band together: a longest direct read.
+/// Bytes of the inputs of a band together, on the average over all bands: a longest direct read.
 const BAND_BYTES: u64 = 1 << 20;
 
 /// Most elements of a band.
@@ -42,10 +42,13 @@ impl ComputedCopy<'_> {
 
     fn bands(&self) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + use<> {
         let (rows, columns) = (self.part.rows.clone(), self.part.columns.clone());
+        let (height, width) = self.part.tensor.sides();
         let (_, inputs) = self.part.tensor.as_computed().unzip();
-        let bytes: u64 = inputs.unwrap_or_default().iter().map(Tensor::unit).sum();
-        let most = (BAND_BYTES / bytes.max(1)).min(BAND);
-        let width = (columns.end - columns.start).min(most).max(1);
+        let inputs = inputs.unwrap_or_default().iter();
+        let bytes: u128 = inputs.map(|input| u128::from(input.bytes())).sum();
+        let most = u128::from(BAND_BYTES) * u128::from(height) * u128::from(width) / bytes.max(1);
+        let most = (most.min(BAND.into()) as u64).max(1);
+        let width = (columns.end - columns.start).clamp(1, most);
         let height = (most / width).max(1);
         let parts = |range: Range<u64>, most: u64| {
             let end = range.end;

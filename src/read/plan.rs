@@ -31,9 +31,21 @@ impl<'a> TensorRange<'a> {
         target.unwrap_or_default()
     }
 
-    fn is_whole_elements(&self) -> bool {
-        let unit = self.tensor.unit();
+    /// Whether it begins and ends at multiples of so many bytes.
+    fn is_whole(&self, unit: u64) -> bool {
         self.range.start.is_multiple_of(unit) && self.range.end.is_multiple_of(unit)
+    }
+
+    /// Bytes of a row.
+    fn row(&self) -> u64 {
+        let columns = self.tensor.shape().dims().last().unwrap_or(&1);
+        (columns * self.tensor.unit()).max(1)
+    }
+
+    /// Whether it holds many rows, of which it cuts the first or the last.
+    fn cuts_rows(&self) -> bool {
+        let length = self.range.end - self.range.start;
+        length / self.row() >= MANY_ROWS && !self.is_whole(self.row())
     }
 }
 
@@ -122,9 +134,14 @@ pub(super) struct Plan<'a> {
     computed: Vec<ComputedCopy<'a>>,
     /// Taken from blocks.
     blocks: Vec<TensorRange<'a>>,
-    /// Ranges that cut through an element: they are served by way of whole ones.
-    cut: Vec<TensorRange<'a>>,
+    /// Ranges that cut through an element, or through a row that is computed, of so many bytes: they are served by way of
+    /// whole ones.
+    cut: Vec<(u64, TensorRange<'a>)>,
 }
+
+/// Rows of a computed matrix from which on a reply is computed as whole rows: their inputs then lie together, and cost one read
+/// of each file. Fewer rows are computed as far as they are wanted.
+const MANY_ROWS: u64 = 8;
 
 impl<'a> Plan<'a> {
     pub fn new(file: &'a VirtualFile, start: u64, end: u64) -> Result<Self> {
@@ -185,14 +202,14 @@ impl<'a> Plan<'a> {
     }
 
     fn add_tensor(&mut self, part: TensorRange<'a>, uses_blocks: bool) -> Result<()> {
-        if !part.is_whole_elements() {
-            self.cut.push(part);
-            return Ok(());
-        }
         let TensorRange {
             tensor, ref range, ..
         } = part;
         let unit = tensor.unit();
+        if !part.is_whole(unit) {
+            self.cut.push((unit, part));
+            return Ok(());
+        }
         let mut plan = Self::default();
         pieces(tensor, range.start / unit..range.end / unit, &mut |piece| {
             plan.add_piece(tensor, piece, part.destination);
@@ -201,6 +218,10 @@ impl<'a> Plan<'a> {
         let is_part = range.end - range.start < tensor.bytes();
         if uses_blocks && is_part && plan.is_transposed() {
             self.blocks.push(part);
+            return Ok(());
+        }
+        if !plan.computed.is_empty() && part.cuts_rows() {
+            self.cut.push((part.row(), part));
             return Ok(());
         }
         self.copies.append(&mut plan.copies);
@@ -279,8 +300,8 @@ impl<'a> Plan<'a> {
         for part in &self.blocks {
             read_block(part, request, part.target(reply))?;
         }
-        for part in &self.cut {
-            read_cut(part, request, part.target(reply))?;
+        for (unit, part) in &self.cut {
+            read_cut(*unit, part, request, part.target(reply))?;
         }
         copies::execute(self.copies, request, reply)
     }
@@ -295,9 +316,13 @@ fn read_block(part: &TensorRange<'_>, request: &Request<'_>, target: &mut [u8]) 
     }
 }
 
-fn read_cut(part: &TensorRange<'_>, request: &Request<'_>, target: &mut [u8]) -> Result<()> {
+fn read_cut(
+    unit: u64,
+    part: &TensorRange<'_>,
+    request: &Request<'_>,
+    target: &mut [u8],
+) -> Result<()> {
     let TensorRange { tensor, range, .. } = part;
-    let unit = tensor.unit();
     let (first, last) = (range.start / unit * unit, range.end.next_multiple_of(unit));
     let mut whole = request.memory((last - first) as usize)?;
     fill(tensor, first, &mut whole, request)?;
