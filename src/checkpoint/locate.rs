@@ -50,6 +50,12 @@ const INNER: [&str; 12] = [
     "model_and_optim",
 ];
 
+/// The part of a save of reinforcement learning that is trained to act, and so is its model: verl's and SkyRL's.
+pub const ACTING: [&str; 2] = ["actor", "policy"];
+
+/// The part that may stand beside it.
+const CRITIC: &str = "critic";
+
 /// Where verl 0.9 keeps weights in Hugging Face's form, if it saves no others.
 const WHOLE: [&str; 1] = ["huggingface"];
 
@@ -112,6 +118,12 @@ pub fn find(source: &Path, system: Option<&str>, budget: &Budget) -> Result<Loca
     if let [relative] = &*found {
         return at(&folder, relative, system);
     }
+    if let Some((relative, critic)) = acting(&found) {
+        let mut located = at(&folder, relative, system)?;
+        let beside = || format!("{critic} beside {relative} is left out: name its folder for it");
+        located.note.get_or_insert_with(beside);
+        return Ok(located);
+    }
     match saves::first(folder.path(), &saves::holds_checkpoints)? {
         Some(inner) if inner.path() != folder.path() => find(inner.path(), system, budget),
         _ if found.is_empty() => Err(none_in(&folder)?),
@@ -119,6 +131,23 @@ pub fn find(source: &Path, system: Option<&str>, budget: &Budget) -> Result<Loca
             path: folder.path().to_owned(),
             names: found,
         }),
+    }
+}
+
+/// The part of one save that is trained to act, and the critic beside it, if these two are all that was found.
+fn acting(found: &[String]) -> Option<(&str, &str)> {
+    let [one, other] = found else {
+        return None;
+    };
+    let is_pair = |acting: &str, critic: &str| {
+        let mut differing = { acting.split('/').zip(critic.split('/')) }.filter(|(a, b)| a != b);
+        let first = differing.next();
+        first.is_some_and(|(part, other)| ACTING.contains(&part) && other == CRITIC)
+    };
+    match (is_pair(one, other), is_pair(other, one)) {
+        (true, _) => Some((one, other)),
+        (_, true) => Some((other, one)),
+        _ => None,
     }
 }
 

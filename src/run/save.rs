@@ -6,13 +6,10 @@ use super::completion::{Completions, Trace, Weights};
 use crate::checkpoint::Rewritten;
 use crate::checkpoint::folder::Folder;
 use crate::checkpoint::locate::single_file::is_single_file;
-use crate::checkpoint::locate::{UNFINISHED, search};
+use crate::checkpoint::locate::{ACTING, UNFINISHED, search};
 use crate::checkpoint::save_names::numbered;
 use crate::error::{Error, Result};
 use crate::statx::Attributes;
-
-/// The parts of saves of reinforcement learning that are served: verl's and SkyRL's.
-const TRAINED: [&str; 2] = ["actor", "policy"];
 
 /// A checkpoint of a run.
 #[derive(Debug, Clone)]
@@ -97,9 +94,9 @@ impl Save {
 
     /// The path of the model in the run: of several parts, the one that is trained to act.
     pub fn model(&self) -> String {
-        let mut parts = TRAINED.iter();
-        let trained = parts.find(|trained| self.parts.iter().any(|part| part == *trained));
-        trained.map_or_else(|| self.name.clone(), |part| format!("{}/{part}", self.name))
+        let mut acting = ACTING.iter();
+        let acting = acting.find(|acting| self.parts.iter().any(|part| part == *acting));
+        acting.map_or_else(|| self.name.clone(), |part| format!("{}/{part}", self.name))
     }
 
     pub(super) fn has_folder_in(&self, run: &Folder) -> bool {

@@ -128,5 +128,17 @@ fn the_trained_part_of_a_save_is_its_model() {
         let run = Run::find(&scene.run()).unwrap().unwrap();
         let latest = run.latest().unwrap().unwrap();
         assert_eq!(latest.model(), format!("global_step_2/{trained}"));
+        let options = Options {
+            config_from: Some(assets()),
+            ..Options::default()
+        };
+        let save = View::open(&scene.step("global_step_2"), &options).unwrap();
+        let said = save.notes.iter().map(|note| note.text.clone());
+        let left_out = format!("{other} beside {trained} is left out");
+        assert!(
+            said.clone().any(|note| note.contains(&left_out)),
+            "{:?}",
+            said.collect::<Vec<_>>()
+        );
     }
 }
