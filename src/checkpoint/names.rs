@@ -31,7 +31,7 @@ pub use words::{
 pub struct State<'s> {
     pub tensors: Vec<SourceTensor>,
     /// Prefixes of names, each with its dot, that were keys of dictionaries.
-    pub dictionaries: &'s BTreeSet<String>,
+    pub dictionaries: Cow<'s, BTreeSet<String>>,
     /// The entry that the user named.
     pub entry: Option<&'s str>,
     /// Whether the names are a Hugging Face directory's, so that a root is part of them where no family tells otherwise.

@@ -202,7 +202,7 @@ impl Judge<'_> {
 fn model_names(checkpoint: &Checkpoint, system: &System, family: &Family) -> Result<Vec<String>> {
     let state = State {
         tensors: checkpoint.tensors.clone(),
-        dictionaries: &checkpoint.dictionaries,
+        dictionaries: Cow::Borrowed(&checkpoint.dictionaries),
         entry: None,
         keeps_roots: false,
     };

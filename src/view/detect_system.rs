@@ -40,7 +40,7 @@ pub fn choose<'t>(
         |names: &[Cow<'_, str>], is_root: bool| flags(&systems, family, names, spellings(is_root));
     let state = State {
         tensors: tensors.to_vec(),
-        dictionaries: &checkpoint.dictionaries,
+        dictionaries: Cow::Borrowed(&checkpoint.dictionaries),
         entry,
         keeps_roots: false,
     };

@@ -227,7 +227,7 @@ fn normalised(
     };
     let state = State {
         tensors: checkpoint.tensors.clone(),
-        dictionaries: &checkpoint.dictionaries,
+        dictionaries: Cow::Borrowed(&checkpoint.dictionaries),
         entry: options.entry.as_deref(),
         keeps_roots: checkpoint.is_hugging_face(),
     };

@@ -1,5 +1,7 @@
 //! Families whose tensors no table lists: names pass as they are, but for what transformers holds otherwise in memory.
 
+use std::borrow::Cow;
+
 use super::Note;
 use super::config::ConfigFile;
 use super::mapped::Mapped;
@@ -35,7 +37,7 @@ pub fn map(
     }
     let state = State {
         tensors: std::mem::take(&mut checkpoint.tensors),
-        dictionaries: &checkpoint.dictionaries,
+        dictionaries: Cow::Borrowed(&checkpoint.dictionaries),
         entry: options.entry.as_deref(),
         keeps_roots: checkpoint.is_hugging_face(),
     };

@@ -1,5 +1,6 @@
 //! The entries of a state: the one that the user names, and those that stand beside the model.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -81,12 +82,18 @@ impl State<'_> {
         };
         let mut beside = Vec::new();
         let mut own = Vec::new();
+        let mut prefix = "";
         for tensor in &self.tensors {
-            match below(tensor, way) {
-                Some(name) => own.push(tensor.clone().renamed(name)),
-                None => beside.push(tensor.clone()),
-            }
+            let Some(name) = below(tensor, way) else {
+                beside.push(tensor.clone());
+                continue;
+            };
+            prefix = tensor.name.strip_suffix(&*name).unwrap_or(prefix);
+            own.push(tensor.clone().renamed(name));
         }
+        let keys = self.dictionaries.iter();
+        let keys = keys.filter_map(|key| key.strip_prefix(prefix).filter(|own| !own.is_empty()));
+        self.dictionaries = Cow::Owned(keys.map(str::to_owned).collect());
         self.tensors = own;
         Ok((self, beside))
     }

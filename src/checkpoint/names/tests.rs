@@ -50,7 +50,7 @@ fn found(
     let dictionaries: BTreeSet<String> = dictionaries.iter().map(|key| (*key).to_owned()).collect();
     let state = State {
         tensors: tensors(&names),
-        dictionaries: &dictionaries,
+        dictionaries: Cow::Owned(dictionaries),
         entry,
         keeps_roots: false,
     };
@@ -267,6 +267,49 @@ fn entries_are_those_that_may_be_named() {
             );
         }
     }
+}
+
+#[test]
+fn an_entry_may_be_named_with_the_keys_that_hold_everything() {
+    let all = below_each(&["model.", "ema."]);
+    let mut held: Vec<SourceTensor> = all
+        .iter()
+        .map(|name| SourceTensor::new(format!("state.{name}"), Vec::new()))
+        .collect();
+    let mut dictionaries = ["state.", "state.model.", "state.ema."]
+        .map(str::to_owned)
+        .into();
+    below_shared(&mut held, &mut dictionaries);
+    for entry in ["ema", "state.ema", "state.ema."] {
+        let state = State {
+            tensors: held.clone(),
+            dictionaries: Cow::Borrowed(&dictionaries),
+            entry: Some(entry),
+            keeps_roots: false,
+        };
+        assert_eq!(
+            names(&normalise(state, Some(&is_llamas)).unwrap().model),
+            LLAMA,
+            "{entry}"
+        );
+    }
+}
+
+#[test]
+fn dictionaries_inside_an_entry_are_told_from_modules() {
+    let all: Vec<String> = [
+        "callbacks.model.a",
+        "callbacks.model.b",
+        "callbacks.other.c",
+        "x.y",
+    ]
+    .map(str::to_owned)
+    .into();
+    let dictionaries = ["callbacks.", "callbacks.model.", "callbacks.other."];
+    let state = found(&all, &dictionaries, Some("callbacks"), false).unwrap();
+    assert_eq!(names(&state.model), ["a", "b"]);
+    let modules = found(&all, &["callbacks."], Some("callbacks"), false).unwrap();
+    assert_eq!(names(&modules.model), ["model.a", "model.b", "other.c"]);
 }
 
 /// The rest of names, and of the keys of dictionaries, below those that hold everything.
