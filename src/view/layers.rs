@@ -2,7 +2,7 @@
 //!
 //! The folders that `save_pretrained` writes of each class of transformers follow these laws: a module that has a bias has a weight; a
 //! parameter that all other layers have is in each, unless others stand in its place; layers are numbered without a gap; and
-//! there are not fewer of them than config.json says.
+//! there are as many of them as config.json says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,10 +50,15 @@ pub fn check(
         let Some((key, count)) = count(config, stack, stacks.keys()) else {
             continue;
         };
-        if (layers.len() as u64) < count {
-            let found = layers.len();
+        let found = layers.len() as u64;
+        if found < count {
             return Err(missing(&format!(
                 "layer {found} of {stack}, of which config.json says that {key} is {count},"
+            )));
+        }
+        if found > count && !predicts_ahead(config) {
+            return Err(Error::Mapping(format!(
+                "{stack} has {found} layers, but config.json says that {key} is {count}; give this model's --config-from"
             )));
         }
         if let Some(name) = absent(layers) {
@@ -162,6 +167,12 @@ fn count<'n>(
     }
     let of_both = COUNTS.iter().filter(|_| *side == "encoder");
     keys.iter().chain(of_both).find_map(value)
+}
+
+/// Whether a model may have layers of which the count does not tell: those that predict tokens after the next.
+fn predicts_ahead(config: &Map<String, Value>) -> bool {
+    let is_ahead = |key: &String| key.contains("nextn") || key.contains("mtp");
+    config.keys().any(is_ahead)
 }
 
 /// The name of a parameter that one layer lacks and all others have, though nothing else stands in its place.

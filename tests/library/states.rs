@@ -376,7 +376,7 @@ fn layers_of(count: u64, keeps: impl Fn(&str) -> bool) -> Result<Vec<String>, St
 }
 
 #[test]
-fn a_layer_or_a_tensor_of_one_that_is_missing_is_refused() {
+fn a_layer_too_few_or_too_many_or_a_tensor_of_one_that_is_missing_is_refused() {
     assert_eq!(layers_of(4, |_| true).map(|names| names.len()), Ok(22));
     for (count, missing, said) in [
         (4, "block.2.", "block.2 is"),
@@ -396,6 +396,11 @@ fn a_layer_or_a_tensor_of_one_that_is_missing_is_refused() {
         let line = layers_of(count, |name| !name.contains(missing)).unwrap_err();
         assert!(line.contains(said) && line.contains("missing"), "{line}");
     }
+    let line = layers_of(3, |_| true).unwrap_err();
+    assert!(
+        line.contains("block has 4 layers") && line.contains("num_layers is 3"),
+        "{line}"
+    );
     let names = with(
         "encoder.layer.0.attention.output.dense.weight",
         "pooler.dense.bias",
