@@ -16,7 +16,7 @@ mod tensor_error;
 pub mod tracker;
 mod versions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,10 +28,7 @@ use crate::tensor::Dtype;
 pub use crate::tensor::SourceTensor;
 
 use folder::Folder;
-use formats::dcp::LeftAlone;
-use formats::{
-    consolidated, dcp, deepspeed, fsdp_ranks, megatron_args, megatron_ranks, nanotron, whole_files,
-};
+use formats::whole_files;
 pub use hub::folder as hub_folder;
 use locate::LocatedCheckpoint;
 pub use locate::layout::CheckpointFormat;
@@ -116,85 +113,36 @@ pub fn open(source: &Path, system: Option<&str>) -> Result<Checkpoint> {
 pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
     let located = locate::find(source, opening.system, &opening.budget)?;
     let folder = &located.weights;
-    let mut notes = Vec::new();
-    let mut declared = Map::new();
-    let mut copies = Vec::new();
-    let (mut rounded, mut doubt, mut trained_as) = (Vec::new(), None, None);
-    notes.extend(located.note.clone());
-    notes.extend(versions::written_by(&located.beside));
-    let mut dictionaries = BTreeSet::new();
-    let mut tensors = match &located.layout {
-        CheckpointFormat::Safetensors(files) => whole_files::safetensors_files(folder, files)?,
-        CheckpointFormat::Torch(files) => {
-            let read = whole_files::torch_files(folder, files)?;
-            notes.extend(left_alone(&read.optimizers));
-            dictionaries = read.dictionaries;
-            read.tensors
-        }
-        CheckpointFormat::Consolidated(names) => consolidated::read(folder, names)?,
-        CheckpointFormat::Adapter => Vec::new(),
-        CheckpointFormat::Dcp => {
-            declared = megatron_args::declared_beside(folder)?;
-            let read = dcp::read(folder, &names::optimizers_entry)?;
-            notes.extend(left_alone(&read.left_alone));
-            dictionaries = read.dictionaries;
-            read.tensors
-        }
-        CheckpointFormat::HfSharded => dcp::hf_sharded(folder, &mut notes)?,
-        CheckpointFormat::FsdpRanks => {
-            let tensors;
-            fsdp_ranks::Ranks { tensors, copies } = fsdp_ranks::read(folder)?;
-            tensors
-        }
-        CheckpointFormat::Nanotron => nanotron::read(folder)?,
-        CheckpointFormat::TorchCheckpointing => {
-            let reason = "was written by torch_checkpointing, torchtitan's second backend, whose layout is not read; save with the DCP backend";
-            return Err(Error::checkpoint(folder.path(), reason));
-        }
-        CheckpointFormat::DeepSpeed(tag) => {
-            let saved = match tag {
-                Some(tag) => deepspeed::read(&folder.subfolder(tag)?)?,
-                None => deepspeed::read(folder)?,
-            };
-            notes.extend(saved.notes);
-            (copies, rounded) = (saved.copies, saved.rounded);
-            (doubt, trained_as) = (saved.doubt, saved.trained_as);
-            saved.tensors
-        }
-        CheckpointFormat::MegatronRanks(names) => {
-            let ranks = megatron_ranks::read(folder, names)?;
-            notes.extend(beside_models(&ranks.beside));
-            (copies, declared) = (ranks.copies, ranks.declared);
-            ranks.tensors
-        }
-    };
+    let mut saved = formats::read(folder, &located.layout)?;
     // After all that is told from the bytes, which says more.
     let warning = match opening.accepts_rewritten {
         true => None,
         false => doubt::check(folder, &located.layout)?,
     };
-    names::below_shared(&mut tensors, &mut dictionaries);
-    let (tensors, own_adapter) = lora::split(tensors);
+    names::below_shared(&mut saved.tensors, &mut saved.dictionaries);
+    let (tensors, own_adapter) = lora::split(saved.tensors);
     if tensors.is_empty() && own_adapter.is_empty() && located.layout != CheckpointFormat::Adapter {
         return Err(Error::checkpoint(
             source,
             "holds no weights; name the folder or file of the model",
         ));
     }
+    let notes = located.note.clone().into_iter();
+    let notes = notes.chain(versions::written_by(&located.beside));
     Ok(Checkpoint {
-        declared,
         tensors,
         own_adapter,
         side_files: side_files_of(&located)?,
         params: json_beside(&located.beside, "params.json")?,
-        notes,
+        declared: saved.declared,
+        notes: notes.chain(saved.notes).collect(),
         warnings: Vec::from_iter(warning),
-        copies,
+        copies: saved.copies,
         folder: located.weights.path().to_owned(),
-        rounded,
-        doubt,
-        trained_as,
-        dictionaries,
+        rounded: saved.rounded,
+        doubt: saved.doubt,
+        trained_as: saved.trained_as,
+        dictionaries: saved.dictionaries,
         layout: located.layout,
         beside: located.beside,
     })
@@ -355,23 +303,6 @@ impl Checkpoint {
             (layout, _) => layout.word(),
         }
     }
-}
-
-/// A remark on the state of optimizers, which is not read.
-fn left_alone(entries: &BTreeMap<String, LeftAlone>) -> Option<String> {
-    let entry = |(entry, left): (&String, &LeftAlone)| match left.bytes {
-        0 => format!("{entry} ({} tensors)", left.tensors),
-        bytes => format!("{entry} ({} tensors, {bytes} bytes)", left.tensors),
-    };
-    let entries: Vec<String> = entries.iter().map(entry).collect();
-    (!entries.is_empty()).then(|| format!("left alone, as an optimizer's: {}", entries.join(", ")))
-}
-
-/// A remark on tensors that stand beside the models of a rank.
-fn beside_models(entries: &BTreeSet<String>) -> Option<String> {
-    let entries: Vec<&str> = entries.iter().map(|entry| &**entry).collect();
-    let entries = entries.join(", ");
-    (!entries.is_empty()).then(|| format!("left out, as it stands beside the model: {entries}"))
 }
 
 /// The side files of all folders that go with the weights; of two of one name the nearer counts.

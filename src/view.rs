@@ -33,8 +33,8 @@ use serde::Serialize;
 
 use crate::checkpoint::{self, Checkpoint, Entry, Opening, SideFile};
 use crate::error::{Error, Result};
-use crate::mapping::{self, Dropped, Family, MappedTensor, Tables};
-use crate::output::{self, Naming, VirtualFile, Weights};
+use crate::mapping::{Dropped, Family, MappedTensor, Tables};
+use crate::output::{self, VirtualFile};
 use crate::run;
 
 use computed::Stage;
@@ -42,7 +42,7 @@ use config::ConfigFile;
 use mapped::Mapped;
 pub use options::{DtypeChoice, MAX_SHARD_SIZE, MergedAdapter, Options, OutputFormat};
 pub use table::{TableReport, check as check_table};
-use target::Model;
+use target::{Model, Target};
 pub use tied::Tied;
 
 /// The tensors and files that a mount shows, and their origin.
@@ -183,37 +183,21 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
     let mut head = tied.next();
     let tensors = stage.compute(tensors, &mut config, &mut head)?;
     notes.extend(stage.note()?);
-    let total_parameters = parameters(&tensors, family);
-    let (tensors, mut files) = match target {
-        Some(target) => {
-            let model = Model {
-                tables: &tables,
-                family,
-                config: &config,
-                tensors: &tensors,
-                tied: head.as_ref(),
-                spelling,
-                total_parameters,
-            };
-            let written = model.written(target, options, &mut notes)?;
-            (written.tensors, written.files)
-        }
-        None => {
-            let weights = Weights {
-                naming: Naming::Model,
-                units: mapping::units(family, &tensors),
-                split: options.split,
-                total_parameters,
-            };
-            let tensors = spelling.shown(tensors);
-            let files = options.layout.weight_files(&tensors, &weights);
-            (tensors, files)
-        }
+    let model = Model {
+        tables: &tables,
+        family,
+        config: &config,
+        tensors: &tensors,
+        tied: head.as_ref(),
+        spelling,
+        total_parameters: parameters(&tensors, family),
+    };
+    let Target { tensors, mut files } = match target {
+        Some(target) => model.written(target, options, &mut notes)?,
+        None => model.in_directory(options),
     };
     files.extend(config.file(&tensors));
-    let others = side_files
-        .into_iter()
-        .filter(|file| file.path != config::NAME);
+    let others = { side_files.into_iter() }.filter(|file| file.path != config::NAME);
     files.extend(others.map(|SideFile { path, file }| output::source_file(&path, file)));
     Ok(View {
         system: checkpoint.system_with(&table).to_owned(),

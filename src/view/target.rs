@@ -12,7 +12,7 @@ use super::tied::Tied;
 use super::{Note, params};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, Tables, TargetNames, Written};
-use crate::output::{self, Attributes, Content, Dcp, Item, Split, VirtualFile};
+use crate::output::{self, Attributes, Content, Dcp, Item, Naming, Split, VirtualFile, Weights};
 use crate::tensor::{Dtype, Shape};
 
 /// Most chunks of a DCP, of whose `.metadata` each takes some 110 bytes.
@@ -85,6 +85,19 @@ pub struct Model<'a> {
 }
 
 impl Model<'_> {
+    /// The model as a Hugging Face directory, or as one file for each tensor.
+    pub fn in_directory(&self, options: &Options) -> Target {
+        let weights = Weights {
+            naming: Naming::Model,
+            units: mapping::units(self.family, self.tensors),
+            split: options.split,
+            total_parameters: self.total_parameters,
+        };
+        let tensors = self.spelling.shown(self.tensors.to_vec());
+        let files = options.layout.weight_files(&tensors, &weights);
+        Target { tensors, files }
+    }
+
     /// The model as the readers of `target` want it.
     ///
     /// # Errors

@@ -90,94 +90,137 @@ fn merge_parameter(
     factors: Factors<'_>,
     settings: &Settings,
 ) -> Result<()> {
-    let (left, right) = (&factors.left.tensor, &factors.right.tensor);
-    let sources = factors.sources();
-    let ([out, all], [all_of_right, columns]) = (sides(name, left)?, sides(name, right)?);
-    let misfit = |found: &str| {
-        Err(Error::Mapping(format!(
-            "{name}: lora_A of shape {} and lora_B of {} {found}; {OTHER}",
-            right.shape(),
-            left.shape()
-        )))
-    };
-    if all != all_of_right {
-        return misfit("have different ranks");
-    }
-    let fused = weights
-        .find(name)
-        .map(|number| weights.dims(number))
-        .transpose()?;
-    let experts = match fused.as_deref() {
-        Some([experts, _, _]) => *experts,
-        Some([_, _]) => 1,
-        Some(_) => return misfit("adapt no matrix"),
-        None => weights.experts()?,
-    };
-    if experts == 0 || !all.is_multiple_of(experts) {
-        return misfit(&format!("have a rank that {experts} experts do not share"));
-    }
-    let rank = all / experts;
-    let scale = settings.scale(name, rank)?;
-    // Experts are outermost in lora_A, innermost in lora_B.
-    let lefts = left.reshape(&[out, rank, experts])?.permute(&[2, 0, 1])?;
-    let rights = right.reshape(&[experts, rank, columns])?;
-    let is_swapped = match fused.as_deref() {
-        Some([_, rows, width]) if out != columns => [*rows, *width] == [columns, out],
-        Some([_, _, _]) => weights.has_transposed_experts(&TRANSPOSED),
-        _ => false,
-    };
-    let (lefts, rights) = match is_swapped {
-        true => (rights.transpose()?, lefts.transpose()?),
-        false => (lefts, rights),
-    };
-    let lefts = match fused.as_deref() {
-        Some([_, _]) => lefts.reshape(&[out, rank])?,
-        _ => lefts,
-    };
-    for (number, own, left) in weights.in_files(name, &lefts)? {
-        let dims = weights.dims(number)?;
-        let update = |left: Tensor, expert: u64| -> Result<Update> {
-            let right = rights.narrow(0, expert, 1)?;
-            let (rank, columns) = right.sides();
-            Ok(Update {
-                left,
-                right: right.reshape(&[rank, columns])?,
-                magnitude: None,
-                scale,
-                rounds_update: true,
-                sources: sources.clone(),
-            })
-        };
+    let fused = weights.find(name).map(|number| weights.dims(number));
+    let fused = fused.transpose()?;
+    let shared = Shared::split(weights, name, &factors, fused.as_deref(), settings)?;
+    for (number, own, left) in weights.in_files(name, &shared.lefts)? {
         match (left.shape().rank(), expert_of(&own)) {
-            (3, _) => {
-                let base = weights.tensors.get(number).map(|own| own.tensor.clone());
-                let Some(base) = base.filter(|base| base.shape().dims()[0] == experts) else {
-                    return misfit("fit no fused experts");
-                };
-                let merged = (0..experts).map(|expert| {
-                    let matrix = |tensor: &Tensor| {
-                        let one = tensor.narrow(0, expert, 1)?;
-                        let (rows, columns) = one.sides();
-                        one.reshape(&[rows, columns])
-                    };
-                    update(matrix(&left)?, expert)?.merged(&matrix(&base)?)
-                });
-                let merged = merged
-                    .collect::<Result<Vec<_>>>()
-                    .and_then(|all| Tensor::stack(&all));
-                match merged {
-                    Ok(merged) => weights.set(number, merged, &sources),
-                    Err(_) => return misfit(&format!("do not fit a parameter of shape {dims:?}")),
-                }
+            (3, _) => shared.merge_fused(weights, number, &left)?,
+            (2, Some(expert)) if expert < shared.experts => {
+                weights.update(number, &own, shared.update(left, expert)?)?;
             }
-            (2, Some(expert)) if expert < experts => {
-                weights.update(number, &own, update(left, expert)?)?;
+            (2, None) if shared.experts == 1 => {
+                weights.update(number, &own, shared.update(left, 0)?)?;
             }
-            (2, None) if experts == 1 => weights.update(number, &own, update(left, 0)?)?,
-            _ => return misfit(&format!("do not fit {own}")),
+            _ => return Err(shared.misfit(&format!("do not fit {own}"))),
         }
     }
     Ok(())
+}
+
+fn misfit(name: &str, factors: &Factors<'_>, found: &str) -> Error {
+    Error::Mapping(format!(
+        "{name}: lora_A of shape {} and lora_B of {} {found}; {OTHER}",
+        factors.right.tensor.shape(),
+        factors.left.tensor.shape()
+    ))
+}
+
+/// The update of a parameter that experts share.
+struct Shared<'f> {
+    name: &'f str,
+    factors: &'f Factors<'f>,
+    experts: u64,
+    scale: f32,
+    /// [experts, rows, rank], or [rows, rank] of a parameter that is a matrix.
+    lefts: Tensor,
+    /// [experts, rank, columns].
+    rights: Tensor,
+}
+
+impl<'f> Shared<'f> {
+    /// `fused` is the shape of the parameter where it is one tensor.
+    fn split(
+        weights: &Weights<'_>,
+        name: &'f str,
+        factors: &'f Factors<'f>,
+        fused: Option<&[u64]>,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let (left, right) = (&factors.left.tensor, &factors.right.tensor);
+        let ([out, all], [all_of_right, columns]) = (sides(name, left)?, sides(name, right)?);
+        if all != all_of_right {
+            return Err(misfit(name, factors, "have different ranks"));
+        }
+        let experts = match fused {
+            Some([experts, _, _]) => *experts,
+            Some([_, _]) => 1,
+            Some(_) => return Err(misfit(name, factors, "adapt no matrix")),
+            None => weights.experts()?,
+        };
+        if experts == 0 || !all.is_multiple_of(experts) {
+            let found = format!("have a rank that {experts} experts do not share");
+            return Err(misfit(name, factors, &found));
+        }
+        let rank = all / experts;
+        // Experts are outermost in lora_A, innermost in lora_B.
+        let lefts = left.reshape(&[out, rank, experts])?.permute(&[2, 0, 1])?;
+        let rights = right.reshape(&[experts, rank, columns])?;
+        let is_swapped = match fused {
+            Some([_, rows, width]) if out != columns => [*rows, *width] == [columns, out],
+            Some([_, _, _]) => weights.has_transposed_experts(&TRANSPOSED),
+            _ => false,
+        };
+        let (lefts, rights) = match is_swapped {
+            true => (rights.transpose()?, lefts.transpose()?),
+            false => (lefts, rights),
+        };
+        let lefts = match fused {
+            Some([_, _]) => lefts.reshape(&[out, rank])?,
+            _ => lefts,
+        };
+        Ok(Self {
+            name,
+            factors,
+            experts,
+            scale: settings.scale(name, rank)?,
+            lefts,
+            rights,
+        })
+    }
+
+    fn misfit(&self, found: &str) -> Error {
+        misfit(self.name, self.factors, found)
+    }
+
+    /// The update of one expert by its left factor.
+    fn update(&self, left: Tensor, expert: u64) -> Result<Update> {
+        Ok(Update {
+            left,
+            right: matrix_of(&self.rights, expert)?,
+            magnitude: None,
+            scale: self.scale,
+            rounds_update: true,
+            sources: self.factors.sources(),
+        })
+    }
+
+    /// Merges the updates of all experts, which are one tensor in the files.
+    fn merge_fused(&self, weights: &mut Weights<'_>, number: usize, lefts: &Tensor) -> Result<()> {
+        let base = weights.tensors.get(number).map(|own| own.tensor.clone());
+        let has_all = |base: &Tensor| base.shape().dims().first() == Some(&self.experts);
+        let Some(base) = base.filter(has_all) else {
+            return Err(self.misfit("fit no fused experts"));
+        };
+        let merged = (0..self.experts).map(|expert| {
+            let update = self.update(matrix_of(lefts, expert)?, expert)?;
+            update.merged(&matrix_of(&base, expert)?)
+        });
+        let merged: Result<Vec<Tensor>> = merged.collect();
+        let dims = weights.dims(number)?;
+        let merged = merged.and_then(|all| Tensor::stack(&all));
+        let merged = merged
+            .map_err(|_| self.misfit(&format!("do not fit a parameter of shape {dims:?}")))?;
+        weights.set(number, merged, &self.factors.sources());
+        Ok(())
+    }
+}
+
+/// One of several matrices that are one tensor.
+fn matrix_of(all: &Tensor, number: u64) -> Result<Tensor> {
+    let one = all.narrow(0, number, 1)?;
+    let (rows, columns) = one.sides();
+    one.reshape(&[rows, columns])
 }
 
 /// The number behind `experts.` in the name of a file's tensor.
