@@ -107,14 +107,17 @@ pub fn find(source: &Path, system: Option<&str>, budget: &Budget) -> Result<Loca
         return single_file(source, budget);
     }
     let folder = snapshot(Folder::open(source)?)?.within(budget);
-    let mut found = search(&folder, "")?;
-    if found.is_empty() {
+    let mut search = Search::new(&folder);
+    search.look("", DEPTH)?;
+    if search.found.is_empty() {
         let names = folder.folders()?;
         let is_save = |name: &String| !is_temporary(name) && !is_link_beside(&folder, name);
-        for name in names.into_iter().filter(is_save) {
-            found.extend(search(&folder, &name)?);
-        }
+        let mut names = names.iter().filter(|name| is_save(name));
+        // Those below are looked at again, from nearer.
+        search.seen.retain(|path| path == folder.path());
+        names.try_for_each(|name| search.look(name, DEPTH))?;
     }
+    let found = search.found;
     if let [relative] = &*found {
         return at(&folder, relative, system);
     }
@@ -187,11 +190,7 @@ fn none_in(folder: &Folder) -> Result<Error> {
 /// The checkpoints at or below `relative`: the files in it that are several, the folder itself, or else its known inner
 /// folders.
 pub fn search(root: &Folder, relative: &str) -> Result<Vec<String>> {
-    let mut search = Search {
-        root,
-        seen: HashSet::new(),
-        found: Vec::new(),
-    };
+    let mut search = Search::new(root);
     search.look(relative, DEPTH)?;
     Ok(search.found)
 }
@@ -203,7 +202,15 @@ struct Search<'a> {
     found: Vec<String>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(root: &'a Folder) -> Self {
+        Self {
+            root,
+            seen: HashSet::new(),
+            found: Vec::new(),
+        }
+    }
+
     fn look(&mut self, relative: &str, depth: usize) -> Result<()> {
         let folder = inner(self.root, relative)?;
         let name = relative.rsplit('/').next().unwrap_or(relative);

@@ -23,8 +23,8 @@ const BLOCK: usize = 4096;
 /// Size of a buffer: the longest range and the blocks around it.
 const BUFFER: usize = DirectBuffer::MAX_LENGTH as usize + 2 * BLOCK;
 
-/// Buffers that a huge page which reaches beyond the last of them may begin in.
-const AT_END: usize = 2;
+/// Size of a huge page on most architectures.
+const HUGE: usize = 2 << 20;
 
 /// Memory of all buffers of a mount, in bytes. A read that gets no buffer is buffered by the kernel.
 const MEMORY: usize = 32 << 20;
@@ -56,7 +56,7 @@ impl DirectBuffers {
 
 /// Maps one buffer after the other: the kernel joins maps that lie side by side, so that huge pages span their borders.
 ///
-/// No huge page reaches beyond the end of the joined maps: the buffers there, whose pages are small, are taken last.
+/// No huge page reaches beyond the ends of joined maps: the buffers there, whose pages are small, are taken last.
 fn map_buffers() -> Vec<MmapMut> {
     let count = if is_affordable() { MEMORY / BUFFER } else { 0 };
     let map = || {
@@ -68,8 +68,29 @@ fn map_buffers() -> Vec<MmapMut> {
     };
     let mut maps: Vec<MmapMut> = (0..count).map_while(|_| map()).collect();
     maps.sort_unstable_by_key(|map| map.as_ptr().addr());
-    maps.rotate_right(AT_END.min(count));
+    let joined = joined(&maps);
+    maps.sort_by_key(|map| is_in_huge_pages(&addresses(map), &joined));
     maps
+}
+
+fn addresses(map: &MmapMut) -> Range<usize> {
+    let Range { start, end } = map.as_ptr_range();
+    start.addr()..end.addr()
+}
+
+/// The addresses of sorted maps, of which those that lie side by side are one range.
+fn joined(maps: &[MmapMut]) -> Vec<Range<usize>> {
+    let sides_meet = |map: &MmapMut, next: &MmapMut| addresses(map).end == addresses(next).start;
+    let groups = maps.chunk_by(sides_meet);
+    let ends = groups.filter_map(|group| Some((group.first()?, group.last()?)));
+    ends.map(|(first, last)| addresses(first).start..addresses(last).end)
+        .collect()
+}
+
+fn is_in_huge_pages(buffer: &Range<usize>, joined: &[Range<usize>]) -> bool {
+    let pages = buffer.start / HUGE * HUGE..buffer.end.next_multiple_of(HUGE);
+    let holds = |range: &Range<usize>| range.start <= pages.start && pages.end <= range.end;
+    joined.iter().any(holds)
 }
 
 /// Returns whether huge pages are enabled, the address space is unlimited and memory is not too short for the buffers.
@@ -165,19 +186,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_buffers_taken_first_lie_in_whole_huge_pages() {
-        const HUGE: usize = 2 << 20;
-        let maps = map_buffers();
-        let range = |map: &MmapMut| map.as_ptr_range().start.addr()..map.as_ptr_range().end.addr();
-        let is_mapped = |at: usize| maps.iter().any(|map| range(map).contains(&at));
-        for map in maps
-            .iter()
-            .rev()
-            .take(maps.len().saturating_sub(2 * AT_END))
-        {
-            let pages = range(map).start / HUGE * HUGE..range(map).end.next_multiple_of(HUGE);
-            assert!(pages.step_by(BLOCK).all(is_mapped));
-        }
+    fn the_buffers_taken_first_lie_in_huge_pages() {
+        let range = |start: usize, end: usize| start * HUGE / 4..end * HUGE / 4;
+        let joined = [range(1, 10), range(20, 22)];
+        let is_inside = |start, end| is_in_huge_pages(&range(start, end), &joined);
+        assert!(is_inside(4, 6) && is_inside(5, 8));
+        assert!(!is_inside(1, 3) && !is_inside(3, 5) && !is_inside(7, 9) && !is_inside(20, 22));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::direct_io::{DirectBuffer, DirectBuffers};
 use super::file::{Begun, SourceFile};
 use super::mechanism::Mechanism;
 use super::memory::{Memory, Spare};
-use super::route::{Facts, LONG, Route, route};
+use super::route::{Facts, Route, route};
 use super::touched::Touched;
 use super::wanted::{MAX_RANGES, Wanted, bytes, gaps, read_close, span};
 use super::windows::{self, Windows};
@@ -147,7 +147,7 @@ impl Fetcher {
         })
     }
 
-    /// Returns the bytes of one range of several that a reply is made of.
+    /// Returns the bytes of one range.
     ///
     /// # Errors
     /// As those of [`Fetcher::gather`].
@@ -159,8 +159,8 @@ impl Fetcher {
     ) -> Result<Bytes> {
         let length = range.end.saturating_sub(range.start);
         touched.add(file, range.clone(), length);
-        let fits = (LONG..=DirectBuffer::MAX_LENGTH).contains(&length);
-        if fits
+        let is_short = length <= DirectBuffer::MAX_LENGTH;
+        if is_short
             && can_bypass(file, range.clone())
             && let Some(buffer) = self.read_directly(file, range.clone())?
         {
@@ -171,7 +171,7 @@ impl Fetcher {
         let reply = Reply {
             bytes: length,
             files: 1,
-            stretches: 2,
+            stretches: 1,
         };
         let regions: &mut [Region<'_, '_, '_>] = &mut [&mut [Wanted { file, offset, into }]];
         match file.begin(&[range])? {

@@ -300,16 +300,18 @@ fn dictionaries_inside_an_entry_are_told_from_modules() {
     let all: Vec<String> = [
         "callbacks.model.a",
         "callbacks.model.b",
-        "callbacks.other.c",
+        "callbacks.ema.a",
+        "callbacks.ema.b",
         "x.y",
     ]
     .map(str::to_owned)
     .into();
-    let dictionaries = ["callbacks.", "callbacks.model.", "callbacks.other."];
+    let dictionaries = ["callbacks.", "callbacks.model.", "callbacks.ema."];
     let state = found(&all, &dictionaries, Some("callbacks"), false).unwrap();
     assert_eq!(names(&state.model), ["a", "b"]);
-    let modules = found(&all, &["callbacks."], Some("callbacks"), false).unwrap();
-    assert_eq!(names(&modules.model), ["model.a", "model.b", "other.c"]);
+    let modules = ["callbacks.net.a", "callbacks.head.b", "x.y"].map(str::to_owned);
+    let state = found(&modules, &["callbacks."], Some("callbacks"), false).unwrap();
+    assert_eq!(names(&state.model), ["net.a", "head.b"]);
 }
 
 /// The rest of names, and of the keys of dictionaries, below those that hold everything.
