@@ -1,4 +1,5 @@
-//! Terminal sessions in the documents are real: every ```console block is run, and its output compared.
+//! Terminal sessions in the documents are real: every ```console block is run, and its output compared. Every other command
+//! that they name is at least understood.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -156,4 +157,54 @@ fn every_terminal_session_of_the_documents_is_real() {
         }
     }
     assert!(run > 10, "{run}");
+}
+
+/// The commands of this program that a document names, in code spans and blocks; of each the words up to another command.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let is_block = |line: &&str| {
+        line.trim_start()
+            .trim_start_matches("$ ")
+            .starts_with("ckptfs ")
+    };
+    let spans = text.split('`').skip(1).step_by(2);
+    let spans = spans.filter(|span| span.starts_with("ckptfs ") && span.lines().count() == 1);
+    let lines = { text.lines() }.filter(|line| is_block(line) && !line.contains('`'));
+    let words = |line: &str| {
+        let words = line
+            .trim_start()
+            .trim_start_matches("$ ")
+            .split_whitespace();
+        let ends = ["&&", "|", ">", "#", "--", ";"];
+        let own = words.skip(1).take_while(|word| !ends.contains(word));
+        own.map(|word| word.trim_end_matches(';').to_owned())
+            .collect()
+    };
+    lines.chain(spans).map(words).collect()
+}
+
+/// What a command line that ends in `--help` is answered with, after all before it is understood.
+fn is_understood(words: &[String]) -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+    let output = command.args(words).arg("--help").output().unwrap();
+    output.status.success()
+}
+
+#[test]
+fn every_command_of_the_documents_is_understood() {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    assert!(!is_understood(&words("mount SOURCE MNT --no-such-option")));
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for words in commands(&text).iter().filter(|words| words[0] != "COMMAND") {
+            assert!(
+                is_understood(words),
+                "{}: ckptfs {}",
+                document.display(),
+                words.join(" ")
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 80, "{seen}");
 }
