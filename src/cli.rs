@@ -65,9 +65,12 @@ const WRONG_USAGE: u8 = 2;
 /// Beginning of the targets of our own log lines.
 const OWN: &str = env!("CARGO_CRATE_NAME");
 
+/// The version, the commit and the optional parts of this build, such as `0.1.0 (2fa1c2e) +remote`.
+const VERSION: &str = env!("CKPTFS_VERSION");
+
 /// Shows a training checkpoint as the Hugging Face directory that its users need, without converting it
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_STATUS)]
+#[command(version = VERSION, after_help = EXIT_STATUS)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

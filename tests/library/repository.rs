@@ -6,6 +6,7 @@ mod licences;
 mod promises;
 mod statics;
 mod unsafe_blocks;
+mod version;
 mod words;
 
 use std::fs;

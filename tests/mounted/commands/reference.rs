@@ -79,3 +79,20 @@ fn a_path_that_leads_nowhere_is_told_with_its_argument() {
         assert!(said.contains(argument), "{said}");
     }
 }
+
+#[test]
+fn the_version_is_followed_by_commit_and_features() {
+    let output = Stage::new().run(&["--version"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut words = said.split_whitespace().peekable();
+    assert_eq!(words.next(), Some("ckptfs"));
+    assert_eq!(words.next(), Some(env!("CARGO_PKG_VERSION")));
+    let commit = words.next_if(|word| word.starts_with('('));
+    if let Some(commit) = commit {
+        let digits = commit.trim_matches(['(', ')']);
+        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(digits.len() == 7 && is_hex, "{said}");
+    }
+    let features: Vec<&str> = words.collect();
+    assert_eq!(features.contains(&"+remote"), cfg!(feature = "remote"));
+}
