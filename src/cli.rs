@@ -39,6 +39,7 @@ mod status;
 mod stop;
 mod systemd;
 mod umount;
+mod variables;
 mod verify;
 mod view;
 mod weighted;
@@ -58,6 +59,7 @@ Exit status:
   3  the mount point, FUSE, an export's destination, a log or standard output cannot be used
   4  a source file cannot be read
 
+CKPTFS_DTYPE=bf16 stands for --dtype bf16, and so with nearly all options (docs/options.md).
 -v and -vv, or RUST_LOG=info and RUST_LOG=debug, show more on standard error.";
 
 const WRONG_USAGE: u8 = 2;
@@ -215,11 +217,11 @@ impl Command {
 
 /// The command line. What `-o` says of a mount becomes flags, and these are checked like all others.
 fn parse(words: &[OsString]) -> CommandLine {
-    let line = CommandLine::parse_from(words);
+    let line: CommandLine = variables::parse(words).unwrap_or_else(|error| error.exit());
     match &line.command {
         Command::Mount(mount) if !mount.mount_options.is_empty() => {
             let words = options::spelled_out(words, &mount.mount_options);
-            CommandLine::try_parse_from(words).unwrap_or_else(|error| refuse_options(&error))
+            variables::parse(&words).unwrap_or_else(|error| refuse_options(&error))
         }
         _ => line,
     }

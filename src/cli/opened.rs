@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::inspect::Report;
+use super::variables;
 use super::view::{self, ViewOptions};
 use crate::text::plain_json;
 use crate::view::View;
@@ -33,7 +34,9 @@ impl Opened {
     /// # Errors
     /// Wrong words and whatever is not understood, in one line.
     pub fn from_words(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
-        let Words { source, view } = Words::try_parse_from(words).map_err(|error| {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let parsed = variables::parse::<Words>(&words);
+        let Words { source, view } = parsed.map_err(|error| {
             let text = error.to_string();
             // Hints for a command line follow after an empty line.
             let lines = text.lines().take_while(|line| !line.is_empty());

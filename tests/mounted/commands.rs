@@ -19,4 +19,5 @@ mod surroundings;
 mod troubleshooting;
 mod unanswered;
 mod unwritable;
+mod variables;
 mod verify;
