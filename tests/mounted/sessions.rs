@@ -182,7 +182,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     lines.chain(spans).map(words).collect()
 }
 
-/// What a command line that ends in `--help` is answered with, after all before it is understood.
+/// Returns whether a command line is understood: `--help` at its end is answered only after all before it.
 fn is_understood(words: &[String]) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
     let output = command.args(words).arg("--help").output().unwrap();
