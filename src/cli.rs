@@ -15,6 +15,7 @@ mod allocator;
 mod completions;
 mod config_from;
 mod daemon;
+mod diff;
 mod exec;
 mod export;
 mod helper;
@@ -54,7 +55,7 @@ pub use opened::Opened;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  success
-  1  the checkpoint is refused, or verify found a fault or a difference
+  1  the checkpoint is refused, or verify or diff found a fault or a difference
   2  wrong usage
   3  the mount point, FUSE, an export's destination, a log or standard output cannot be used
   4  a source file cannot be read
@@ -115,6 +116,7 @@ enum Command {
     Exec(exec::Arguments),
     Export(export::Arguments),
     Verify(verify::Arguments),
+    Diff(diff::Arguments),
     Inspect(inspect::Arguments),
     #[cfg(feature = "remote")]
     Serve(serve::Arguments),
@@ -182,6 +184,7 @@ impl Command {
             Self::Exec(arguments) => Some(arguments.view()),
             Self::Export(arguments) => Some(arguments.view()),
             Self::Verify(arguments) => Some(arguments.view()),
+            Self::Diff(arguments) => Some(arguments.view()),
             Self::Inspect(arguments) => Some(arguments.view()),
             #[cfg(feature = "remote")]
             Self::Serve(arguments) => Some(arguments.view()),
@@ -202,6 +205,7 @@ impl Command {
             Self::Exec(arguments) => exec::run(arguments, inherited, log),
             Self::Export(arguments) => export::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
+            Self::Diff(arguments) => diff::run(arguments),
             Self::Inspect(arguments) => inspect::run(arguments),
             #[cfg(feature = "remote")]
             Self::Serve(arguments) => serve::run(arguments),

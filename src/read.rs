@@ -34,6 +34,7 @@ use crate::tensor::Tensor;
 use plan::{Plan, Progress};
 use request::{Request, State};
 
+pub use cast::e4m3;
 pub use passthrough::passthrough_source;
 
 /// Memory for produced blocks of transposed tensors, unless it is said otherwise.

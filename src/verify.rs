@@ -2,6 +2,7 @@
 
 mod compare;
 mod finding;
+mod pairs;
 mod reading;
 mod sums;
 mod values;
@@ -14,7 +15,8 @@ use crate::output::VirtualFile;
 use crate::parallel;
 use crate::tensor::Tensor;
 
-pub use finding::{Difference, Finding, Outcome};
+pub use finding::{Difference, DifferentElements, Finding, Outcome};
+pub use pairs::{Kind, Pair, compared_bytes, pairs};
 pub use reading::Reading;
 pub use sums::sources;
 pub use values::{NonFinite, Number};

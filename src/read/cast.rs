@@ -66,7 +66,7 @@ pub(super) fn widen(from: Dtype, source: &[u8], floats: &mut [f32]) {
 }
 
 /// A number of F8_E4M3 (no infinity, one NaN of each sign).
-pub(super) fn e4m3(byte: u8) -> f32 {
+pub fn e4m3(byte: u8) -> f32 {
     let (exponent, mantissa) = (byte >> 3 & 15, f32::from(byte & 7));
     let magnitude = match (exponent, byte & 7) {
         (15, 7) => f32::NAN,

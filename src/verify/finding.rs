@@ -11,18 +11,25 @@ use crate::mapping::MappedTensor;
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Difference {
     /// Type or shape.
-    Kind { here: String, there: String },
-    Elements {
-        count: u64,
-        /// Index of the first, and its values.
-        first: Vec<u64>,
-        here: Number,
-        there: Number,
-        /// Largest absolute difference of those that are numbers on both sides.
-        largest: Option<Number>,
-        /// Elements that are NaN on one side alone.
-        nan: u64,
+    Kind {
+        here: String,
+        there: String,
     },
+    Elements(DifferentElements),
+}
+
+/// The elements of a tensor that differ.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DifferentElements {
+    pub count: u64,
+    /// Index of the first, and its values.
+    pub first: Vec<u64>,
+    pub here: Number,
+    pub there: Number,
+    /// Largest absolute difference of those that are numbers on both sides.
+    pub largest: Option<Number>,
+    /// Elements that are NaN on one side alone.
+    pub nan: u64,
 }
 
 /// The outcome for one tensor or one file.

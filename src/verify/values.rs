@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use half::{bf16, f16};
 use serde::{Serialize, Serializer};
 
+use crate::read::e4m3;
 use crate::tensor::Dtype;
 
 /// Counts of elements that are not finite.
@@ -76,6 +77,13 @@ fn patterns(dtype: Dtype) -> Option<Patterns> {
     }
 }
 
+/// Whether the elements of a type are numbers that an f64 holds exactly, so that those of two types may be compared.
+pub fn is_number(dtype: Dtype) -> bool {
+    use Dtype::*;
+    let is_float = matches!(dtype, F64 | F32 | F16 | BF16 | F8_E5M2 | F8_E4M3);
+    is_float || matches!(dtype, I8 | I16 | I32 | U8 | U16 | U32)
+}
+
 /// An element as a number. Types without a usual one, such as the small floats, count as the integers of their bits.
 pub fn number(dtype: Dtype, element: &[u8]) -> f64 {
     let bits = unsigned(element);
@@ -83,6 +91,7 @@ pub fn number(dtype: Dtype, element: &[u8]) -> f64 {
         Dtype::BF16 => bf16::from_bits(bits as u16).to_f64(),
         Dtype::F16 => f16::from_bits(bits as u16).to_f64(),
         Dtype::F8_E5M2 => f16::from_bits((bits as u16) << 8).to_f64(),
+        Dtype::F8_E4M3 => e4m3(bits as u8).into(),
         Dtype::F32 => f32::from_bits(bits as u32).into(),
         Dtype::F64 => f64::from_bits(bits),
         Dtype::I8 => (bits as i8).into(),

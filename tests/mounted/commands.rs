@@ -1,6 +1,7 @@
 //! The subcommands beside mount, as their users meet them: every test runs the program itself.
 
 mod config_from;
+mod diff;
 mod exec;
 mod export;
 mod export_meanwhile;

@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::Serialize;
 
 use crate::text::one_line;
-use crate::verify::{Difference, Finding, NonFinite, Outcome};
+use crate::verify::{Difference, DifferentElements, Finding, NonFinite, Outcome};
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -101,14 +101,15 @@ fn said(outcome: &Outcome) -> Option<String> {
         Outcome::Different(Difference::Kind { here, there }) => {
             Some(format!("{here} is not {there}"))
         }
-        Outcome::Different(Difference::Elements {
-            count,
-            first,
-            here,
-            there,
-            largest,
-            nan,
-        }) => {
+        Outcome::Different(Difference::Elements(elements)) => {
+            let DifferentElements {
+                count,
+                first,
+                here,
+                there,
+                largest,
+                nan,
+            } = elements;
             let mut said =
                 format!("{count} elements differ, first {first:?}: {here} is not {there}");
             if let Some(largest) = largest {
