@@ -5,6 +5,7 @@ mod failing;
 mod life;
 mod listing;
 mod others;
+mod overlay;
 mod passthrough;
 mod posix;
 mod reading;
