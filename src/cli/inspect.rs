@@ -1,5 +1,6 @@
 //! `ckptfs inspect`.
 
+mod named;
 mod page;
 mod pattern;
 mod report;
@@ -21,8 +22,8 @@ use crate::error::Error;
 use crate::run::Run;
 use crate::text::{plain_json, quoted};
 use crate::view::View;
+use named::Details;
 pub use report::Report;
-use report::TensorDetail;
 use run::RunReport;
 
 /// Say what a mount would show and where every tensor comes from, or list the checkpoints of a run; mounts nothing
@@ -34,7 +35,8 @@ pub struct Arguments {
     /// As JSON, with all tensors
     #[arg(long)]
     json: bool,
-    /// One tensor alone: its operations and the bytes that it is made of
+    /// One tensor alone, by its name in the view or in the checkpoint, or all of a pattern such as "*.q_proj.weight": operations, and the
+    /// bytes that they are made of
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
     /// Write a page with a map of the model to a new file, for any browser
@@ -63,22 +65,14 @@ pub fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     { arguments.html.iter() }.try_for_each(|file| crate::mount::check_target(file))?;
     let view = view::open(&arguments.source, &arguments.view)?;
     match (&arguments.tensor, &arguments.html) {
-        (Some(name), _) => print(&detail(&arguments.source, &view, name)?, arguments.json)?,
+        (Some(name), _) => print(
+            &Details::of(&arguments.source, &view, name)?,
+            arguments.json,
+        )?,
         (None, Some(file)) => write_page(file, &arguments.source, &view)?,
         (None, None) => print(&Report::of(&view)?, arguments.json)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn detail(source: &Path, view: &View, name: &str) -> Result<TensorDetail, Error> {
-    let mut tensors = view.tensors.iter();
-    let mapped = tensors
-        .find(|tensor| *tensor.name == *name)
-        .ok_or_else(|| {
-            let reason = format!("the view has no tensor {name}; inspect --json lists all");
-            Error::checkpoint(source, reason)
-        })?;
-    TensorDetail::of(view, mapped)
 }
 
 fn write_page(file: &Path, source: &Path, view: &View) -> anyhow::Result<()> {

@@ -45,7 +45,7 @@ impl Report {
         let dtypes: Vec<_> = dtypes
             .map(|(name, count)| format!("{count} {name}"))
             .collect();
-        let (parameters, bytes) = (self.parameters, size::shown(self.bytes));
+        let (parameters, bytes) = (counted(self.parameters), size::shown(self.bytes));
         format!("{}, {parameters} parameters, {bytes}", dtypes.join(", "))
     }
 
@@ -112,6 +112,18 @@ impl Report {
             names.push(&dropped.name);
         }
         reasons
+    }
+}
+
+/// A number of parameters as model cards have it: `70.6 B`. Below a million all digits.
+fn counted(number: u64) -> String {
+    let units = [(1e12, "T"), (1e9, "B"), (1e6, "M")];
+    let value = number as f64;
+    // 999,950 thousand are 1.0 B, not 1000.0 M.
+    let unit = units.iter().find(|(unit, _)| value >= unit * 0.99995);
+    match unit.filter(|_| number >= 1_000_000) {
+        Some((unit, letter)) => format!("{:.1} {letter}", value / unit),
+        None => number.to_string(),
     }
 }
 
@@ -232,4 +244,23 @@ fn said_of_array(array: &StoredReport) -> String {
 /// Keeps text that comes out of a checkpoint in one line.
 fn line(f: &mut Formatter<'_>, label: &str, text: &str) -> fmt::Result {
     writeln!(f, "{label:<10} {}", one_line(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_counted_as_model_cards_do() {
+        for (number, expected) in [
+            (999_999, "999999"),
+            (1_000_000, "1.0 M"),
+            (999_949_999, "999.9 M"),
+            (999_960_000, "1.0 B"),
+            (70_553_706_496, "70.6 B"),
+            (1_026_408_232_448, "1.0 T"),
+        ] {
+            assert_eq!(counted(number), expected);
+        }
+    }
 }

@@ -127,6 +127,45 @@ fn a_tensor_is_told_under_the_name_that_is_stored_and_with_its_file() {
     assert!(text.contains(&format!("source     {stored}\n")), "{text}");
 }
 
+#[test]
+fn tensors_are_found_by_pattern_and_by_their_names_in_the_checkpoint() {
+    let names = |pattern: &str| {
+        let found = json(&["--tensor", pattern]);
+        let name = |one: &Value| one["name"].as_str().unwrap().to_owned();
+        let all = found.as_array().unwrap().iter();
+        all.map(name).collect::<Vec<_>>()
+    };
+    let layers = [0, 1].map(|layer| format!("model.layers.{layer}.self_attn.q_proj.weight"));
+    assert_eq!(names("*.q_proj.weight"), layers);
+    assert_eq!(names("model.layers.?.self_attn.q_proj.*"), layers);
+    assert_eq!(names("tok_embeddings.weight"), [EMBEDDING]);
+    let text = said(inspect(&["--tensor", "*.q_proj.weight"]));
+    assert_eq!(
+        text.matches("tensor     model.layers.").count(),
+        2,
+        "{text}"
+    );
+    for (wrong, hint) in [
+        (
+            "model.embed_token.weight",
+            "did you mean model.embed_tokens.weight?",
+        ),
+        ("*.q_porj.weight", "inspect --json lists all"),
+        (
+            "model.layersX0.self_attn.q_proj.weight",
+            "did you mean model.layers.0.",
+        ),
+        (
+            "zzz",
+            "the view has no tensor zzz; inspect --json lists all",
+        ),
+    ] {
+        let output = inspect(&["--tensor", wrong]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(complaint(&output).contains(hint), "{output:?}");
+    }
+}
+
 /// A tensor is told apart from others by any of type, shape and operations.
 #[test]
 fn layers_that_differ_stand_apart() {
