@@ -175,7 +175,12 @@ fn commands(text: &str) -> Vec<Vec<String>> {
             .trim_start_matches("$ ")
             .split_whitespace();
         let ends = ["&&", "|", ">", "#", "--", ";"];
-        let own = words.skip(1).take_while(|word| !ends.contains(word));
+        let mut is_over = false;
+        let own = words.skip(1).take_while(|word| {
+            let is_next = is_over || ends.contains(word);
+            is_over = word.ends_with(';');
+            !is_next
+        });
         own.map(|word| word.trim_end_matches(';').to_owned())
             .collect()
     };
