@@ -56,7 +56,7 @@ pub fn check(
                 "layer {found} of {stack}, of which config.json says that {key} is {count},"
             )));
         }
-        if found > count && !predicts_ahead(config) {
+        if found > count && !counts_otherwise(config) {
             return Err(Error::Mapping(format!(
                 "{stack} has {found} layers, but config.json says that {key} is {count}; give this model's --config-from"
             )));
@@ -169,10 +169,11 @@ fn count<'n>(
     keys.iter().chain(of_both).find_map(value)
 }
 
-/// Whether a model may have layers of which the count does not tell: those that predict tokens after the next.
-fn predicts_ahead(config: &Map<String, Value>) -> bool {
-    let is_ahead = |key: &String| key.contains("nextn") || key.contains("mtp");
-    config.keys().any(is_ahead)
+/// Whether a model may have layers of which the count does not tell: those that predict tokens after the next, and the stages
+/// of a hierarchy, of which `depths` tells.
+fn counts_otherwise(config: &Map<String, Value>) -> bool {
+    let is_other = |key: &String| key == "depths" || key.contains("nextn") || key.contains("mtp");
+    config.keys().any(is_other)
 }
 
 /// The name of a parameter that one layer lacks and all others have, though nothing else stands in its place.
