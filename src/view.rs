@@ -5,6 +5,7 @@ mod combine;
 mod compare;
 mod computed;
 mod config;
+mod config_text;
 mod copied;
 mod copies;
 mod declared;
@@ -17,11 +18,16 @@ mod layers;
 mod mapped;
 mod merge;
 mod names;
+mod note;
 mod options;
 mod other_class;
+mod output_format;
 mod params;
 mod quantize;
+mod reading;
 mod rounded;
+mod shown;
+mod side_files;
 mod table;
 mod target;
 mod tied;
@@ -29,74 +35,23 @@ mod unknown_family;
 
 use std::path::Path;
 
-use serde::Serialize;
-
-use crate::checkpoint::{self, Checkpoint, Entry, Opening, SideFile};
+use crate::checkpoint::{Checkpoint, Opening, SideFile};
 use crate::error::{Error, Result};
-use crate::mapping::{Dropped, Family, MappedTensor, Tables};
-use crate::output::{self, VirtualFile};
+use crate::mapping::{Family, MappedTensor, Tables};
+use crate::output;
 use crate::run;
 
 use computed::Stage;
 use config::ConfigFile;
-use mapped::Mapped;
-pub use options::{DtypeChoice, MAX_SHARD_SIZE, MergedAdapter, Options, OutputFormat};
+pub use note::Note;
+pub use options::{DtypeChoice, MAX_SHARD_SIZE, MergedAdapter, Options};
+pub use output_format::OutputFormat;
+use reading::Mapped;
+pub use shown::View;
+use side_files::{CONFIG, side_files};
 pub use table::{TableReport, check as check_table};
 use target::{Model, Target};
 pub use tied::Tied;
-
-/// The tensors and files that a mount shows, and their origin.
-#[derive(Debug)]
-pub struct View {
-    /// The system that wrote the checkpoint, such as `torchtitan`.
-    pub system: String,
-    /// Why it is taken for that system's.
-    pub evidence: String,
-    /// `model_type` of config.json.
-    pub family: String,
-    /// In the order in which they are sharded.
-    pub tensors: Vec<MappedTensor>,
-    pub dropped: Vec<Dropped>,
-    pub tied: Vec<Tied>,
-    /// The entries of the training state, where it has several.
-    pub entries: Vec<Entry>,
-    /// Warnings and remarks about this view.
-    pub notes: Vec<Note>,
-    pub files: Vec<VirtualFile>,
-}
-
-/// Files that a tokenizer is read from (transformers 5.23.0, tokenization_utils_base.py and tokenization_mistral_common.py).
-const TOKENIZERS: [&str; 9] = [
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer.tiktoken",
-    "tiktoken.model",
-    "tekken.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-];
-
-/// A remark on how a view came to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Note {
-    /// Whether a user may have to act.
-    pub is_warning: bool,
-    pub text: String,
-}
-
-impl Note {
-    fn remark(text: String) -> Self {
-        let is_warning = false;
-        Self { is_warning, text }
-    }
-
-    fn warning(text: String) -> Self {
-        let is_warning = true;
-        Self { is_warning, text }
-    }
-}
 
 impl View {
     /// Opens a checkpoint without reading any weight, except to compare tied ones and to look for zeros where only zeros
@@ -124,33 +79,19 @@ impl View {
         };
         view.map_err(at_source)
     }
-
-    /// Whether the view has a config.json and no tokenizer beside it.
-    pub fn lacks_tokenizer(&self) -> bool {
-        let has = |name: &str| self.files.iter().any(|file| file.path() == name);
-        has(config::NAME) && !TOKENIZERS.iter().any(|name| has(name))
-    }
-
-    /// Bytes of all weights.
-    pub fn bytes(&self) -> u64 {
-        self.tensors
-            .iter()
-            .map(|tensor| tensor.tensor.bytes())
-            .sum()
-    }
 }
 
 fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result<View> {
     options.check_weights()?;
     let tables = Tables::load(options.mapping.as_deref())?;
-    let target = target::names_of(options, &tables)?;
-    let mut side_files = side_files(&checkpoint, options)?;
+    let target = options.layout.target(options.names.as_deref(), &tables)?;
+    let mut side_files = side_files(&checkpoint, options.config_from.as_deref())?;
     let mut config = ConfigFile::find(&checkpoint, &side_files, &tables, options)?;
     computed::dequantize(&mut checkpoint, &mut side_files, &mut config, options)?;
     let family = config.family(&tables, options);
     let evidence = evidence(&checkpoint);
-    let mut notes = notes_of(&checkpoint);
-    let dtype = options.dtype.resolve(&config)?;
+    let mut notes = Note::all_of(&checkpoint);
+    let dtype = config.dtype_of(options.dtype)?;
     rounded::prefer(&mut checkpoint, dtype, family, &mut notes)?;
     let Mapped {
         system: table,
@@ -178,6 +119,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
         tables: &tables,
         family,
         options,
+        open: &View::open,
     };
     let mut tied = tied.into_iter();
     let mut head = tied.next();
@@ -197,7 +139,7 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
         None => model.in_directory(options),
     };
     files.extend(config.file(&tensors));
-    let others = { side_files.into_iter() }.filter(|file| file.path != config::NAME);
+    let others = { side_files.into_iter() }.filter(|file| file.path != CONFIG);
     files.extend(others.map(|SideFile { path, file }| output::source_file(&path, file)));
     Ok(View {
         system: checkpoint.system_with(&table).to_owned(),
@@ -212,12 +154,6 @@ fn model(mut checkpoint: Checkpoint, source: &Path, options: &Options) -> Result
     })
 }
 
-fn notes_of(checkpoint: &Checkpoint) -> Vec<Note> {
-    let remarks = checkpoint.notes.iter().cloned().map(Note::remark);
-    let warnings = checkpoint.warnings.iter().cloned().map(Note::warning);
-    warnings.chain(remarks).collect()
-}
-
 /// Evidence of the system: the layout's files, and how it spells its names.
 fn evidence(checkpoint: &Checkpoint) -> String {
     let mut tensors = checkpoint.tensors.iter();
@@ -230,20 +166,6 @@ fn evidence(checkpoint: &Checkpoint) -> String {
         ),
         None => checkpoint.layout.evidence(),
     }
-}
-
-/// The side files of `--config-from`, then those of the source that it lacks.
-fn side_files(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<SideFile>> {
-    let mut files = match &options.config_from {
-        Some(path) => checkpoint::side_files_in(path)?,
-        None => Vec::new(),
-    };
-    for file in &checkpoint.side_files {
-        if !files.iter().any(|other| other.path == file.path) {
-            files.push(file.clone());
-        }
-    }
-    Ok(files)
 }
 
 /// Refuses a `--system` that is not the checkpoint's, which would otherwise be passed over in silence.

@@ -5,8 +5,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::config::{self, ConfigFile};
-use super::{DtypeChoice, Options, OutputFormat, View, detect_system, dtype, side_files};
+use super::config::ConfigFile;
+use super::note::Note;
+use super::options::{DtypeChoice, Options};
+use super::output_format::OutputFormat;
+use super::shown::View;
+use super::side_files::{read_config, side_files};
+use super::{detect_system, dtype};
 use crate::checkpoint::{self, Adapter, Checkpoint, SideFile, lora::is_pefts};
 use crate::error::{Error, Result};
 use crate::mapping::{self, MappedTensor, System, Tables};
@@ -48,7 +53,7 @@ pub fn load(checkpoint: &Checkpoint, side_files: &[SideFile], options: &Options)
         false => map(checkpoint, &tensors, side_files, options)?,
     };
     let config = match &file {
-        Some(file) => config::read(file)?,
+        Some(file) => read_config(file)?,
         None => made(&tensors, &training.unwrap_or_default(), options.lora_alpha)?,
     };
     Ok(Loaded {
@@ -65,7 +70,7 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
             "an adapter is read in PEFT's own layout alone; leave out --as".to_owned(),
         ));
     }
-    let side_files = side_files(&checkpoint, options)?;
+    let side_files = side_files(&checkpoint, options.config_from.as_deref())?;
     let Loaded {
         mut tensors,
         config,
@@ -103,7 +108,7 @@ pub fn view(checkpoint: Checkpoint, options: &Options) -> Result<View> {
         dropped: Vec::new(),
         tied: Vec::new(),
         entries: Vec::new(),
-        notes: super::notes_of(&checkpoint),
+        notes: Note::all_of(&checkpoint),
         files,
     })
 }

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::compare::{Equality, compare};
-use super::{Options, OutputFormat, View};
+use super::options::Options;
+use super::output_format::OutputFormat;
+use super::shown::Open;
+use super::side_files::have_config;
 use crate::error::{Error, Result};
 use crate::mapping::MappedTensor;
 use crate::run;
@@ -15,11 +18,12 @@ pub fn combine(
     tensors: Vec<MappedTensor>,
     source: &Path,
     options: &Options,
+    open: &Open<'_>,
 ) -> Result<Vec<MappedTensor>> {
     if !options.average.is_empty() {
         let members = options.average.iter();
         let members: Vec<Member> = members
-            .map(|path| Member::open(path, source, options))
+            .map(|path| Member::open(path, source, options, open))
             .collect::<Result<_>>()?;
         let weights = match &*options.weights {
             [] => vec![1.0; members.len() + 1],
@@ -36,7 +40,7 @@ pub fn combine(
     if !options.deltas.is_empty() {
         let members = options.deltas.iter();
         let members: Vec<Member> = members
-            .map(|(path, _)| Member::open(path, source, options))
+            .map(|(path, _)| Member::open(path, source, options, open))
             .collect::<Result<_>>()?;
         let weights: Box<[f32]> = options
             .deltas
@@ -61,13 +65,9 @@ struct Member<'a> {
 
 impl<'a> Member<'a> {
     /// Opens a member with the options of the first; where it lacks a config.json, it takes that one's.
-    fn open(path: &'a Path, source: &Path, options: &Options) -> Result<Self> {
+    fn open(path: &'a Path, source: &Path, options: &Options, open: &Open<'_>) -> Result<Self> {
         let own = run::open(path, &options.opening_of_other())?;
-        let has_config = own.params.is_some()
-            || own
-                .side_files
-                .iter()
-                .any(|file| file.path == super::config::NAME);
+        let has_config = own.params.is_some() || have_config(&own.side_files);
         let first = options.config_from.clone();
         let config_from = match has_config {
             true => first,
@@ -85,7 +85,7 @@ impl<'a> Member<'a> {
             quantizes: false,
             ..options.clone()
         };
-        let view = View::open(path, &options)?;
+        let view = open(path, &options)?;
         let tensors = view.tensors.into_iter();
         Ok(Self {
             path,

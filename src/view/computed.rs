@@ -4,7 +4,11 @@
 use std::path::Path;
 
 use super::config::ConfigFile;
-use super::{Note, Options, Tied, combine, dequantize as quantized, merge, quantize};
+use super::note::Note;
+use super::options::Options;
+use super::shown::Open;
+use super::tied::Tied;
+use super::{combine, dequantize as quantized, merge, quantize};
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{Family, MappedTensor, Tables};
@@ -33,6 +37,8 @@ pub struct Stage<'a> {
     pub tables: &'a Tables,
     pub family: Option<&'a Family>,
     pub options: &'a Options,
+    /// Opens members.
+    pub open: &'a Open<'a>,
 }
 
 impl Stage<'_> {
@@ -42,7 +48,7 @@ impl Stage<'_> {
         config: &mut ConfigFile<'_>,
         tied: &mut Option<Tied>,
     ) -> Result<Vec<MappedTensor>> {
-        let mut tensors = combine::combine(tensors, self.source, self.options)?;
+        let mut tensors = combine::combine(tensors, self.source, self.options, self.open)?;
         if !self.options.merge.is_empty() {
             tensors = self.merge(tensors, config, tied)?;
         }

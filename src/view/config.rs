@@ -1,22 +1,19 @@
 //! The config.json that a view shows and checks against: a file, or made from params.json, or stated by flags.
 
-mod text;
-
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::config_text::Text;
 use super::declared;
-use super::options::Options;
+use super::options::{DtypeChoice, Options};
+use super::side_files::{self, CONFIG};
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Classes, Config, Derivation, Family, MappedTensor, System, Tables};
 use crate::output::{self, Attributes, VirtualFile};
 use crate::source::SourceFile;
 use crate::tensor::{Dtype, SourceTensor};
-use text::Text;
-
-pub const NAME: &str = "config.json";
 
 /// The section of a multimodal model's text part.
 const TEXT: &str = "text_config";
@@ -25,9 +22,6 @@ const ARCHITECTURES: &str = "architectures";
 
 /// The prefix that FSDP2 puts before the name of a class.
 const WRAPPER: &str = "FSDP";
-
-/// Largest config.json that is read. In memory its values may take forty times as much.
-const SIZE_LIMIT: u64 = 4 << 20;
 
 pub struct ConfigFile<'a> {
     values: Config,
@@ -52,7 +46,7 @@ impl<'a> ConfigFile<'a> {
         tables: &'a Tables,
         options: &Options,
     ) -> Result<Self> {
-        let file = side_files.iter().find(|file| file.path == NAME);
+        let file = side_files.iter().find(|file| file.path == CONFIG);
         let mut this = match (file, &checkpoint.params) {
             (Some(file), _) => {
                 let this = Self::read(&file.file)?;
@@ -169,6 +163,19 @@ impl<'a> ConfigFile<'a> {
             .get("dtype")
             .or(self.values.get("torch_dtype"))?;
         Dtype::from_torch(name.as_str()?.trim_start_matches("torch."))
+    }
+
+    /// The type to cast to, if any.
+    pub fn dtype_of(&self, choice: DtypeChoice) -> Result<Option<Dtype>> {
+        let lacking = "config.json names no dtype; pass --dtype bf16, f16 or f32";
+        match choice {
+            DtypeChoice::Keep => Ok(None),
+            DtypeChoice::To(dtype) => Ok(Some(dtype)),
+            DtypeChoice::Config => match self.dtype() {
+                Some(dtype) => Ok(Some(dtype)),
+                None => Err(Error::Mapping(lacking.to_owned())),
+            },
+        }
     }
 
     /// Says the type of cast weights where config.json says one.
@@ -290,14 +297,16 @@ impl<'a> ConfigFile<'a> {
     pub fn file(&self, tensors: &[MappedTensor]) -> Option<VirtualFile> {
         match &self.origin {
             Origin::Stated => None,
-            Origin::File(file, _) if !self.changed => Some(output::source_file(NAME, file.clone())),
+            Origin::File(file, _) if !self.changed => {
+                Some(output::source_file(CONFIG, file.clone()))
+            }
             Origin::File(file, text) => Some(made(text.bytes(), tensors).made_from(file.clone())),
             Origin::Derived(..) => Some(made(output::python_json(self.values.json()), tensors)),
         }
     }
 
     fn read(file: &Arc<SourceFile>) -> Result<Self> {
-        let (text, values) = parse(file)?;
+        let (text, values) = side_files::parse(file)?;
         let mut this = Self {
             values: Config::new(values),
             origin: Origin::File(file.clone(), text),
@@ -365,24 +374,7 @@ impl<'a> ConfigFile<'a> {
 
 fn made(bytes: Vec<u8>, tensors: &[MappedTensor]) -> VirtualFile {
     let attributes = Attributes::of(output::sources(tensors));
-    output::inline_file(NAME, bytes, attributes)
-}
-
-/// The values of a config.json.
-pub fn read(file: &Arc<SourceFile>) -> Result<Map<String, Value>> {
-    parse(file).map(|(_, values)| values)
-}
-
-fn parse(file: &SourceFile) -> Result<(Text, Map<String, Value>)> {
-    if file.size() > SIZE_LIMIT {
-        let size = file.size();
-        let reason =
-            format!("has {size} bytes, too many for a config; give the right --config-from");
-        return Err(Error::checkpoint(file.path(), reason));
-    }
-    let mut bytes = vec![0; file.size() as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    Text::parse(file, bytes)
+    output::inline_file(CONFIG, bytes, attributes)
 }
 
 /// The error about a config.json that is nowhere, and flags that do not suffice in its place.

@@ -1,8 +1,8 @@
 //! Tensors that a class holds in memory and does not write: copies of tied weights, and what it never writes.
 
-use super::Note;
 use super::compare::{Equality, compare, compare_tied};
 use super::config::ConfigFile;
+use super::note::Note;
 use super::tied::Tied;
 use crate::checkpoint::form_of;
 use crate::error::Result;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Note;
 use super::compare::{Equality, compare};
+use super::note::Note;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::mapping::MappedTensor;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::config;
+use super::side_files::{self, CONFIG};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{Config, Tables};
@@ -67,8 +67,8 @@ fn told(checkpoint: &Checkpoint, tables: &Tables) -> Map<String, Value> {
 /// Values of the config.json beside the weights on heads, which no shape tells, where `file` stands in for it.
 fn beside(file: &SourceFile, checkpoint: &Checkpoint) -> Map<String, Value> {
     let mut files = checkpoint.side_files.iter();
-    let own = files.find(|own| own.path == config::NAME && own.file.path() != file.path());
-    let own = own.and_then(|own| config::read(&own.file).ok());
+    let own = files.find(|own| own.path == CONFIG && own.file.path() != file.path());
+    let own = own.and_then(|own| side_files::read_config(&own.file).ok());
     let mut own = own.unwrap_or_default();
     if let Some(Value::Object(text)) = own.remove("text_config") {
         own.extend(text);

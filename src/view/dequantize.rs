@@ -21,7 +21,7 @@ use crate::mapping::Config;
 use crate::tensor::{Dtype, Tensor};
 
 use blocks::Blocks;
-use parts::Parts;
+use parts::{Parts, last};
 use weight::Weight;
 
 /// Parts that hold scales of activations and of the cache, which weights in floats do without.
@@ -64,7 +64,7 @@ pub fn dequantize(
         if let Some(name) = parts.name(number)
             && let Some(weight) = recognised(&parts, &name)
         {
-            let tensor = parts.floats(&name, &weight, &blocks, to)?;
+            let tensor = weight.take_floats(&mut parts, &name, &blocks, to)?;
             floats.insert(number, SourceTensor::whole(weight.name, tensor));
         }
     }
@@ -86,11 +86,6 @@ fn recognised(parts: &Parts, name: &str) -> Option<Weight> {
     SCHEMES
         .iter()
         .find_map(|scheme| scheme(parts, name, &codes))
-}
-
-/// The last component of a dotted name.
-fn last(name: &str) -> &str {
-    name.rsplit('.').next().unwrap_or(name)
 }
 
 fn is_dropped(tensor: &SourceTensor) -> bool {

@@ -4,18 +4,18 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Note;
 use super::config::ConfigFile;
 use super::copied;
 use super::layers;
-use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
 use super::names::{self, Natural};
+use super::note::Note;
 use super::options::Options;
 use super::other_class;
+use super::reading::{Mapped, Reading};
 use crate::checkpoint::{Checkpoint, Normalised, State, form_of, normalise, unwrapped};
 use crate::error::{Error, Result};
-use crate::mapping::{self, Class, Classes, MappedTensor, Outcome, Place, Tables, nearest};
+use crate::mapping::{self, Class, Classes, MappedTensor, Outcome, Place, Tables};
 use crate::tensor::SourceTensor;
 
 /// How the names of a state stand to a class.
@@ -381,9 +381,4 @@ fn converted(
             way.class.name
         ))),
     }
-}
-
-/// The names of a listed family that are nearest to one that it does not have.
-pub fn nearest_of(family: &mapping::Family, name: &str) -> Vec<String> {
-    nearest(name, family.tensors.iter().map(|tensor| &*tensor.name.form))
 }

@@ -2,11 +2,12 @@
 
 use super::config::ConfigFile;
 use super::detect_system::Chosen;
-use super::mapped::{Mapped, Reading};
 use super::names::spelling::Spelling;
 use super::names::{self, families};
+use super::note::Note;
 use super::options::Options;
-use super::{Note, compare, copies, detect_system, tied};
+use super::reading::{Mapped, Reading};
+use super::{compare, copies, detect_system, tied};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{self, Dropped, Family, Outcome, System, Tables};

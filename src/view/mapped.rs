@@ -3,30 +3,13 @@
 
 use super::config::ConfigFile;
 use super::names::families;
-use super::names::spelling::Spelling;
+use super::note::Note;
 use super::options::Options;
-use super::{Note, Tied, known_class, known_family, names, unknown_family};
-use crate::checkpoint::{Checkpoint, Entry};
-use crate::error::{Error, Result};
-use crate::mapping::{Classes, Family, Outcome, Tables};
-
-/// The tensors of a model under Hugging Face's names.
-pub struct Mapped {
-    /// The name of the system's table.
-    pub system: String,
-    pub outcome: Outcome,
-    pub tied: Vec<Tied>,
-    pub entries: Vec<Entry>,
-    /// How the names, which are those of a model with a head, are shown.
-    pub spelling: Spelling,
-}
-
-/// The tensors that one kind of knowledge makes of a state.
-pub enum Reading {
-    Whole(Box<Mapped>),
-    /// Some names are none that it has.
-    Foreign(Error),
-}
+use super::reading::{Mapped, Reading};
+use super::{known_class, known_family, names, unknown_family};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::mapping::{Classes, Family, Tables};
 
 /// # Errors
 /// Where no knowledge accounts for every name, that of the first; any other fault of what the names are of.

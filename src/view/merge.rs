@@ -11,6 +11,7 @@ use std::path::Path;
 
 use super::adapter::{self, Loaded};
 use super::options::{MergedAdapter, Options};
+use super::side_files::have_config;
 use crate::checkpoint::lora::PREFIX;
 use crate::checkpoint::{Checkpoint, SideFile};
 use crate::error::{Error, Result};
@@ -19,10 +20,8 @@ use crate::run;
 
 use settings::Settings;
 use update::Factors;
+use weights::OTHER;
 pub use weights::{Base, Weights};
-
-/// The words for an adapter that does not belong to the base.
-const OTHER: &str = "it is an adapter of another model";
 
 /// Merges every adapter that the options name, one after the other. `own` is the checkpoint of the base.
 pub fn merge(
@@ -64,7 +63,7 @@ fn merge_from(
 ) -> Result<()> {
     let checkpoint = run::open(path, &options.opening_of_other())?;
     let own = &checkpoint.side_files;
-    let has_config = own.iter().any(|file| file.path == super::config::NAME);
+    let has_config = have_config(own);
     let side_files = if has_config { own } else { side_files };
     let options = Options {
         system: None,

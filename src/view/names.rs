@@ -8,14 +8,13 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Note;
-use super::known_class::nearest_of;
+use super::note::Note;
 use crate::checkpoint::{
     Normalised, any_shared_roots, form_of, is_added_head, is_counter, one_of_each_form,
     shared_roots, unwrapped,
 };
 use crate::error::{Error, Result};
-use crate::mapping::{self, Family, MappedTensor, System, Tables, coverage, renamed_by};
+use crate::mapping::{self, Family, MappedTensor, System, Tables, coverage, nearest, renamed_by};
 use crate::tensor::SourceTensor;
 
 /// Names, digits as `{}`, that only one system gives, whose tables know none of some families.
@@ -246,6 +245,11 @@ fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
 fn component(name: &str) -> &str {
     let end = name.bytes().position(|byte| byte == b'.');
     &name[..end.unwrap_or(name.len())]
+}
+
+/// The names of a listed family that are nearest to one that it does not have.
+pub fn nearest_of(family: &Family, name: &str) -> Vec<String> {
+    nearest(name, family.tensors.iter().map(|tensor| &*tensor.name.form))
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{self, Checkpoint, Opening, SideFile};
+use crate::checkpoint::{self, Checkpoint, Opening};
 use crate::error::{Error, Result};
-use crate::mapping::{MappedTensor, Tables};
-use crate::output::{self, Split, VirtualFile, Weights};
+use crate::mapping::Tables;
+use crate::output::{self, Split};
 use crate::source::Budget;
 use crate::tensor::Dtype;
 
-use super::config::ConfigFile;
-use super::target;
+use super::output_format::OutputFormat;
+use super::side_files::have_config;
 
 /// Most bytes that `save_pretrained` puts into a shard by default (transformers 5.23.0).
 pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
@@ -25,51 +25,6 @@ pub enum DtypeChoice {
     To(Dtype),
     /// The one that config.json names.
     Config,
-}
-
-impl DtypeChoice {
-    /// The type to cast to, if any.
-    pub(super) fn resolve(self, config: &ConfigFile) -> Result<Option<Dtype>> {
-        match self {
-            Self::Keep => Ok(None),
-            Self::To(dtype) => Ok(Some(dtype)),
-            Self::Config => match config.dtype() {
-                Some(dtype) => Ok(Some(dtype)),
-                None => Err(Error::Mapping(
-                    "config.json names no dtype; pass --dtype bf16, f16 or f32".to_owned(),
-                )),
-            },
-        }
-    }
-}
-
-/// The format in which the weights of a view are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OutputFormat {
-    /// Safetensors files and their index.
-    #[default]
-    Hf,
-    /// A `.npy` file for each tensor.
-    Npy,
-    /// A folder of torch.distributed.checkpoint.
-    Dcp,
-    /// Files of `torch.save`.
-    Torch,
-    /// Meta's one file and its params.json.
-    Meta,
-}
-
-impl OutputFormat {
-    pub(super) fn weight_files(
-        self,
-        tensors: &[MappedTensor],
-        weights: &Weights,
-    ) -> Vec<VirtualFile> {
-        match self {
-            Self::Npy => output::npy_files(tensors),
-            _ => output::weight_files(tensors, weights),
-        }
-    }
 }
 
 /// The options of a view; [`Default`] is what the command line defaults to.
@@ -139,7 +94,7 @@ impl Options {
     pub fn check(&self) -> Result<()> {
         self.check_weights()?;
         let tables = Tables::load(self.mapping.as_deref())?;
-        target::names_of(self, &tables)?;
+        self.layout.target(self.names.as_deref(), &tables)?;
         self.check_system()?;
         let config_from = self.config_from.as_deref();
         config_from.map_or(Ok(()), |path| checkpoint::side_files_in(path).map(drop))
@@ -147,8 +102,7 @@ impl Options {
 
     /// The options for a checkpoint, which may have no config.json itself.
     pub(super) fn of(&self, checkpoint: &Checkpoint) -> Self {
-        let has_config = |file: &SideFile| file.path == super::config::NAME;
-        let has_own = checkpoint.params.is_some() || checkpoint.side_files.iter().any(has_config);
+        let has_own = checkpoint.params.is_some() || have_config(&checkpoint.side_files);
         let mut options = self.clone();
         if !has_own && options.config_from.is_none() {
             options.config_from = options.usual_config_from.take();

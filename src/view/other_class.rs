@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Note;
 use super::config::ConfigFile;
+use super::note::Note;
 use crate::checkpoint::form_of;
 use crate::error::{Error, Result};
 use crate::mapping::{Class, Classes, Lacking, MappedTensor, Place};

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::iter;
 
-use super::Note;
 use super::compare::{Equality, compare};
+use super::note::Note;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::Family;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::config;
+use super::side_files::{self, CONFIG};
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Tables};
@@ -27,11 +27,11 @@ pub struct TableReport {
 pub fn check(file: &Path, config_from: &Path) -> Result<TableReport> {
     let tables = Tables::load(Some(file))?;
     let files = checkpoint::side_files_in(config_from)?;
-    let Some(config) = files.iter().find(|own| own.path == config::NAME) else {
+    let Some(config) = files.iter().find(|own| own.path == CONFIG) else {
         let reason = "has no config.json; name the model's Hugging Face folder as --config-from";
         return Err(Error::checkpoint(config_from, reason));
     };
-    let config = Config::new(config::read(&config.file)?);
+    let config = Config::new(side_files::read_config(&config.file)?);
     let model_type = config.model_type().unwrap_or_default().to_owned();
     let Some(family) = tables.family(&model_type) else {
         let reason = format!(

@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 
 use super::config::ConfigFile;
 use super::names::spelling::Spelling;
-use super::options::{Options, OutputFormat};
+use super::note::Note;
+use super::options::Options;
+use super::output_format::{OutputFormat, known_targets};
+use super::params;
 use super::tied::Tied;
-use super::{Note, params};
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, Tables, TargetNames, Written};
 use crate::output::{self, Attributes, Content, Dcp, Item, Naming, Split, VirtualFile, Weights};
@@ -17,54 +19,6 @@ use crate::tensor::{Dtype, Shape};
 
 /// Most chunks of a DCP, of whose `.metadata` each takes some 110 bytes.
 const MOST_CHUNKS: u64 = 1 << 22;
-
-/// The names that the options ask for; `None` for the directory's own.
-///
-/// # Errors
-/// When there are none, or they do not go with the format.
-pub fn names_of<'t>(options: &Options, tables: &'t Tables) -> Result<Option<&'t TargetNames>> {
-    let default = match options.layout {
-        OutputFormat::Hf | OutputFormat::Npy => {
-            return match &options.names {
-                None => Ok(None),
-                Some(name) => Err(Error::Usage(format!(
-                    "--names {name} goes with --as dcp, --as torch or --as meta; leave it out, or add one of them"
-                ))),
-            };
-        }
-        OutputFormat::Dcp => None,
-        OutputFormat::Torch => Some("hf"),
-        OutputFormat::Meta => Some("meta"),
-    };
-    let Some(name) = options.names.as_deref().or(default) else {
-        return Err(Error::Usage(format!(
-            "--as dcp needs --names, the names of the system that reads it: {}",
-            known(tables)
-        )));
-    };
-    if options.layout == OutputFormat::Meta && name != "meta" {
-        return Err(Error::Usage(format!(
-            "--as meta is Meta's own layout, and --names {name} asks for other names: leave it out, or pass --as torch"
-        )));
-    }
-    match tables.targets().find(|target| target.name == name) {
-        Some(target) => Ok(Some(target)),
-        None => Err(Error::Usage(format!(
-            "--names {name} is not known; pass {}",
-            known(tables)
-        ))),
-    }
-}
-
-/// All names that can be written, each with the families that have them.
-fn known(tables: &Tables) -> String {
-    let one = |target: &TargetNames| match target.name.as_str() {
-        "hf" => "hf (all)".to_owned(),
-        name => format!("{name} ({})", target.families(tables).join(", ")),
-    };
-    let all: Vec<String> = tables.targets().map(one).collect();
-    all.join("; ")
-}
 
 /// The weight files and side files of a target, and its tensors.
 pub struct Target {
@@ -153,7 +107,7 @@ impl Model<'_> {
                 "--names {} has no table for family {}; pass one that has it: {}",
                 target.name,
                 self.config.model_type(),
-                known(self.tables)
+                known_targets(self.tables)
             ))),
         }
     }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::Note;
 use super::compare::{Equality, compare, compare_tied};
+use super::note::Note;
 use crate::checkpoint::is_copy;
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, Outcome};

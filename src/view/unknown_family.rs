@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::Note;
 use super::config::ConfigFile;
-use super::mapped::Mapped;
 use super::names::spelling::Spelling;
 use super::names::{self, Natural};
+use super::note::Note;
 use super::options::Options;
+use super::reading::Mapped;
 use super::tied;
 use crate::checkpoint::{Checkpoint, State, normalise};
 use crate::error::Result;

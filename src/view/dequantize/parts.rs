@@ -3,11 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::blocks::Blocks;
-use super::weight::Weight;
 use crate::checkpoint::SourceTensor;
-use crate::error::{Error, Result};
-use crate::tensor::{Dtype, Tensor};
+use crate::tensor::Tensor;
 
 /// The file and the name of a tensor, for messages.
 pub fn described(tensor: &SourceTensor) -> String {
@@ -16,6 +13,11 @@ pub fn described(tensor: &SourceTensor) -> String {
         part.each_stored(&mut |stored| file = format!("{}: ", stored.file().path().display()));
     }
     format!("{file}{}", tensor.name)
+}
+
+/// The last component of a dotted name.
+pub fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }
 
 pub struct Parts {
@@ -46,7 +48,7 @@ impl Parts {
         Some(tensor.name.clone())
     }
 
-    fn get(&self, name: &str) -> Option<&SourceTensor> {
+    pub fn get(&self, name: &str) -> Option<&SourceTensor> {
         self.tensors.get(*self.numbers.get(name)?)?.as_ref()
     }
 
@@ -54,7 +56,7 @@ impl Parts {
         self.get(name).is_some()
     }
 
-    fn take(&mut self, name: &str) -> Option<SourceTensor> {
+    pub fn take(&mut self, name: &str) -> Option<SourceTensor> {
         let number = self.numbers.get(name)?;
         self.tensors.get_mut(*number)?.take()
     }
@@ -65,27 +67,5 @@ impl Parts {
             [tensor] => Some(tensor.clone()),
             _ => None,
         }
-    }
-
-    /// Takes the parts of a weight, whose codes are the tensor of this name, and returns its floats.
-    pub fn floats(
-        &mut self,
-        name: &str,
-        weight: &Weight,
-        blocks: &Blocks,
-        to: Dtype,
-    ) -> Result<Tensor> {
-        let refused = |error| match (error, self.get(name)) {
-            (Error::Mapping(reason), Some(tensor)) => {
-                let tensor = described(tensor);
-                Error::Mapping(format!("{tensor}: {reason}; take a complete save"))
-            }
-            (error, _) => error,
-        };
-        let floats = weight.floats(blocks, to).map_err(refused)?;
-        for part in &weight.parts {
-            self.take(part);
-        }
-        Ok(floats)
     }
 }

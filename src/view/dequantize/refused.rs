@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::last;
-use super::parts::described;
+use super::parts::{described, last};
 use crate::checkpoint::SourceTensor;
 use crate::error::{Error, Result};
 use crate::mapping::Config;

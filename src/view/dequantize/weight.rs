@@ -1,7 +1,7 @@
 //! A quantized weight of any scheme: its parts, and the floats that they stand for.
 
 use super::blocks::Blocks;
-use super::parts::Parts;
+use super::parts::{Parts, described};
 use crate::error::{Error, Result};
 use crate::tensor::{Code, Dtype, Global, Kernel, Scaled, Tensor, Zero};
 use crate::view::compare::integers;
@@ -69,7 +69,7 @@ impl Weight {
     }
 
     /// The computed tensor of the weight.
-    pub fn floats(&self, blocks: &Blocks, to: Dtype) -> Result<Tensor> {
+    fn floats(&self, blocks: &Blocks, to: Dtype) -> Result<Tensor> {
         let (dims, code) = self.dims()?;
         let [height, width] = match dims[..] {
             [.., height, width] => [height, width],
@@ -95,6 +95,28 @@ impl Weight {
             true => floats.transpose(),
             false => Ok(floats),
         }
+    }
+
+    /// Takes the weight's parts, of which the codes are the tensor of this name, and returns its floats.
+    pub fn take_floats(
+        &self,
+        parts: &mut Parts,
+        codes: &str,
+        blocks: &Blocks,
+        to: Dtype,
+    ) -> Result<Tensor> {
+        let refused = |error| match (error, parts.get(codes)) {
+            (Error::Mapping(reason), Some(tensor)) => {
+                let tensor = described(tensor);
+                Error::Mapping(format!("{tensor}: {reason}; take a complete save"))
+            }
+            (error, _) => error,
+        };
+        let floats = self.floats(blocks, to).map_err(refused)?;
+        for part in &self.parts {
+            parts.take(part);
+        }
+        Ok(floats)
     }
 
     fn codes_as_matrix(&self, rows: u64, width: u64) -> Result<Tensor> {

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::OTHER;
 use super::settings::Settings;
 use super::update::{Factors, Update};
-use super::weights::Weights;
+use super::weights::{OTHER, Weights};
 use crate::error::{Error, Result};
 use crate::mapping::MappedTensor;
 use crate::tensor::Tensor;

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::OTHER;
 use super::settings::Settings;
-use super::weights::{Weights, foreign};
+use super::weights::{OTHER, Weights, foreign};
 use crate::error::{Error, Result};
 use crate::mapping::MappedTensor;
 use crate::tensor::{Kernel, LowRank, Tensor};

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::OTHER;
 use crate::error::{Error, Result};
 use crate::mapping::{self, Config, Family, MappedTensor, System};
 use crate::tensor::{SourceTensor, Tensor};
+
+/// The words for an adapter that does not belong to the base.
+pub const OTHER: &str = "it is an adapter of another model";
 
 /// The model that the weights are of.
 pub struct Base<'a> {
