@@ -18,7 +18,7 @@ use crate::mapping::{self, Family, MappedTensor, System, Tables, coverage, neare
 use crate::tensor::SourceTensor;
 
 /// Names, digits as `{}`, that only one system gives, whose tables know none of some families.
-const SIGNATURES: [(&str, &str); 7] = [
+const SIGNATURES: [(&str, &str); 14] = [
     ("litgpt", "transformer.h.{}.attn.qkv.weight"),
     ("litgpt", "transformer.h.{}.attn.attn.weight"),
     ("torchtitan", "layers.{}.attention.wq.weight"),
@@ -31,7 +31,20 @@ const SIGNATURES: [(&str, &str); 7] = [
         "megatron",
         "decoder.layers.self_attention.linear_qkv.weight",
     ),
+    (
+        "megatron",
+        "decoder.layers.{}.self_attention.linear_proj.weight",
+    ),
+    (
+        "megatron",
+        "decoder.layers.self_attention.linear_proj.weight",
+    ),
+    ("megatron", "decoder.layers.{}.mixer.in_proj.weight"),
     ("nanotron", "pp_block.attn.qkv_proj.weight"),
+    ("olmo-core", "blocks.{}.attention.w_out.weight"),
+    ("olmo-core", "lm_head.w_out.weight"),
+    ("prime-rl", "layers.{}.mlp.experts.w1"),
+    ("torchtitan", "layers.{}.attention.qkv_linear.wqkv.weight"),
 ];
 
 /// How many names a message shows.

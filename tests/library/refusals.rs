@@ -71,6 +71,32 @@ fn names_that_a_system_shares_with_hugging_face_are_not_foreign() {
     assert_eq!(view.tensors.len(), names.len());
 }
 
+/// One name that only a trainer gives is enough, however many of the others are Hugging Face's.
+#[test]
+fn a_trainers_own_names_are_refused_by_its_name_in_a_family_without_a_table() {
+    for (system, own) in [
+        ("prime-rl", "model.layers.0.mlp.experts.w1"),
+        ("olmo-core", "lm_head.w_out.weight"),
+        ("olmo-core", "blocks.0.attention.w_out.weight"),
+        ("megatron", "decoder.layers.0.mixer.in_proj.weight"),
+        (
+            "megatron",
+            "decoder.layers.0.self_attention.linear_proj.weight",
+        ),
+        ("torchtitan", "layers.0.attention.qkv_linear.wqkv.weight"),
+    ] {
+        let names = [
+            own,
+            "model.layers.0.self_attn.k_norm.weight",
+            "model.layers.0.self_attn.q_norm.weight",
+            "model.norm.weight",
+        ];
+        let folder = folder(&[("model.safetensors", &names)]);
+        let line = refusal(folder.path(), &Options::default());
+        assert_names(&line, &[&format!("are {system}'s"), "family free"]);
+    }
+}
+
 const FIRST: &str = "model-00001-of-00002.safetensors";
 const SECOND: &str = "model-00002-of-00002.safetensors";
 

@@ -67,7 +67,7 @@ pub fn read(folder: &Folder) -> Result<Saved> {
         return universal::read(folder, &ranks);
     }
     if first.groups.is_none() {
-        return Ok(without_zero(first));
+        return without_zero(first, &ranks);
     }
     let mut all = Vec::with_capacity(ranks.len());
     for rank in &ranks {
@@ -119,14 +119,27 @@ fn tensor_ranks(folder: &Folder, files: &Files, is_universal: bool) -> Result<Ve
     Ok(ranks.into_values().collect())
 }
 
-/// A training without ZeRO: the state dict is whole.
-fn without_zero(first: &ModelStates) -> Saved {
-    let tensors = first.module.iter().cloned();
-    let tensors = tensors.map(|(name, tensor)| SourceTensor::whole(name, tensor));
-    Saved {
-        tensors: tensors.collect(),
-        ..Saved::default()
+/// A training without ZeRO: the state dict of each tensor-parallel rank is whole.
+fn without_zero(first: &ModelStates, ranks: &[TensorRank]) -> Result<Saved> {
+    let models = ranks.iter().filter_map(|rank| rank.models.first());
+    let mut all: Vec<Vec<SourceTensor>> = models.map(own_weights).collect();
+    match all.pop() {
+        Some(tensors) if all.is_empty() => Ok(Saved {
+            tensors,
+            ..Saved::default()
+        }),
+        last => {
+            all.extend(last);
+            tensor_parallel::join(first, &all)
+        }
     }
+}
+
+/// The state dict of one rank.
+fn own_weights(model: &ModelStates) -> Vec<SourceTensor> {
+    let tensors = model.module.iter().cloned();
+    let tensors = tensors.map(|(name, tensor)| SourceTensor::whole(name, tensor));
+    tensors.collect()
 }
 
 /// A remark on the save's writer, and the choice that there is.

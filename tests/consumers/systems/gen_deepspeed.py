@@ -186,6 +186,7 @@ CASES = [
 ]
 
 TENSOR_PARALLEL = [
+    ("z0-bf16-autotp", 0, dict(special="AutoTP without ZeRO")),
     ("z1-bf16-autotp", 1, dict(special="AutoTP with ZeRO-1")),
     ("z3-bf16-autotp", 3, dict(special="AutoTP with ZeRO-3")),
     ("z1-bf16-autotp-universal", 1, dict(is_universal=True, special="a universal checkpoint of AutoTP")),

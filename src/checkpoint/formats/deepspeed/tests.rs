@@ -428,3 +428,55 @@ fn shares_of_one_parameter_are_one_tensor() {
         Some("reshape[3, 3]")
     );
 }
+
+/// A save of two tensor-parallel ranks without ZeRO, whose state dicts lie in `mp_rank_TT_model_states.pt` alone.
+fn without_optimizer(info: Vec<u8>) -> (tempfile::TempDir, Result<Saved>) {
+    let root = tempfile::tempdir().unwrap();
+    for rank in 0..2u8 {
+        let mut storages = Vec::new();
+        let first = f32::from(rank);
+        let module = [
+            ("rows", tensor(&mut storages, &[1, 2], &[first, first])),
+            ("columns", tensor(&mut storages, &[2, 1], &[first, first])),
+            ("norm", tensor(&mut storages, &[2], &[7.0, 7.0])),
+        ];
+        let object = dict(&[
+            ("module", dict(&module)),
+            ("buffer_names", list(&[])),
+            ("param_shapes", none()),
+            ("dp_world_size", int(1)),
+            ("mp_world_size", int(2)),
+            ("universal_checkpoint_info", info.clone()),
+        ]);
+        let name = format!("mp_rank_{rank:02}_model_states.pt");
+        fs::write(root.path().join(name), file_of(object, &storages)).unwrap();
+    }
+    let saved = read(&Folder::open(root.path()).unwrap());
+    (root, saved)
+}
+
+#[test]
+fn tensor_parallel_ranks_without_zero_are_joined() {
+    let info = dict(&[
+        (
+            "parameter_with_row_parallelism_patterns",
+            list(&[text("^columns$")]),
+        ),
+        ("tp_replicated_parameter_patterns", list(&[text("^norm$")])),
+    ]);
+    let (_root, saved) = without_optimizer(info);
+    let saved = saved.unwrap();
+    let found = saved.tensors.iter().map(|tensor| values(&tensor.parts[0]));
+    let found: Vec<Vec<f32>> = found.collect();
+    assert_eq!(
+        found,
+        [
+            vec![0.0, 0.0, 1.0, 1.0],
+            vec![0.0, 1.0, 0.0, 1.0],
+            vec![7.0, 7.0]
+        ]
+    );
+    let (_root, untold) = without_optimizer(none());
+    let line = untold.unwrap_err().to_string();
+    assert!(line.contains("2 tensor-parallel ranks"), "{line}");
+}
