@@ -437,7 +437,7 @@ fn without_optimizer(info: Vec<u8>) -> (tempfile::TempDir, Result<Saved>) {
         let first = f32::from(rank);
         let module = [
             ("rows", tensor(&mut storages, &[1, 2], &[first, first])),
-            ("columns", tensor(&mut storages, &[2, 1], &[first, first])),
+            ("columns", tensor(&mut storages, &[1, 2], &[first, first])),
             ("norm", tensor(&mut storages, &[2], &[7.0, 7.0])),
         ];
         let object = dict(&[
@@ -468,11 +468,13 @@ fn tensor_parallel_ranks_without_zero_are_joined() {
     let saved = saved.unwrap();
     let found = saved.tensors.iter().map(|tensor| values(&tensor.parts[0]));
     let found: Vec<Vec<f32>> = found.collect();
+    assert_eq!(saved.tensors[0].parts[0].shape().dims(), [2, 2]);
+    assert_eq!(saved.tensors[1].parts[0].shape().dims(), [1, 4]);
     assert_eq!(
         found,
         [
             vec![0.0, 0.0, 1.0, 1.0],
-            vec![0.0, 1.0, 0.0, 1.0],
+            vec![0.0, 0.0, 1.0, 1.0],
             vec![7.0, 7.0]
         ]
     );
