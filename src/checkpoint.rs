@@ -114,6 +114,8 @@ pub fn open_with(source: &Path, opening: &Opening<'_>) -> Result<Checkpoint> {
     let located = locate::find(source, opening.system, &opening.budget)?;
     let folder = &located.weights;
     let mut saved = formats::read(folder, &located.layout)?;
+    let mut names = saved.tensors.iter().map(|tensor| &*tensor.name);
+    names.try_for_each(|name| tensor_error::refuse_flat(folder.path(), name))?;
     // After all that is told from the bytes, which says more.
     let warning = match opening.accepts_rewritten {
         true => None,

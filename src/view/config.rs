@@ -121,8 +121,12 @@ impl<'a> ConfigFile<'a> {
         };
         match &options.family {
             Some(name) if tables.family(name).is_none() && !is_said(name) => {
-                let known: Vec<&str> = tables.families().map(|family| &*family.name).collect();
-                let known = known.join(", ");
+                let said = self
+                    .values
+                    .model_type()
+                    .filter(|said| tables.family(said).is_none());
+                let families = tables.families().map(|family| &*family.name);
+                let known = Vec::from_iter(said.into_iter().chain(families)).join(", ");
                 Err(Error::Mapping(format!(
                     "no family {name} is known: give --mapping FILE, or one of {known}"
                 )))

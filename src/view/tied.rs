@@ -160,7 +160,7 @@ fn refuse_replaced(
     match beside.iter().find(may_be_head) {
         None => Ok(()),
         Some(tensor) => Err(Error::Mapping(format!(
-            "{}: stands beside the model and has the shape of {}, which config.json does not tie and the model lacks; rename it to {}, or pass --config-from with \"tie_word_embeddings\": true",
+            "{}: stands beside the model and has the shape of {}, which config.json does not tie and the model lacks; rename it to {}, or name the entry that holds both with --entry",
             tensor.origin, family.head, family.head
         ))),
     }

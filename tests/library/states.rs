@@ -67,6 +67,14 @@ fn two_models_in_one_state_are_refused() {
 }
 
 #[test]
+fn a_slice_of_a_flat_parameter_is_refused_in_any_format() {
+    let state = state("llama", &[""], &["model.layers.0._flat_param"]);
+    let error = View::open(state.path(), &Options::default()).unwrap_err();
+    let line = error.to_string();
+    assert!(line.contains("FULL_STATE_DICT"), "{line}");
+}
+
+#[test]
 fn a_weight_beside_the_models_own_parts_is_not_left_out() {
     let state = state("llama", &[""], &["extra.weight"]);
     let error = View::open(state.path(), &Options::default())

@@ -122,17 +122,14 @@ fn tensor_ranks(folder: &Folder, files: &Files, is_universal: bool) -> Result<Ve
 /// A training without ZeRO: the state dict of each tensor-parallel rank is whole.
 fn without_zero(first: &ModelStates, ranks: &[TensorRank]) -> Result<Saved> {
     let models = ranks.iter().filter_map(|rank| rank.models.first());
-    let mut all: Vec<Vec<SourceTensor>> = models.map(own_weights).collect();
-    match all.pop() {
-        Some(tensors) if all.is_empty() => Ok(Saved {
-            tensors,
-            ..Saved::default()
-        }),
-        last => {
-            all.extend(last);
-            tensor_parallel::join(first, &all)
-        }
+    let all: Vec<Vec<SourceTensor>> = models.map(own_weights).collect();
+    if all.len() > 1 {
+        return tensor_parallel::join(first, &all);
     }
+    Ok(Saved {
+        tensors: all.into_iter().flatten().collect(),
+        ..Saved::default()
+    })
 }
 
 /// The state dict of one rank.
