@@ -91,13 +91,15 @@ impl Attributes {
     }
 }
 
+const OVERLAYFS: u64 = 0x794c_7630;
+
 /// Filesystems of this machine alone (linux/magic.h; OpenZFS).
 const LOCAL: [u64; 8] = [
     0xef53,      // ext2 to ext4
     0x5846_5342, // XFS
     0x9123_683e, // btrfs
     0x0102_1994, // tmpfs
-    0x794c_7630, // overlayfs
+    OVERLAYFS,
     0x2fc1_2fc1, // ZFS
     0xf2f5_2010, // F2FS
     0xca45_1a4e, // bcachefs
@@ -108,6 +110,12 @@ const LOCAL: [u64; 8] = [
 pub fn has_one_clock(path: &Path) -> bool {
     let found = nix::sys::statfs::statfs(path);
     found.is_ok_and(|found| LOCAL.contains(&(found.filesystem_type().0 as u64)))
+}
+
+/// Whether a file gets a new birth time where it is written to first: overlayfs copies it up.
+pub fn copies_up(path: &Path) -> bool {
+    let found = nix::sys::statfs::statfs(path);
+    found.is_ok_and(|found| found.filesystem_type().0 as u64 == OVERLAYFS)
 }
 
 const WANTED: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;

@@ -12,7 +12,7 @@
 //!
 //! A process that saw the save whole needs no birth time: no data file changes under the marker of a save that has ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::doubt::{Doubt, REST};
@@ -22,7 +22,7 @@ use super::locate::layout::CheckpointFormat;
 use super::tracker::{self, Said};
 use crate::error::{Error, Result};
 use crate::source::place;
-use crate::statx::{Attributes, Source, has_one_clock};
+use crate::statx::{Attributes, Source, copies_up, has_one_clock};
 use crate::text::utc;
 
 /// How far the clocks of machines that write to one network filesystem may be apart.
@@ -36,8 +36,7 @@ const PATIENCE: i64 = 1800;
 pub struct Marked {
     marker: (PathBuf, Attributes),
     data: Vec<(PathBuf, Attributes)>,
-    /// Seconds by which a data file may seem younger than the marker.
-    skew: i64,
+    times: Times,
     /// Whether other ranks than the first may end after the marker: DeepSpeed's `latest`.
     is_early: bool,
 }
@@ -59,13 +58,31 @@ pub struct Rewritten {
     evidence: &'static str,
 }
 
+/// The filesystem's times, as far as they can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    /// Seconds by which a data file may seem younger than the marker.
+    skew: i64,
+    /// Whether a file that is written to may be born then, so that it is taken for a copy.
+    copies_up: bool,
+}
+
+impl Times {
+    fn of(marker: &Path) -> Self {
+        Self {
+            skew: if has_one_clock(marker) { 0 } else { SKEW },
+            copies_up: copies_up(marker),
+        }
+    }
+}
+
 /// How the times of a data file and of its marker lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Saved,
     Copied,
     Rewritten,
-    /// Copied or rewritten: the filesystem keeps no birth times.
+    /// Copied or rewritten: the filesystem keeps no birth times, or makes them anew.
     Unknown,
 }
 
@@ -75,20 +92,21 @@ impl Marked {
         let Some((marker, is_early)) = marker(folder, format) else {
             return Ok(None);
         };
-        let Ok(times) = place::attributes(&marker, source) else {
+        let Ok(attributes) = place::attributes(&marker, source) else {
             return Ok(None);
         };
-        let skew = if has_one_clock(&marker) { 0 } else { SKEW };
+        let times = Times::of(&marker);
         let data = format.data_files(folder)?.into_iter().filter_map(|name| {
             let path = folder.path().join(&name);
             let found = place::attributes(&path, source).ok()?;
-            let is_good = order(&found, &times, skew) == Order::Saved || !folder.is_download(&name);
+            let is_good =
+                order(&found, &attributes, times) == Order::Saved || !folder.is_download(&name);
             is_good.then_some((path, found))
         });
         Ok(Some(Self {
-            marker: (marker, times),
+            marker: (marker, attributes),
             data: data.collect(),
-            skew,
+            times,
             is_early,
         }))
     }
@@ -129,7 +147,7 @@ impl Marked {
                 && !name.is_some_and(is_of_first_rank)
                 && data.modified.0.saturating_sub(self.marker.1.modified.0) <= PATIENCE
         };
-        match order(data, &self.marker.1, self.skew) {
+        match order(data, &self.marker.1, self.times) {
             Order::Rewritten if may_be_slow() => Order::Unknown,
             order => order,
         }
@@ -211,11 +229,12 @@ fn marker(folder: &Folder, format: &CheckpointFormat) -> Option<(PathBuf, bool)>
     (tracker.said != Said::Ahead).then_some((tracker.path, is_early))
 }
 
-fn order(data: &Attributes, marker: &Attributes, skew: i64) -> Order {
+fn order(data: &Attributes, marker: &Attributes, times: Times) -> Order {
     let (seconds, nanoseconds) = data.modified;
     match data.born {
-        _ if (seconds.saturating_sub(skew), nanoseconds) <= marker.modified => Order::Saved,
+        _ if (seconds.saturating_sub(times.skew), nanoseconds) <= marker.modified => Order::Saved,
         Some(born) if born < marker.modified => Order::Rewritten,
+        Some(_) if times.copies_up => Order::Unknown,
         Some(_) => Order::Copied,
         None => Order::Unknown,
     }
@@ -223,9 +242,12 @@ fn order(data: &Attributes, marker: &Attributes, skew: i64) -> Order {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+
+    const LOCAL: Times = Times {
+        skew: 0,
+        copies_up: false,
+    };
 
     /// A file made and written at such seconds.
     fn file(born: Option<i64>, modified: i64) -> Attributes {
@@ -250,11 +272,29 @@ mod tests {
             (None, 9, Order::Saved),
             (None, 11, Order::Unknown),
         ] {
-            let found = order(&file(born, modified), &marker, 0);
+            let found = order(&file(born, modified), &marker, LOCAL);
             assert_eq!(found, expected, "born {born:?}, written {modified}");
         }
         for (modified, expected) in [(11, Order::Saved), (12, Order::Rewritten)] {
-            assert_eq!(order(&file(Some(9), modified), &marker, SKEW), expected);
+            let apart = Times {
+                skew: SKEW,
+                ..LOCAL
+            };
+            assert_eq!(order(&file(Some(9), modified), &marker, apart), expected);
+        }
+        for (born, modified, expected) in [
+            (5, 10, Order::Saved),
+            (9, 11, Order::Rewritten),
+            (11, 12, Order::Unknown),
+        ] {
+            let overlay = Times {
+                copies_up: true,
+                ..LOCAL
+            };
+            assert_eq!(
+                order(&file(Some(born), modified), &marker, overlay),
+                expected
+            );
         }
     }
 
@@ -271,7 +311,7 @@ mod tests {
         Marked {
             marker: (PathBuf::from("marker"), file(None, marker)),
             data: data.collect(),
-            skew: 0,
+            times: LOCAL,
             is_early: false,
         }
     }

@@ -4,7 +4,7 @@ use std::os::raw::c_int;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
@@ -19,15 +19,16 @@ pub enum Event {
     Ended,
 }
 
-/// SIGINT, SIGTERM, SIGHUP and SIGUSR1, which from here on no longer kill the process but wait to be acted on. To be taken before
+/// SIGINT, SIGTERM, SIGHUP, SIGALRM (a timer outlives the exec of this program) and SIGUSR1, which from here on no longer kill the process but wait to be acted on. To be taken before
 /// the mount: a signal in between would leave the mount behind.
 #[derive(Debug)]
 pub struct StopSignals(Signals);
 
 impl StopSignals {
     pub fn take() -> Result<Self> {
-        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let wanted = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(hangup);
+        let others = [SIGHUP, SIGALRM].into_iter();
+        let others = others.filter(|signal| !is_ignored(*signal));
+        let wanted = [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(others);
         let signals = Signals::new(wanted);
         signals
             .map(Self)

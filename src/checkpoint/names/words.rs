@@ -105,9 +105,19 @@ pub fn optimizers_entry(name: &str) -> Option<&str> {
         Some(end) if is_moment || is_item || below.any(|part| OPTIMIZER_PARTS.contains(&part)) => {
             name.get(..end)
         }
-        None if is_moment => name.split('.').next(),
+        None if is_moment && is_state(name) => name.split('.').next(),
         _ => None,
     }
+}
+
+/// Whether a name that has a moment in it is that of an optimizer's state, which stands below the key `state` or a parameter:
+/// a module may be called so, too.
+fn is_state(name: &str) -> bool {
+    let is_parameter = |owner: &str| matches!(owner, "weight" | "bias") || is_number(owner);
+    let below_parameter = name.rsplit_once('.').is_some_and(|(owner, last)| {
+        MOMENTS.contains(&last) && owner.rsplit('.').next().is_some_and(is_parameter)
+    });
+    below_parameter || name.split('.').next() == Some("state")
 }
 
 fn is_number(component: &str) -> bool {
@@ -212,6 +222,9 @@ mod tests {
             "chained_0.optimizer.state.step",
             "optimizer.fp32_from_fp16_params.0.3",
             "app.optim.state.layers.0.weight.exp_avg",
+            "state.exp_avg.decoder.layers.linear.weight",
+            "layers.0.weight.exp_avg",
+            "3.momentum_buffer",
         ] {
             assert!(is_optimizers(name), "{name}");
         }
@@ -225,6 +238,9 @@ mod tests {
             "model.optimizer.layers.1",
             "app.model.momentum_buffer",
             "state_dict.model.exp_avg",
+            "blk.exp_avg.weight",
+            "blk.exp_avg",
+            "state_dict.blk.momentum_buffer",
         ] {
             assert!(!is_optimizers(name), "{name}");
         }

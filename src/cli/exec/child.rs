@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
 use anyhow::Context;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
@@ -24,17 +24,18 @@ pub struct Signals(SignalsInfo<WithOrigin>);
 
 impl Signals {
     pub fn take() -> anyhow::Result<Self> {
-        let hangup = (!crate::mount::is_ignored(SIGHUP)).then_some(SIGHUP);
+        let others = [SIGHUP, SIGALRM].into_iter();
+        let others = others.filter(|signal| !crate::mount::is_ignored(*signal));
         let wanted = [SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
         let signals =
-            SignalsInfo::with_exfiltrator(wanted.into_iter().chain(hangup), WithOrigin::default());
+            SignalsInfo::with_exfiltrator(wanted.into_iter().chain(others), WithOrigin::default());
         Ok(Self(signals.context("signals")?))
     }
 
     /// A signal to stop that came before there was a command.
     fn came_early(&mut self) -> Option<c_int> {
         let mut signals = self.0.pending().map(|origin| origin.signal);
-        signals.find(|signal| [SIGINT, SIGQUIT, SIGTERM, SIGHUP].contains(signal))
+        signals.find(|signal| [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGALRM].contains(signal))
     }
 }
 
@@ -72,7 +73,7 @@ fn wait(mut child: Child, mut signals: Signals) -> io::Result<u8> {
 
 /// Ctrl-C reaches the command by itself: the kernel sends it to all processes in the foreground.
 fn came_from_terminal(origin: &Origin) -> bool {
-    origin.cause == Cause::Kernel
+    origin.cause == Cause::Kernel && origin.signal != SIGALRM
 }
 
 fn send(child: &Child, signal: c_int) {

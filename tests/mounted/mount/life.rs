@@ -17,7 +17,7 @@ use crate::{need_fuse, need_root};
 #[test]
 fn every_stop_signal_unmounts() {
     need_fuse!();
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGALRM] {
         let stage = Stage::new();
         let program = stage.mount();
         assert!(fs::read(stage.weights()).unwrap().len() > 8 << 20);

@@ -112,6 +112,34 @@ fn data_made_before_the_marker_and_written_after_it_is_refused_however_long_it_r
     }
 }
 
+/// overlayfs copies a file up where it is written to, and gives it a new birth time.
+#[test]
+fn a_save_that_is_written_over_through_an_overlay_is_not_shown_as_a_copy() {
+    need_birth_times!();
+    let scene = Scene::new();
+    save(&scene, &example(), "step-1", ".metadata");
+    for folder in ["up", "work", "over"] {
+        fs::create_dir(scene.path(folder)).unwrap();
+    }
+    let path = |name: &str| scene.path(name).display().to_string();
+    let (low, up, work) = (scene.run().display().to_string(), path("up"), path("work"));
+    let layers = format!("lowerdir={low},upperdir={up},workdir={work}");
+    let mount = ["-t", "overlay", "overlay", "-o", &layers, &path("over")];
+    let mounted = Command::new("mount").args(mount).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIPPED {}: no overlayfs can be mounted here",
+            module_path!()
+        );
+        return;
+    }
+    rewrite(&scene.path("over/step-1/__1_0.distcp"));
+    let opened = checkpoint::open(&scene.path("over/step-1"), None);
+    let is_doubted = opened.map_or(true, |checkpoint| !checkpoint.warnings.is_empty());
+    Command::new("umount").arg(path("over")).status().unwrap();
+    assert!(is_doubted);
+}
+
 #[test]
 fn a_run_shows_why_a_save_that_is_written_over_is_not_shown() {
     need_fuse!();
