@@ -108,14 +108,17 @@ const LOCAL: [u64; 8] = [
 /// Whether all times on the filesystem of `path` come from one clock. Several machines write to a network filesystem, and
 /// some of them, Lustre's clients, by their own clocks.
 pub fn has_one_clock(path: &Path) -> bool {
-    let found = nix::sys::statfs::statfs(path);
-    found.is_ok_and(|found| LOCAL.contains(&(found.filesystem_type().0 as u64)))
+    filesystem(path).is_some_and(|filesystem| LOCAL.contains(&filesystem))
 }
 
 /// Whether a file gets a new birth time where it is written to first: overlayfs copies it up.
 pub fn copies_up(path: &Path) -> bool {
-    let found = nix::sys::statfs::statfs(path);
-    found.is_ok_and(|found| found.filesystem_type().0 as u64 == OVERLAYFS)
+    filesystem(path) == Some(OVERLAYFS)
+}
+
+fn filesystem(path: &Path) -> Option<u64> {
+    let found = nix::sys::statfs::statfs(path).ok()?;
+    Some(found.filesystem_type().0 as u64)
 }
 
 const WANTED: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;

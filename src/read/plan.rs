@@ -36,16 +36,11 @@ impl<'a> TensorRange<'a> {
         self.range.start.is_multiple_of(unit) && self.range.end.is_multiple_of(unit)
     }
 
-    /// Bytes of a row.
-    fn row(&self) -> u64 {
-        let columns = self.tensor.shape().dims().last().unwrap_or(&1);
-        (columns * self.tensor.unit()).max(1)
-    }
-
     /// Whether it holds many rows, of which it cuts the first or the last.
     fn cuts_rows(&self) -> bool {
         let length = self.range.end - self.range.start;
-        length / self.row() >= MANY_ROWS && !self.is_whole(self.row())
+        let row = row_bytes(self.tensor).max(1);
+        length / row >= MANY_ROWS && !self.is_whole(row)
     }
 }
 
@@ -91,10 +86,14 @@ impl Progress {
     }
 }
 
+fn row_bytes(tensor: &Tensor) -> u64 {
+    let columns = tensor.shape().dims().last().unwrap_or(&1);
+    columns * tensor.unit()
+}
+
 /// Whether the first row of a tensor would be taken from a block.
 fn is_transposed(tensor: &Tensor) -> bool {
-    let columns = tensor.shape().dims().last().unwrap_or(&1);
-    let plan = Plan::of_tensor(tensor, 0, columns * tensor.unit());
+    let plan = Plan::of_tensor(tensor, 0, row_bytes(tensor));
     plan.is_ok_and(|plan| plan.is_transposed())
 }
 
@@ -221,7 +220,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         if !plan.computed.is_empty() && part.cuts_rows() {
-            self.cut.push((part.row(), part));
+            self.cut.push((row_bytes(tensor), part));
             return Ok(());
         }
         self.copies.append(&mut plan.copies);

@@ -1,5 +1,7 @@
 //! The outcome of each tensor and file.
 
+use std::fmt::{self, Display, Formatter};
+
 use serde::Serialize;
 
 use super::values::{NonFinite, Number};
@@ -30,6 +32,21 @@ pub struct DifferentElements {
     pub largest: Option<Number>,
     /// Elements that are NaN on one side alone.
     pub nan: u64,
+}
+
+/// All but their count: `first [510]: 2.5 is not -1; largest difference 3.5; 1 are NaN on one side alone`.
+impl Display for DifferentElements {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (first, here, there) = (&self.first, &self.here, &self.there);
+        write!(f, "first {first:?}: {here} is not {there}")?;
+        if let Some(largest) = &self.largest {
+            write!(f, "; largest difference {largest}")?;
+        }
+        match self.nan {
+            0 => Ok(()),
+            nan => write!(f, "; {nan} are NaN on one side alone"),
+        }
+    }
 }
 
 /// The outcome for one tensor or one file.
